@@ -1,0 +1,52 @@
+/* The command line: one table per subcommand drives parsing, --help (man-page quality) and checks.
+ * A subcommand is one file cmd_<name>.c with one `const struct lh_cmd lh_cmd_<name>`. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum lh_opt_kind {
+    LH_OPT_FLAG,   /* bool */
+    LH_OPT_STRING, /* const char * */
+    LH_OPT_INT,    /* int64_t */
+    LH_OPT_DOUBLE, /* double */
+    LH_OPT_CHOICE, /* int: index into `choices` */
+    LH_OPT_LIST    /* struct lh_opt_list: may be given several times */
+};
+
+struct lh_opt_list {
+    const char **items;
+    size_t n;
+};
+
+struct lh_opt {
+    const char *name; /* "workers" for --workers; no dashes */
+    char letter;      /* 'w' for -w; 0 for none */
+    enum lh_opt_kind kind;
+    void *value;                /* where it goes; holds the default before */
+    const char *metavar;        /* "N", "DIR"; NULL for a flag */
+    const char *help;           /* one or more sentences; the default is appended from `value` */
+    int64_t min, max;           /* of INT; min == max: unchecked */
+    const char *const *choices; /* NULL-terminated */
+};
+
+struct lh_cmd {
+    const char *name, *summary;        /* summary: one line, no full stop */
+    const char *usage;                 /* "JOB.yaml [options]" */
+    const char *description;           /* paragraphs */
+    const char *examples;              /* lines */
+    int (*run)(int argc, char **argv); /* argv[0] is the subcommand; returns 0 or an LH_E code */
+};
+
+/* Parses argv after argv[0]: --name value, --name=value, -n value, flags, "--" ends options.
+ * Positionals go to `positional` (at most max_positional, at least min_positional). --help prints
+ * and returns LH_AGAIN: the command then returns 0. Errors: LH_EUSAGE with the nearest option.
+ * Lists are allocated; release with lh_cli_fini. */
+int lh_cli_parse(const struct lh_cmd *cmd, const struct lh_opt *opts, size_t n_opts, int argc,
+                 char **argv, const char **positional, size_t min_positional, size_t max_positional,
+                 size_t *n_positional);
+void lh_cli_fini(const struct lh_opt *opts, size_t n_opts);
+
+/* SIGINT/SIGTERM set this; long loops look at it and return LH_ECANCELED. */
+bool lh_cli_interrupted(void);

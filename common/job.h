@@ -1,0 +1,88 @@
+/* A job: what `longhaul train JOB.yaml` does, as one plain struct. job.c holds the table that maps
+ * YAML keys to these members with type, default, unit, bounds and documentation; the same table
+ * validates a file (with line numbers and the nearest valid key), prints `longhaul help job`, and
+ * writes the resolved config into runs and snapshots. Paper: ResAct Table 5 gives the defaults. */
+#pragma once
+
+#include "common/graph.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum lh_bound { LH_BOUND_CLIP, LH_BOUND_NONE }; /* DESIGN.md section 9, Bounds */
+enum lh_sampling { LH_SAMPLING_EPOCH, LH_SAMPLING_UNIFORM };
+
+struct lh_job {
+    /* top level */
+    const char *name;      /* "job" */
+    uint64_t seed;         /* 1 */
+    const char *dataset;   /* path, relative to the job file; required */
+    const char *algorithm; /* "resact" | "il" | "il_cvae" */
+
+    /* network: */
+    size_t hidden[LH_MLP_HIDDEN_MAX]; /* [256, 256] */
+    size_t n_hidden;
+    size_t latent;        /* C; 0 = twice the action's width */
+    size_t z_high, z_low; /* widths of z_h and z_l: 64, 64 */
+
+    /* objective: */
+    double gamma;                  /* 0.9 */
+    size_t estimators;             /* N, 20 */
+    double weight_exp;             /* 5e-2, Eq. 12 */
+    double weight_con;             /* 5e-1, Eq. 14 */
+    double weight_kl;              /* 1, Eq. 3 */
+    bool cvae;                     /* true; false: the deterministic reconstructor of Eq. 2 */
+    enum lh_bound bound;           /* clip */
+    double residual_scale;         /* phi, 0.1 */
+    double log_std_lo, log_std_hi; /* -4, 15 */
+
+    /* optimiser: Adam */
+    double lr_actor, lr_critic, lr_cvae, lr_reward; /* 5e-6, 5e-5, 5e-5, 5e-5 */
+    double beta1, beta2, epsilon;                   /* 0.9, 0.999, 1e-8 */
+    double tau;                                     /* 1e-2 */
+    uint32_t target_period;                         /* steps, 1 */
+    uint32_t actor_period;                          /* steps, 1: delayed policy updates */
+
+    /* train: */
+    size_t batch;              /* 4096 transitions */
+    size_t micro_batch;        /* 256 rows, a power of two; batch / micro_batch rounded up leaves */
+    double epochs;             /* 5; ignored if steps > 0 */
+    uint64_t steps;            /* 0 */
+    enum lh_sampling sampling; /* epoch */
+    bool normalise;            /* true */
+
+    /* checkpoint: */
+    uint64_t checkpoint_every; /* steps; 0 = a tenth of the run */
+    uint32_t checkpoint_keep;  /* complete cuts kept beside the best, 2 */
+
+    /* evaluation: */
+    uint64_t evaluate_every; /* steps; 0 = at each checkpoint */
+    double ncis_cap;         /* c, 10 */
+    double ess_floor;        /* 0.1, share of trajectories' rows */
+    const char *behaviour; /* "auto": IL trained to convergence beside the dataset; or a snapshot */
+
+    /* cluster: */
+    double heartbeat_seconds; /* 1 */
+    double deadline_seconds;  /* 10: a role silent for longer is taken for dead */
+
+    /* filled in by lh_job_resolve from the dataset */
+    struct lh_dims dims;
+    uint64_t dataset_digest;
+};
+
+/* Reads, overlays `sets` (--set assignments, may be NULL), validates. Strings live in the job.
+ * Errors: LH_ECONFIG, LH_ENOENT, LH_EUSAGE. */
+int lh_job_load(struct lh_job **out, const char *path, const char *const *sets, size_t n_sets);
+int lh_job_load_text(struct lh_job **out, const char *text, size_t n, const char *name,
+                     const char *base_dir);
+void lh_job_destroy(struct lh_job **job);
+/* The resolved config as YAML text, every key present, in table order; caller frees. Loading it
+ * again gives the same job. */
+int lh_job_print(const struct lh_job *job, char **out);
+/* Steps of the run: steps, or epochs over `transitions`. */
+uint64_t lh_job_total_steps(const struct lh_job *job, uint64_t transitions);
+/* Every key with type, default, unit, bounds and meaning, as text for `longhaul help job`. */
+int lh_job_help(char **out);
+/* A digest of everything that determines the weights (config without paths, cluster, evaluation
+ * and checkpoint sections; dims; dataset digest; seed). Roles compare it when they meet. */
+uint64_t lh_job_digest(const struct lh_job *job);

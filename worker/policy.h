@@ -1,0 +1,38 @@
+/* A policy ready to act: an execution graph (algo's declare_act), its weights and the
+ * normalisation, behind a batched call on raw states. Evaluation, `longhaul act`, the simulator's
+ * judge and later the serving library all act through this. */
+#pragma once
+
+#include "common/dataset.h"
+#include "common/job.h"
+#include "worker/algo.h"
+
+struct lh_policy;
+
+/* From live weights: `params` is a flat array of the algorithm's TRAINING graph layout (the names
+ * decide what goes where); copied. norm is copied; job->normalise false means identity. */
+int lh_policy_create(struct lh_policy **out, const struct lh_job *job, const struct lh_norm *norm,
+                     const struct lh_param *layout, size_t n_params, const float *params);
+/* From a snapshot directory; checks checksums, shapes and the recorded probe outputs. */
+int lh_policy_open(struct lh_policy **out, const char *snapshot_dir);
+void lh_policy_destroy(struct lh_policy **p);
+
+const struct lh_job *lh_policy_job(const struct lh_policy *p);
+const struct lh_norm *lh_policy_norm(const struct lh_policy *p);
+size_t lh_policy_estimators(
+    const struct lh_policy *p); /* N the graph uses; 1 if it has no choice */
+int lh_policy_set_estimators(struct lh_policy *p, size_t n);
+
+struct lh_explain { /* each may be NULL; raw units for actions, [n N, A], [n N, A], [n N, A], [n N]
+                     */
+    float *reconstructed, *residual, *candidates, *q;
+};
+
+/* Actions for n raw states. The noise of state i depends on (seed, first + i) only, so that a
+ * stream gives the same actions however it is cut into calls.
+ *   high [n, H], low [n, L], action out [n, A] raw units
+ * Not thread-safe per policy; clone for threads. Allocates nothing. Errors: LH_ERANGE if a state
+ * is not finite (names the row). */
+int lh_policy_act(struct lh_policy *p, const float *high, const float *low, size_t n, uint64_t seed,
+                  uint64_t first, float *action, struct lh_explain *explain);
+int lh_policy_clone(struct lh_policy **out, const struct lh_policy *p); /* shares the weights */
