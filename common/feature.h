@@ -1,0 +1,36 @@
+/* Features: the schema's `state_high`, `state_low` and `action`, computed for one user's rows at a
+ * time from columns, joined tables, embeddings and the user's own past. No feature may look at the
+ * present row's outcome or at anything later. */
+#pragma once
+
+#include "common/userlog.h"
+#include "common/yaml.h"
+
+struct lh_feature_plan;
+
+/* Parses and checks the feature part of a schema; loads joined tables from under `data_dir`.
+ * `threads` is what finish may use. */
+int lh_feature_plan_create(struct lh_feature_plan **out, const struct lh_yaml_node *schema,
+                           const struct lh_column *columns, size_t n_columns, const char *data_dir,
+                           uint64_t seed, unsigned threads);
+void lh_feature_plan_destroy(struct lh_feature_plan **p);
+
+/* Widths and names of what apply fills. Names live with the plan. */
+void lh_feature_plan_dims(const struct lh_feature_plan *p, struct lh_dims *out);
+const char *const *lh_feature_plan_names(const struct lh_feature_plan *p,
+                                         int group /* 0 high, 1 low, 2 action */);
+
+/* Some features are fitted to the training users first (matrix factorisation). If true, import
+ * calls observe for every user (any thread, any order; the plan sees to it that the result does
+ * not depend on the order), then finish once, then apply for every user. */
+int lh_feature_plan_needs_pass(const struct lh_feature_plan *p);
+int lh_feature_plan_observe(struct lh_feature_plan *p, const struct lh_user_log *log,
+                            const float *reward);
+int lh_feature_plan_finish(struct lh_feature_plan *p);
+
+/* Fills high [n, H], low [n, L], action [n, A]; reward [n] are the user's rewards by row, of which
+ * a feature at row i may use rows before i only. keep [n]: set to 0 for rows to drop (item without
+ * embedding, missing value with `missing: drop`); initialised to 1 by the caller. Any thread. */
+int lh_feature_plan_apply(const struct lh_feature_plan *p, const struct lh_user_log *log,
+                          const float *reward, float *high, float *low, float *action,
+                          unsigned char *keep);

@@ -1,0 +1,37 @@
+/* All rows of one user in time order: what import hands to rewards and features, between the parsed
+ * log and the dataset writer. Columns are what the schema declared, typed. */
+#pragma once
+
+#include "common/dataset.h"
+
+#include <stdint.h>
+
+enum lh_column_type {
+    LH_COLUMN_NUMBER,   /* float, after the declared scaling; NAN where missing was kept */
+    LH_COLUMN_CATEGORY, /* uint32: index into the declared values; LH_CATEGORY_OTHER if none */
+    LH_COLUMN_ID        /* uint64: the integer itself, or the 64-bit hash of a text */
+};
+
+#define LH_CATEGORY_OTHER UINT32_MAX
+
+struct lh_column {
+    const char *name;
+    enum lh_column_type type;
+    const char *const *values; /* CATEGORY: declared values */
+    size_t n_values;
+};
+
+union lh_column_data {
+    const float *number;
+    const uint32_t *category;
+    const uint64_t *id;
+};
+
+struct lh_user_log {
+    uint64_t user; /* hash of the user id */
+    enum lh_split split;
+    size_t n;                           /* rows */
+    const int64_t *time_us;             /* non-decreasing */
+    const uint32_t *session;            /* number within the user, from 0, non-decreasing */
+    const union lh_column_data *column; /* one per declared column, [n] values each */
+};
