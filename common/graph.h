@@ -99,7 +99,10 @@ lh_node lh_concat(struct lh_graph *g, lh_node a, lh_node b); /* [R, ca + cb] */
 lh_node lh_concat3(struct lh_graph *g, lh_node a, lh_node b, lh_node c);
 lh_node lh_slice(struct lh_graph *g, lh_node x, size_t first, size_t cols); /* columns */
 lh_node lh_repeat(struct lh_graph *g, lh_node x, size_t n); /* [R n, c]: row i n times */
-lh_node lh_add(struct lh_graph *g, lh_node a, lh_node b);   /* same shape */
+/* The same elements in row-major order as [R c / cols, cols]; cols divides R c. So noise [B, N C]
+ * becomes one row of C for each of the N candidates of a state. */
+lh_node lh_reshape(struct lh_graph *g, lh_node x, size_t cols);
+lh_node lh_add(struct lh_graph *g, lh_node a, lh_node b); /* same shape */
 lh_node lh_sub(struct lh_graph *g, lh_node a, lh_node b);
 lh_node lh_mul(struct lh_graph *g, lh_node a, lh_node b); /* element-wise */
 lh_node lh_div(struct lh_graph *g, lh_node a, lh_node b);
