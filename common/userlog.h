@@ -3,6 +3,7 @@
 #pragma once
 
 #include "common/dataset.h"
+#include "common/yaml.h"
 
 #include <stdint.h>
 
@@ -35,3 +36,14 @@ struct lh_user_log {
     const uint32_t *session;            /* number within the user, from 0, non-decreasing */
     const union lh_column_data *column; /* one per declared column, [n] values each */
 };
+
+/* "number", "category", "id" */
+const char *lh_userlog_type_name(enum lh_column_type type);
+
+/* Index of the column called `name`. Errors: LH_ECONFIG at `where`, naming the nearest column. */
+int lh_userlog_find_column(const struct lh_column *columns, size_t n_columns,
+                           const struct lh_yaml_node *where, const char *name, size_t *out);
+
+/* As above for the scalar `node`, of one type. */
+int lh_userlog_read_column(const struct lh_column *columns, size_t n_columns,
+                           const struct lh_yaml_node *node, enum lh_column_type type, size_t *out);
