@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 enum lh_opt_kind {
     LH_OPT_FLAG,   /* bool */
@@ -33,20 +34,31 @@ struct lh_opt {
 
 struct lh_cmd {
     const char *name, *summary;        /* summary: one line, no full stop */
-    const char *usage;                 /* "JOB.yaml [options]" */
-    const char *description;           /* paragraphs */
-    const char *examples;              /* lines */
+    const char *usage;                 /* "JOB.yaml [options]"; '\n' between several forms */
+    const char *description;           /* paragraphs, a blank line between them; lines that start
+                                          with two spaces are kept as they stand */
+    const char *examples;              /* lines, kept as they stand */
     int (*run)(int argc, char **argv); /* argv[0] is the subcommand; returns 0 or an LH_E code */
 };
 
-/* Parses argv after argv[0]: --name value, --name=value, -n value, flags, "--" ends options.
- * Positionals go to `positional` (at most max_positional, at least min_positional). --help prints
- * and returns LH_AGAIN: the command then returns 0. Errors: LH_EUSAGE with the nearest option.
- * Lists are allocated; release with lh_cli_fini. */
+/* Parses argv after argv[0]: --name value, --name=value, -n value, flags (--no-name turns one off),
+ * "--" ends options, "-" is a positional. Positionals go to `positional` (at most max_positional,
+ * at least min_positional); they and string values are loans from argv. --help prints the manual
+ * page
+ * (--help=man: as roff) and returns LH_AGAIN: the command then returns, main takes it for success.
+ * Errors: LH_EUSAGE with the nearest option. Lists are allocated; release with lh_cli_fini after
+ * success (a failed parse has released them). */
 int lh_cli_parse(const struct lh_cmd *cmd, const struct lh_opt *opts, size_t n_opts, int argc,
                  char **argv, const char **positional, size_t min_positional, size_t max_positional,
                  size_t *n_positional);
 void lh_cli_fini(const struct lh_opt *opts, size_t n_opts);
 
-/* SIGINT/SIGTERM set this; long loops look at it and return LH_ECANCELED. */
+/* From now on SIGINT and SIGTERM set a flag (a second one ends the process as usual) and SIGPIPE is
+ * ignored: a closed pipe is an error of write. */
+void lh_cli_catch_signals(void);
+/* True after SIGINT or SIGTERM; long loops look at it and return LH_ECANCELED. Any thread. */
 bool lh_cli_interrupted(void);
+
+/* Folds the words of `text` to `width` columns behind `indent` blanks and writes them. Lines that
+ * start with two blanks are kept. */
+void lh_cli_fold(FILE *to, const char *text, int indent, int width);

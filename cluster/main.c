@@ -1,16 +1,62 @@
 /* longhaul: the one program. Finds the subcommand, runs it, turns an error's sentence into one line
  * and an exit status. */
 #include "cluster/cli.h"
+#include "cluster/commands.h"
 #include "common/err.h"
+#include "common/term.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* OpenBLAS reads its number of threads when it is loaded, before main: a pool of its own would
+ * compete with our workers, and sums would depend on it (DESIGN.md, invariant 1). So the program
+ * starts itself over, once, where the environment does not say 1. */
+static int ensure_one_blas_thread(char **argv)
+{
+    const char *threads = getenv("OPENBLAS_NUM_THREADS");
+    if (threads && strcmp(threads, "1") == 0)
+        return 0;
+    if (setenv("OPENBLAS_NUM_THREADS", "1", 1) == 0)
+        execv("/proc/self/exe", argv);
+    return lh_err_errno(errno, "restarting with OPENBLAS_NUM_THREADS=1 in the environment failed; "
+                               "set it before the start");
+}
+
+static int dispatch(int argc, char **argv)
+{
+    if (argc < 2) {
+        lh_commands_overview(stderr);
+        return lh_err_set(LH_EUSAGE, "a command is needed; 'longhaul help' lists them");
+    }
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+        puts("longhaul " LH_VERSION);
+        return 0;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        lh_commands_overview(stdout);
+        return 0;
+    }
+    const struct lh_cmd *cmd = lh_commands_find(argv[1]);
+    if (!cmd)
+        return lh_commands_unknown(argv[1]);
+    return cmd->run(argc - 1, argv + 1);
+}
 
 int main(int argc, char **argv)
 {
-    (void)argv;
-    if (argc < 2) {
-        fprintf(stderr, "usage: longhaul COMMAND [options]\n");
-        return lh_err_exit_status(LH_EUSAGE);
+    lh_cli_catch_signals();
+    int rc = ensure_one_blas_thread(argv);
+    if (rc == 0)
+        rc = dispatch(argc, argv);
+    /* What was printed must have arrived, or the status must say so. */
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        if (rc >= 0)
+            rc = lh_err_errno(errno ? errno : EIO, "standard output");
     }
-    return 0;
+    if (rc < 0)
+        lh_note("%s", *lh_err_text() ? lh_err_text() : lh_err_kind(rc));
+    return lh_err_exit_status(rc);
 }

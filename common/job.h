@@ -65,24 +65,33 @@ struct lh_job {
     double heartbeat_seconds; /* 1 */
     double deadline_seconds;  /* 10: a role silent for longer is taken for dead */
 
-    /* filled in by lh_job_resolve from the dataset */
+    /* resolved: set by lh_job_resolve from the dataset */
     struct lh_dims dims;
     uint64_t dataset_digest;
 };
 
-/* Reads, overlays `sets` (--set assignments, may be NULL), validates. Strings live in the job.
- * Errors: LH_ECONFIG, LH_ENOENT, LH_EUSAGE. */
+/* Reads, overlays `sets` (--set assignments, may be NULL), validates. Strings live in the job;
+ * paths become absolute: relative to the job file, or to the working directory where they came from
+ * --set. Errors: LH_ECONFIG, LH_ENOENT, LH_EUSAGE. */
 int lh_job_load(struct lh_job **out, const char *path, const char *const *sets, size_t n_sets);
+/* The same from text; `name` stands for the file in complaints, paths are relative to `base_dir`
+ * (NULL: left as they are). Here `dataset` may be missing (then it is NULL). */
 int lh_job_load_text(struct lh_job **out, const char *text, size_t n, const char *name,
                      const char *base_dir);
 void lh_job_destroy(struct lh_job **job);
+
+/* Tells the job what the dataset is: members dims and dataset_digest. Errors: LH_EMISMATCH if the
+ * job is resolved already (it came from a run or a snapshot) and says otherwise. */
+int lh_job_resolve(struct lh_job *job, const struct lh_dims *dims, uint64_t dataset_digest);
+
 /* The resolved config as YAML text, every key present, in table order; caller frees. Loading it
  * again gives the same job. */
 int lh_job_print(const struct lh_job *job, char **out);
-/* Steps of the run: steps, or epochs over `transitions`. */
+/* Steps of the run: steps, or epochs over `transitions`, at least 1. */
 uint64_t lh_job_total_steps(const struct lh_job *job, uint64_t transitions);
 /* Every key with type, default, unit, bounds and meaning, as text for `longhaul help job`. */
 int lh_job_help(char **out);
-/* A digest of everything that determines the weights (config without paths, cluster, evaluation
- * and checkpoint sections; dims; dataset digest; seed). Roles compare it when they meet. */
+/* A digest of everything that determines the weights of a version: the config without name, paths,
+ * cluster, evaluation and checkpoint sections and without the length of the run (a run may be
+ * prolonged), dims, dataset digest, seed. Roles compare it when they meet. */
 uint64_t lh_job_digest(const struct lh_job *job);

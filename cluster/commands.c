@@ -1,0 +1,52 @@
+/* The table of subcommands. A new one is its file cmd_<name>.c and two lines here. */
+#include "cluster/commands.h"
+
+#include "common/err.h"
+#include "common/yaml.h"
+
+#include <string.h>
+
+extern const struct lh_cmd lh_cmd_help;
+
+static const struct lh_cmd *const commands[] = {
+    &lh_cmd_help,
+    NULL,
+};
+
+const struct lh_cmd *const *lh_commands_all(void)
+{
+    return commands;
+}
+
+const struct lh_cmd *lh_commands_find(const char *name)
+{
+    for (size_t i = 0; commands[i]; i++)
+        if (strcmp(commands[i]->name, name) == 0)
+            return commands[i];
+    return NULL;
+}
+
+int lh_commands_unknown(const char *name)
+{
+    enum { N = sizeof commands / sizeof *commands - 1 };
+    const char *names[N];
+    for (size_t i = 0; i < N; i++)
+        names[i] = commands[i]->name;
+    const char *near = lh_yaml_nearest(name, names, N);
+    if (near)
+        return lh_err_set(LH_EUSAGE, "unknown command '%s'; did you mean '%s'?", name, near);
+    return lh_err_set(LH_EUSAGE, "unknown command '%s'; 'longhaul help' lists them", name);
+}
+
+void lh_commands_overview(FILE *to)
+{
+    fputs("longhaul trains recommendation policies for long-term engagement, offline, from logged\n"
+          "interactions, on parameter servers, and ships the result.\n\n"
+          "usage: longhaul COMMAND [arguments] [options]\n\ncommands:\n",
+          to);
+    for (size_t i = 0; commands[i]; i++)
+        fprintf(to, "  %-11s %s\n", commands[i]->name, commands[i]->summary);
+    fputs("\n'longhaul help COMMAND' or 'longhaul COMMAND --help' shows its manual page,\n"
+          "'longhaul help job' every key of a job file, 'longhaul --version' the version.\n",
+          to);
+}
