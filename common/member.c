@@ -1,0 +1,210 @@
+/* Membership as a role sees it. The scheduler's side is cluster/scheduler.c. */
+#include "common/member.h"
+
+#include "common/err.h"
+#include "common/mem.h"
+#include "common/term.h"
+
+#include <cblas.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CONTROL_QUEUE 1000
+#define HELLO_EVERY   1.0 /* seconds */
+#define NOTE_EVERY    5.0
+
+void lh_member_blas(char *out, size_t size)
+{
+    /* "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH … SkylakeX MAX_THREADS=64": the first two words */
+    const char *config = openblas_get_config();
+    int n = 0;
+    for (int words = 0; config[n]; n++)
+        if (config[n] == ' ' && ++words == 2)
+            break;
+    snprintf(out, size, "%.*s %s", n, config, openblas_get_corename());
+}
+
+static int send_hello(struct lh_member *m, Lh__Hello *hello)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_HELLO};
+    m->last_sent = lh_now();
+    int rc = lh_net_send_body(m->socket, NULL, &env, &hello->base);
+    return rc < 0 ? rc : 0; /* a full queue: hellos are waiting already */
+}
+
+static int take_refusal(const struct lh_net_message *msg)
+{
+    if (msg->env.protocol != LH_WIRE_PROTOCOL)
+        return lh_err_set(LH_EMISMATCH,
+                          "the scheduler speaks protocol %u, this program speaks %d: run the same "
+                          "release of longhaul everywhere",
+                          msg->env.protocol, LH_WIRE_PROTOCOL);
+    int rc = lh_member_stop_reason(msg);
+    return rc < 0 ? rc : lh_err_set(LH_EPROTO, "the scheduler refused without a reason");
+}
+
+/* LH_AGAIN: no answer yet. */
+static int take_answer(struct lh_member *m)
+{
+    struct lh_net_message msg;
+    int rc = lh_net_recv(m->socket, &msg);
+    if (rc != 0)
+        return rc;
+    m->last_heard = lh_now();
+    rc = LH_AGAIN;
+    if (msg.env.kind == LH__KIND__KIND_REFUSED || msg.env.kind == LH__KIND__KIND_STOP) {
+        rc = take_refusal(&msg);
+    } else if (msg.env.kind == LH__KIND__KIND_PLAN) {
+        rc = lh_net_body(&msg, &lh__plan__descriptor, (ProtobufCMessage **)&m->plan);
+        if (rc == 0) {
+            m->node = m->plan->node;
+            m->job = m->plan->job_digest;
+        }
+    }
+    lh_net_message_fini(&msg);
+    return rc;
+}
+
+static int wait_for_plan(struct lh_member *m, Lh__Hello *hello, double patience,
+                         bool (*interrupted)(void))
+{
+    const double began = lh_now();
+    double noted = began;
+    m->last_heard = began;
+    LH_TRY(send_hello(m, hello));
+    for (;;) {
+        struct lh_net_poll poll = {.socket = m->socket};
+        LH_TRY(lh_net_poll(&poll, 1, 0.2));
+        int rc = take_answer(m);
+        if (rc != LH_AGAIN)
+            return rc;
+        double now = lh_now();
+        if (interrupted && interrupted())
+            return lh_err_set(LH_ECANCELED, "%s: interrupted while waiting for the scheduler",
+                              m->role);
+        if (now - m->last_heard > patience)
+            return lh_err_set(LH_ETIMEDOUT,
+                              "%s: no scheduler at %s within %.0f s; start 'longhaul scheduler' "
+                              "or check the address",
+                              m->role, lh_net_endpoint(m->socket), patience);
+        if (now - noted >= NOTE_EVERY) {
+            noted = now;
+            lh_note("%s: waiting for %s at %s (%.0f s)", m->role,
+                    m->last_heard > began ? "the plan of the scheduler" : "the scheduler",
+                    lh_net_endpoint(m->socket), now - began);
+        }
+        if (now - m->last_sent >= HELLO_EVERY)
+            LH_TRY(send_hello(m, hello));
+    }
+}
+
+int lh_member_join(struct lh_member *m, void *zmq, const char *scheduler, const char *role,
+                   Lh__Hello *hello, double patience, bool (*interrupted)(void))
+{
+    char blas[160], host[128] = "";
+    *m = (struct lh_member){.role = role, .phases = LH__PHASES__INIT};
+    lh_member_blas(blas, sizeof blas);
+    gethostname(host, sizeof host - 1);
+    hello->program = (char *)(uintptr_t)LH_VERSION;
+    hello->blas = blas;
+    hello->host = host;
+    hello->pid = (uint64_t)getpid();
+    int rc;
+    LH_TRY(lh_net_dealer(&m->socket, zmq, scheduler, CONTROL_QUEUE));
+    LH_TRY_TO(fail, wait_for_plan(m, hello, patience, interrupted));
+    lh_net_expect(m->socket, m->job);
+    return 0;
+fail:
+    lh_wire_free((ProtobufCMessage **)&m->plan);
+    lh_net_close(&m->socket);
+    return rc;
+}
+
+int lh_member_agree(struct lh_member *m, uint64_t digest, double heartbeat, double deadline)
+{
+    m->heartbeat = heartbeat;
+    m->deadline = deadline;
+    m->last_heard = lh_now();
+    if (digest != m->job)
+        return lh_err_set(LH_EMISMATCH,
+                          "%s: the scheduler's job has digest %016llx, this program reads it as "
+                          "%016llx: run the same release of longhaul everywhere",
+                          m->role, (unsigned long long)m->job, (unsigned long long)digest);
+    return 0;
+}
+
+int lh_member_tell(struct lh_member *m, Lh__Kind kind, uint64_t version)
+{
+    struct lh_envelope env = {.kind = kind, .job = m->job, .node = m->node, .step = version};
+    m->last_sent = lh_now();
+    int rc = lh_net_send(m->socket, NULL, &env, NULL, 0);
+    if (rc == LH_AGAIN)
+        return lh_err_set(LH_EPEER, "%s: the scheduler at %s takes no messages any more", m->role,
+                          lh_net_endpoint(m->socket));
+    return rc < 0 ? rc : 0;
+}
+
+static int send_phases(struct lh_member *m, Lh__Kind kind)
+{
+    struct lh_envelope env = {.kind = kind, .job = m->job, .node = m->node, .step = m->version};
+    m->last_sent = lh_now();
+    int rc = lh_net_send_body(m->socket, NULL, &env, &m->phases.base);
+    return rc < 0 ? rc : 0; /* a full queue: the deadline will tell */
+}
+
+int lh_member_tick(struct lh_member *m)
+{
+    double now = lh_now();
+    if (now - m->last_sent >= m->heartbeat)
+        LH_TRY(send_phases(m, LH__KIND__KIND_BEAT));
+    if (now - m->last_heard > m->deadline)
+        return lh_err_set(LH_EPEER,
+                          "%s: the scheduler at %s went away (silent for %.0f s); resume the run "
+                          "with --resume",
+                          m->role, lh_net_endpoint(m->socket), now - m->last_heard);
+    return 0;
+}
+
+int lh_member_recv(struct lh_member *m, struct lh_net_message *msg)
+{
+    for (;;) {
+        int rc = lh_net_recv(m->socket, msg);
+        if (rc != 0)
+            return rc;
+        m->last_heard = lh_now();
+        if (msg->env.kind != LH__KIND__KIND_BEAT)
+            return 0;
+        lh_net_message_fini(msg);
+    }
+}
+
+int lh_member_stop_reason(const struct lh_net_message *msg)
+{
+    Lh__Failure *f = NULL;
+    LH_TRY(lh_net_body(msg, &lh__failure__descriptor, (ProtobufCMessage **)&f));
+    int rc = f->code < 0 ? lh_err_set(f->code, "%s", f->text) : 0;
+    lh_wire_free((ProtobufCMessage **)&f);
+    return rc;
+}
+
+int lh_member_leave(struct lh_member *m, int rc, bool from_scheduler)
+{
+    struct lh_err saved;
+    lh_err_save(&saved, rc);
+    if (m->socket && m->plan) {
+        if (rc >= 0 || from_scheduler) {
+            send_phases(m, LH__KIND__KIND_GOODBYE);
+        } else {
+            struct lh_envelope env = {
+                .kind = LH__KIND__KIND_FAILED, .job = m->job, .node = m->node, .step = m->version};
+            Lh__Failure f = LH__FAILURE__INIT;
+            f.code = rc;
+            f.text = saved.text;
+            lh_net_send_body(m->socket, NULL, &env, &f.base);
+        }
+    }
+    lh_wire_free((ProtobufCMessage **)&m->plan);
+    lh_net_close(&m->socket);
+    return rc < 0 ? lh_err_load(&saved) : rc;
+}

@@ -1,0 +1,44 @@
+/* A role's side of membership: it says hello to the scheduler, gets its plan, beats, hears orders,
+ * and says how it ends. */
+#pragma once
+
+#include "common/net.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct lh_member {
+    struct lh_net_socket *socket; /* to the scheduler */
+    const char *role;             /* "server", "worker": for sentences */
+    Lh__Plan *plan;
+    uint32_t node;
+    uint64_t job;                                      /* digest */
+    double heartbeat, deadline, last_sent, last_heard; /* seconds */
+    uint64_t version;                                  /* where the role stands */
+    Lh__Phases phases;                                 /* where its time went */
+};
+
+/* Says hello until the scheduler answers with a plan, at most `patience` seconds without a word
+ * from it; says every 5 s who is awaited at which address. On failure nothing is left open.
+ * Errors: LH_ETIMEDOUT; the scheduler's refusal; LH_EMISMATCH if it runs another release;
+ * LH_ECANCELED when `interrupted` (may be NULL). */
+int lh_member_join(struct lh_member *m, void *zmq, const char *scheduler, const char *role,
+                   Lh__Hello *hello, double patience, bool (*interrupted)(void));
+/* Sets the liveness times once the job is known, and checks the job's digest against the plan's. */
+int lh_member_agree(struct lh_member *m, uint64_t digest, double heartbeat, double deadline);
+
+/* A message without body about `version`. */
+int lh_member_tell(struct lh_member *m, Lh__Kind kind, uint64_t version);
+/* Beats if due. Errors: LH_EPEER when the scheduler has been silent beyond the deadline. */
+int lh_member_tick(struct lh_member *m);
+/* The next order, or LH_AGAIN; beats of the scheduler are taken in here. */
+int lh_member_recv(struct lh_member *m, struct lh_net_message *msg);
+/* What a STOP says: 0 (finished) or the code of the failure with its sentence. */
+int lh_member_stop_reason(const struct lh_net_message *msg);
+/* Tells the scheduler how this role ended and closes: 0 goodbye, else the failure (not if it came
+ * from the scheduler). Returns `rc`, its sentence intact. */
+int lh_member_leave(struct lh_member *m, int rc, bool from_scheduler);
+
+/* OpenBLAS version and kernel: what workers of one job must share. Static storage of the library.
+ */
+void lh_member_blas(char *out, size_t size);

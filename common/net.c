@@ -1,0 +1,391 @@
+/* ZeroMQ sockets that carry envelopes and frames. Bounded queues (high-water marks), no silent drop
+ * (ROUTER_MANDATORY), zero-copy frames. What the frames mean is left to the roles. */
+#include "common/net.h"
+
+#include "common/err.h"
+#include "common/mem.h"
+#include "common/term.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <xxhash.h>
+
+/* A frame above this is not from us: pieces are 1 MB, bodies at most 4 MB. */
+#define FRAME_MAX   (8 << 20)
+#define LINGER_MS   1000
+#define POLL_MAX    64
+#define NOTED_PEERS 64
+
+struct lh_net_socket {
+    void *zmq;
+    bool router;
+    uint64_t job; /* 0: any */
+    struct lh_net_counts counts;
+    char endpoint[LH_NET_ENDPOINT_MAX];
+    uint64_t noted[NOTED_PEERS]; /* hashes of peers whose malformed message was noted */
+    size_t n_noted;
+};
+
+static int zmq_failed(const char *what, const char *endpoint)
+{
+    int e = zmq_errno();
+    switch (e) {
+    case ETERM:
+        return lh_err_set(LH_ECANCELED, "%s: the run was stopped", endpoint);
+    case EADDRINUSE:
+        return lh_err_set(LH_EBUSY,
+                          "%s: the address is in use; choose another port, or * for a free one",
+                          endpoint);
+    case EADDRNOTAVAIL:
+    case ENODEV:
+        return lh_err_set(LH_ECONFIG, "%s: this machine has no such address", endpoint);
+    case EINVAL:
+    case EPROTONOSUPPORT:
+        return lh_err_set(LH_ECONFIG,
+                          "%s: not an endpoint; expected tcp://HOST:PORT, ipc://PATH or "
+                          "inproc://NAME",
+                          endpoint);
+    case ENAMETOOLONG:
+        return lh_err_set(LH_ECONFIG, "%s: the path of a local socket is limited to 107 bytes",
+                          endpoint);
+    case EMFILE:
+        return lh_err_set(LH_EIO, "%s: %s: too many open files; raise ulimit -n", endpoint, what);
+    default:
+        if (e < ZMQ_HAUSNUMERO)
+            return lh_err_errno(e, "%s: %s", endpoint, what);
+        return lh_err_set(LH_EIO, "%s: %s: %s", endpoint, what, zmq_strerror(e));
+    }
+}
+
+static int set_int(struct lh_net_socket *s, int option, int value)
+{
+    return zmq_setsockopt(s->zmq, option, &value, sizeof value) == 0
+               ? 0
+               : zmq_failed("setting up a socket", s->endpoint);
+}
+
+static int open_socket(struct lh_net_socket **out, void *zmq, int type, const char *endpoint,
+                       int queue)
+{
+    struct lh_net_socket *s = NULL;
+    int rc = 0;
+    LH_TRY(LH_NEW(&s, "socket"));
+    s->router = type == ZMQ_ROUTER;
+    snprintf(s->endpoint, sizeof s->endpoint, "%s", endpoint);
+    if (strlen(endpoint) >= sizeof s->endpoint) {
+        rc = lh_err_set(LH_ECONFIG, "%.60s…: an endpoint is limited to %d bytes", endpoint,
+                        LH_NET_ENDPOINT_MAX - 1);
+        goto fail;
+    }
+    s->zmq = zmq_socket(zmq, type);
+    if (!s->zmq) {
+        rc = zmq_failed("opening a socket", endpoint);
+        goto fail;
+    }
+    int64_t frame_max = FRAME_MAX;
+    if (zmq_setsockopt(s->zmq, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max) != 0) {
+        rc = zmq_failed("setting up a socket", endpoint);
+        goto fail;
+    }
+    LH_TRY_TO(fail, set_int(s, ZMQ_SNDHWM, queue));
+    LH_TRY_TO(fail, set_int(s, ZMQ_RCVHWM, queue));
+    LH_TRY_TO(fail, set_int(s, ZMQ_LINGER, LINGER_MS));
+    LH_TRY_TO(fail, set_int(s, ZMQ_IPV6, 1));
+    if (s->router)
+        LH_TRY_TO(fail, set_int(s, ZMQ_ROUTER_MANDATORY, 1));
+    if ((s->router ? zmq_bind(s->zmq, endpoint) : zmq_connect(s->zmq, endpoint)) != 0) {
+        rc = zmq_failed(s->router ? "listening" : "connecting", endpoint);
+        goto fail;
+    }
+    size_t n = sizeof s->endpoint;
+    if (s->router && zmq_getsockopt(s->zmq, ZMQ_LAST_ENDPOINT, s->endpoint, &n) != 0) {
+        rc = zmq_failed("listening", endpoint);
+        goto fail;
+    }
+    *out = s;
+    return 0;
+fail:
+    lh_net_close(&s);
+    return rc;
+}
+
+int lh_net_dealer(struct lh_net_socket **out, void *zmq, const char *endpoint, int queue)
+{
+    return open_socket(out, zmq, ZMQ_DEALER, endpoint, queue);
+}
+
+int lh_net_router(struct lh_net_socket **out, void *zmq, const char *endpoint, int queue)
+{
+    return open_socket(out, zmq, ZMQ_ROUTER, endpoint, queue);
+}
+
+void lh_net_close(struct lh_net_socket **s)
+{
+    if (!*s)
+        return;
+    if ((*s)->zmq)
+        zmq_close((*s)->zmq);
+    lh_mem_free(*s);
+    *s = NULL;
+}
+
+const char *lh_net_endpoint(const struct lh_net_socket *s)
+{
+    return s->endpoint;
+}
+
+void lh_net_expect(struct lh_net_socket *s, uint64_t job)
+{
+    s->job = job;
+}
+
+struct lh_net_counts lh_net_counts(const struct lh_net_socket *s)
+{
+    return s->counts;
+}
+
+/* --- sending -----------------------------------------------------------------------------------
+ */
+static void release_parts(const struct lh_net_part *parts, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (parts[i].release)
+            parts[i].release((void *)(uintptr_t)parts[i].data, parts[i].hint);
+}
+
+/* First frame of a message: the only one that can meet a full queue. */
+static int send_first(struct lh_net_socket *s, const void *data, size_t n, int flags)
+{
+    if (zmq_send(s->zmq, data, n, flags | ZMQ_DONTWAIT) >= 0)
+        return 0;
+    switch (zmq_errno()) {
+    case EAGAIN:
+    case EINTR:
+        return LH_AGAIN;
+    case EHOSTUNREACH:
+        return LH_NOTFOUND;
+    default:
+        return zmq_failed("sending", s->endpoint);
+    }
+}
+
+int lh_net_send(struct lh_net_socket *s, const struct lh_net_peer *to,
+                const struct lh_envelope *env, const struct lh_net_part *parts, size_t n)
+{
+    unsigned char bytes[LH_WIRE_ENVELOPE_MAX];
+    size_t size = lh_wire_encode(env, bytes);
+    int rc = to ? send_first(s, to->id, to->size, ZMQ_SNDMORE) : 0;
+    if (rc == 0)
+        rc = send_first(s, bytes, size, n ? ZMQ_SNDMORE : 0);
+    if (rc != 0) {
+        if (rc == LH_NOTFOUND)
+            release_parts(parts, n);
+        return rc;
+    }
+    s->counts.messages_out++;
+    s->counts.bytes_out += size;
+    /* The queue took the first frame, so it takes the rest; a failure here means that the peer went
+     * away in between, and ZeroMQ drops the whole message. */
+    for (size_t i = 0; i < n; i++) {
+        zmq_msg_t m;
+        int made = parts[i].release
+                       ? zmq_msg_init_data(&m, (void *)(uintptr_t)parts[i].data, parts[i].size,
+                                           parts[i].release, parts[i].hint)
+                       : zmq_msg_init_size(&m, parts[i].size);
+        if (made != 0) {
+            release_parts(parts + i, n - i);
+            return lh_err_set(LH_ENOMEM, "%s: no memory for a frame of %zu bytes", s->endpoint,
+                              parts[i].size);
+        }
+        if (!parts[i].release && parts[i].size)
+            memcpy(zmq_msg_data(&m), parts[i].data, parts[i].size);
+        s->counts.bytes_out += parts[i].size;
+        if (zmq_msg_send(&m, s->zmq, ZMQ_DONTWAIT | (i + 1 < n ? ZMQ_SNDMORE : 0)) < 0) {
+            int failed = zmq_errno() == ETERM ? zmq_failed("sending", s->endpoint) : LH_NOTFOUND;
+            zmq_msg_close(&m); /* releases this part */
+            release_parts(parts + i + 1, n - i - 1);
+            return failed;
+        }
+    }
+    return 0;
+}
+
+int lh_net_send_body(struct lh_net_socket *s, const struct lh_net_peer *to,
+                     const struct lh_envelope *env, const ProtobufCMessage *body)
+{
+    unsigned char small[1024]; /* a beat, which is sent while steps run, must not allocate */
+    void *bytes = small;
+    size_t n = protobuf_c_message_get_packed_size(body);
+    if (n <= sizeof small)
+        protobuf_c_message_pack(body, small);
+    else
+        LH_TRY(lh_wire_pack(body, &bytes, &n));
+    struct lh_net_part part = {.data = bytes, .size = n};
+    int rc = lh_net_send(s, to, env, &part, 1);
+    if (bytes != small)
+        lh_mem_free(bytes);
+    return rc;
+}
+
+/* --- receiving ---------------------------------------------------------------------------------
+ */
+static bool first_note(struct lh_net_socket *s, const struct lh_net_peer *peer)
+{
+    uint64_t h = XXH3_64bits(peer->id, peer->size);
+    for (size_t i = 0; i < s->n_noted; i++)
+        if (s->noted[i] == h)
+            return false;
+    if (s->n_noted == NOTED_PEERS)
+        return false; /* enough lines about bad peers; the counter goes on */
+    s->noted[s->n_noted++] = h;
+    return true;
+}
+
+static void drop(struct lh_net_socket *s, const struct lh_net_peer *peer)
+{
+    s->counts.dropped++;
+    if (first_note(s, peer))
+        lh_note("%s: dropped a message: %s (later ones of this peer are only counted)", s->endpoint,
+                lh_err_text());
+}
+
+void lh_net_reject(struct lh_net_socket *s, const struct lh_net_message *m)
+{
+    drop(s, &m->peer);
+}
+
+/* Receives one frame. `more` tells whether the message goes on. */
+static int recv_frame(struct lh_net_socket *s, zmq_msg_t *m, bool *more)
+{
+    zmq_msg_init(m);
+    if (zmq_msg_recv(m, s->zmq, ZMQ_DONTWAIT) < 0) {
+        int e = zmq_errno();
+        zmq_msg_close(m);
+        return e == EAGAIN || e == EINTR ? LH_AGAIN : zmq_failed("receiving", s->endpoint);
+    }
+    s->counts.bytes_in += zmq_msg_size(m);
+    *more = zmq_msg_more(m) != 0;
+    return 0;
+}
+
+static int drain(struct lh_net_socket *s, bool more)
+{
+    while (more) {
+        zmq_msg_t m;
+        LH_TRY(recv_frame(s, &m, &more));
+        zmq_msg_close(&m);
+    }
+    return 0;
+}
+
+/* A version mismatch is let through where it has an answer: at the hello, and in the refusal. */
+static int decode(struct lh_net_socket *s, zmq_msg_t *frame, struct lh_envelope *env)
+{
+    int rc = lh_wire_decode(zmq_msg_data(frame), zmq_msg_size(frame), env);
+    if (rc == LH_EMISMATCH &&
+        (env->kind == LH__KIND__KIND_HELLO || env->kind == LH__KIND__KIND_REFUSED))
+        return 0;
+    LH_TRY(rc);
+    if (s->job && env->job != s->job && env->kind != LH__KIND__KIND_HELLO)
+        return lh_err_set(LH_EPROTO, "a %s of another job", lh_wire_kind_name(env->kind));
+    return 0;
+}
+
+/* 0; LH_AGAIN: nothing there; LH_NOTFOUND: one message came and was dropped. */
+static int recv_one(struct lh_net_socket *s, struct lh_net_message *m)
+{
+    zmq_msg_t frame;
+    bool more = false;
+    m->n = 0;
+    m->peer.size = 0;
+    int rc = recv_frame(s, &frame, &more);
+    if (rc != 0)
+        return rc;
+    if (s->router) {
+        size_t n = zmq_msg_size(&frame);
+        m->peer.size = n < LH_NET_PEER_MAX ? n : LH_NET_PEER_MAX;
+        memcpy(m->peer.id, zmq_msg_data(&frame), m->peer.size);
+        zmq_msg_close(&frame);
+        if (!more)
+            return LH_NOTFOUND;
+        if ((rc = recv_frame(s, &frame, &more)) != 0)
+            return rc;
+    }
+    s->counts.messages_in++;
+    rc = decode(s, &frame, &m->env);
+    zmq_msg_close(&frame);
+    if (rc < 0) {
+        drop(s, &m->peer);
+        LH_TRY(drain(s, more));
+        return LH_NOTFOUND;
+    }
+    while (more) {
+        if (m->n == LH_NET_FRAMES_MAX) {
+            lh_err_set(LH_EPROTO, "a %s with more than %d frames", lh_wire_kind_name(m->env.kind),
+                       LH_NET_FRAMES_MAX);
+            drop(s, &m->peer);
+            lh_net_message_fini(m);
+            LH_TRY(drain(s, more));
+            return LH_NOTFOUND;
+        }
+        if ((rc = recv_frame(s, &m->frame[m->n], &more)) != 0) {
+            lh_net_message_fini(m);
+            return rc;
+        }
+        m->n++;
+    }
+    return 0;
+}
+
+int lh_net_recv(struct lh_net_socket *s, struct lh_net_message *m)
+{
+    int rc;
+    /* A flood of bad messages must not keep a role from its other work. */
+    for (int tries = 0; tries < 100; tries++)
+        if ((rc = recv_one(s, m)) != LH_NOTFOUND)
+            return rc;
+    return LH_AGAIN;
+}
+
+void lh_net_message_fini(struct lh_net_message *m)
+{
+    for (size_t i = 0; i < m->n; i++)
+        zmq_msg_close(&m->frame[i]);
+    m->n = 0;
+}
+
+const void *lh_net_frame(const struct lh_net_message *m, size_t i, size_t *size)
+{
+    *size = i < m->n ? zmq_msg_size(&m->frame[i]) : 0;
+    return i < m->n ? zmq_msg_data((zmq_msg_t *)(uintptr_t)&m->frame[i]) : NULL;
+}
+
+int lh_net_body(const struct lh_net_message *m, const ProtobufCMessageDescriptor *type,
+                ProtobufCMessage **out)
+{
+    size_t n;
+    const void *bytes = lh_net_frame(m, 0, &n);
+    if (!bytes)
+        return lh_err_set(LH_EPROTO, "a %s without a body", lh_wire_kind_name(m->env.kind));
+    return lh_wire_unpack(out, type, bytes, n);
+}
+
+int lh_net_poll(struct lh_net_poll *items, size_t n, double seconds)
+{
+    zmq_pollitem_t z[POLL_MAX];
+    if (n > POLL_MAX)
+        return lh_err_set(LH_ERANGE, "polling %zu sockets: the limit is %d", n, POLL_MAX);
+    for (size_t i = 0; i < n; i++)
+        z[i] =
+            (zmq_pollitem_t){.socket = items[i].socket->zmq,
+                             .events = (short)(ZMQ_POLLIN | (items[i].want_out ? ZMQ_POLLOUT : 0))};
+    long ms = seconds <= 0 ? 0 : (long)(seconds * 1000) + 1;
+    if (zmq_poll(z, (int)n, ms) < 0 && zmq_errno() != EINTR)
+        return zmq_failed("waiting", n ? items[0].socket->endpoint : "sockets");
+    for (size_t i = 0; i < n; i++) {
+        items[i].in = (z[i].revents & ZMQ_POLLIN) != 0;
+        items[i].out = (z[i].revents & ZMQ_POLLOUT) != 0;
+    }
+    return 0;
+}

@@ -1,0 +1,85 @@
+/* Sockets: ZeroMQ DEALER and ROUTER whose messages are an envelope (common/wire.h) and up to
+ * LH_NET_FRAMES_MAX raw frames. Nothing here blocks but lh_net_poll, which has a time limit; no
+ * queue is unbounded and nothing is dropped in silence: a full queue is LH_AGAIN, a peer that is
+ * gone is LH_NOTFOUND, a malformed or foreign message is counted, noted once a peer and dropped.
+ *
+ * A socket belongs to one thread. After zmq_ctx_shutdown every call returns LH_ECANCELED. */
+#pragma once
+
+#include "common/wire.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <zmq.h>
+
+#define LH_NET_FRAMES_MAX   3
+#define LH_NET_PEER_MAX     32
+#define LH_NET_ENDPOINT_MAX 256
+
+struct lh_net_socket;
+
+/* Who a ROUTER's message came from, and goes to. */
+struct lh_net_peer {
+    size_t size;
+    unsigned char id[LH_NET_PEER_MAX];
+};
+
+/* A frame to send. With `release` the bytes are lent: they must stay unchanged until it is called,
+ * once, from any thread; without, they are copied. */
+struct lh_net_part {
+    const void *data;
+    size_t size;
+    void (*release)(void *data, void *hint);
+    void *hint;
+};
+
+struct lh_net_message {
+    struct lh_net_peer peer; /* size 0 from a DEALER */
+    struct lh_envelope env;
+    size_t n; /* frames behind the envelope; they are NOT aligned */
+    zmq_msg_t frame[LH_NET_FRAMES_MAX];
+};
+
+/* queue: messages that may wait in each direction. Errors: LH_ECONFIG for an endpoint that is
+ * none, LH_EBUSY for an address in use, LH_EACCES, LH_EIO. */
+int lh_net_dealer(struct lh_net_socket **out, void *zmq, const char *endpoint, int queue);
+int lh_net_router(struct lh_net_socket **out, void *zmq, const char *endpoint, int queue);
+void lh_net_close(struct lh_net_socket **s); /* drops what could not be sent within 1 s */
+/* Where it is bound or connected to; a wildcard port is resolved. */
+const char *lh_net_endpoint(const struct lh_net_socket *s);
+/* From now on messages of another job are foreign. */
+void lh_net_expect(struct lh_net_socket *s, uint64_t job);
+
+struct lh_net_counts {
+    uint64_t dropped, bytes_in, bytes_out, messages_in, messages_out;
+};
+struct lh_net_counts lh_net_counts(const struct lh_net_socket *s);
+
+/* Sends, or returns LH_AGAIN (queue full: nothing happened, lent parts are still the caller's) or
+ * LH_NOTFOUND (the peer is gone: lent parts are released). `to` is NULL on a DEALER. */
+int lh_net_send(struct lh_net_socket *s, const struct lh_net_peer *to,
+                const struct lh_envelope *env, const struct lh_net_part *parts, size_t n);
+/* An envelope and a packed body. */
+int lh_net_send_body(struct lh_net_socket *s, const struct lh_net_peer *to,
+                     const struct lh_envelope *env, const ProtobufCMessage *body);
+
+/* The next message, or LH_AGAIN. Release with lh_net_message_fini. */
+int lh_net_recv(struct lh_net_socket *s, struct lh_net_message *m);
+void lh_net_message_fini(struct lh_net_message *m);
+/* Bytes and size of frame i; NULL and 0 beyond n. */
+const void *lh_net_frame(const struct lh_net_message *m, size_t i, size_t *size);
+/* The body in frame 0. */
+int lh_net_body(const struct lh_net_message *m, const ProtobufCMessageDescriptor *type,
+                ProtobufCMessage **out);
+/* Drops m as malformed: counted, noted once a peer with the current sentence. */
+void lh_net_reject(struct lh_net_socket *s, const struct lh_net_message *m);
+
+struct lh_net_poll {
+    struct lh_net_socket *socket;
+    bool want_out;
+    bool in, out; /* results */
+};
+
+/* Waits until a socket is ready or `seconds` have passed (0: only looks). */
+int lh_net_poll(struct lh_net_poll *items, size_t n, double seconds);

@@ -1,0 +1,172 @@
+/* The asking side of a pull, and the cut of an answer into pieces, which both sides share. */
+#include "common/pull.h"
+
+#include "common/err.h"
+#include "common/mem.h"
+#include "common/term.h"
+
+#include <string.h>
+
+static int add_pieces(struct lh_pull_piece **out, size_t *n, size_t *cap, uint64_t first,
+                      uint64_t count, bool targets)
+{
+    while (count > 0) {
+        uint64_t c = count < LH_WIRE_PIECE ? count : LH_WIRE_PIECE;
+        LH_TRY(LH_GROW(out, cap, *n + 1, "pieces of a pull"));
+        (*out)[(*n)++] = (struct lh_pull_piece){.first = first, .count = c, .targets = targets};
+        first += c;
+        count -= c;
+    }
+    return 0;
+}
+
+int lh_pull_pieces(struct lh_pull_piece **out, size_t *n, const struct lh_shard_range *range)
+{
+    size_t cap = 0;
+    int rc;
+    *out = NULL;
+    *n = 0;
+    LH_TRY_TO(fail, add_pieces(out, n, &cap, 0, range->hi - range->lo, false));
+    for (size_t i = 0; i < range->n_segments;) {
+        if (!range->segments[i].has_target) {
+            i++;
+            continue;
+        }
+        /* Neighbours go together, with the padding between them. */
+        size_t j = i;
+        while (j + 1 < range->n_segments && range->segments[j + 1].has_target)
+            j++;
+        LH_TRY_TO(fail, add_pieces(out, n, &cap, range->segments[i].lo - range->lo,
+                                   range->segments[j].hi - range->segments[i].lo, true));
+        i = j + 1;
+    }
+    return 0;
+fail:
+    lh_mem_free(*out);
+    *out = NULL;
+    return rc;
+}
+
+static int open_shard(struct lh_pull *p, size_t i, void *zmq, const struct lh_shard_range *range,
+                      const char *endpoint, int queue)
+{
+    struct lh_pull_shard *s = &p->shards[i];
+    struct lh_pull_piece *pieces = NULL;
+    size_t n = 0;
+    s->lo = range->lo;
+    s->size = range->hi - range->lo;
+    LH_TRY(lh_pull_pieces(&pieces, &n, range));
+    for (size_t k = 0; k < n; k++)
+        s->target_elements += pieces[k].targets ? pieces[k].count : 0;
+    lh_mem_free(pieces);
+    LH_TRY(lh_net_dealer(&s->socket, zmq, endpoint, queue));
+    lh_net_expect(s->socket, p->job);
+    return 0;
+}
+
+int lh_pull_open(struct lh_pull *p, void *zmq, const struct lh_layout *layout,
+                 char *const *endpoints, uint64_t job, uint32_t node, int queue)
+{
+    int rc;
+    *p = (struct lh_pull){.job = job, .node = node};
+    LH_TRY(LH_NEW_ARRAY(&p->shards, layout->n_shards, "shards to pull from"));
+    p->n_shards = layout->n_shards;
+    for (size_t i = 0; i < p->n_shards; i++)
+        LH_TRY_TO(fail, open_shard(p, i, zmq, &layout->shards[i], endpoints[i], queue));
+    return 0;
+fail:
+    lh_pull_close(p);
+    return rc;
+}
+
+void lh_pull_close(struct lh_pull *p)
+{
+    for (size_t i = 0; i < p->n_shards; i++)
+        lh_net_close(&p->shards[i].socket);
+    lh_mem_free(p->shards);
+    p->shards = NULL;
+    p->n_shards = 0;
+}
+
+static int ask(struct lh_pull *p, size_t i)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_PULL,
+                              .job = p->job,
+                              .node = p->node,
+                              .step = p->version,
+                              .request = p->request};
+    int rc = lh_net_send(p->shards[i].socket, NULL, &env, NULL, 0);
+    if (rc == LH_AGAIN || rc == LH_NOTFOUND)
+        return lh_err_set(LH_EPEER, "server %zu at %s takes no requests any more", i,
+                          lh_net_endpoint(p->shards[i].socket));
+    return rc;
+}
+
+int lh_pull_begin(struct lh_pull *p, uint64_t version)
+{
+    p->version = version;
+    p->request++;
+    p->complete = false;
+    p->asked = lh_now();
+    for (size_t i = 0; i < p->n_shards; i++) {
+        p->shards[i].got_weights = p->shards[i].got_targets = 0;
+        p->shards[i].done = false;
+    }
+    /* Which version is the latest is for one shard to say: the others must then give the same. */
+    size_t n = version == LH_WIRE_LATEST ? 1 : p->n_shards;
+    for (size_t i = 0; i < n; i++)
+        LH_TRY(ask(p, i));
+    return 0;
+}
+
+static int take_piece(struct lh_pull *p, size_t i, const struct lh_net_message *msg, bool targets)
+{
+    struct lh_pull_shard *s = &p->shards[i];
+    size_t bytes;
+    const void *data = lh_net_frame(msg, 0, &bytes);
+    uint64_t first = msg->env.first, count = msg->env.count;
+    if (count == 0 || count > s->size || first > s->size - count || bytes != count * sizeof(float))
+        return lh_err_set(LH_EPROTO,
+                          "server %zu sent elements %llu to %llu of a shard of %llu in %zu bytes",
+                          i, (unsigned long long)first, (unsigned long long)(first + count),
+                          (unsigned long long)s->size, bytes);
+    float *to = targets ? p->targets : p->weights;
+    if (to)
+        memcpy(to + s->lo + first, data, bytes);
+    if (targets)
+        s->got_targets += count;
+    else
+        s->got_weights += count;
+    if (s->got_weights > s->size || s->got_targets > s->target_elements)
+        return lh_err_set(LH_EPROTO, "server %zu sent a piece of version %llu twice", i,
+                          (unsigned long long)p->version);
+    s->done = s->got_weights == s->size && s->got_targets == s->target_elements;
+    return 0;
+}
+
+int lh_pull_take(struct lh_pull *p, size_t i, const struct lh_net_message *msg)
+{
+    const struct lh_envelope *env = &msg->env;
+    if (p->complete || env->request != p->request)
+        return 0;
+    if (env->kind == LH__KIND__KIND_MOVED)
+        return lh_pull_begin(
+            p, env->step > p->version || p->version == LH_WIRE_LATEST ? env->step : p->version);
+    bool targets = env->kind == LH__KIND__KIND_TARGETS;
+    if (!targets && env->kind != LH__KIND__KIND_WEIGHTS)
+        return lh_err_set(LH_EPROTO, "server %zu sent a %s where weights were expected", i,
+                          lh_wire_kind_name(env->kind));
+    if (p->version == LH_WIRE_LATEST) {
+        p->version = env->step;
+        for (size_t k = 1; k < p->n_shards; k++)
+            LH_TRY(ask(p, k));
+    }
+    if (env->step != p->version)
+        return lh_err_set(LH_EPROTO, "server %zu sent version %llu where %llu was expected", i,
+                          (unsigned long long)env->step, (unsigned long long)p->version);
+    LH_TRY(take_piece(p, i, msg, targets));
+    p->complete = true;
+    for (size_t k = 0; k < p->n_shards; k++)
+        p->complete = p->complete && p->shards[k].done;
+    return 0;
+}

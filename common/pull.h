@@ -1,0 +1,52 @@
+/* Pulling a version: one request to every shard, answered in pieces of about 1 MB that are put into
+ * flat arrays. The worker pulls the next version of its step, the evaluation pulls the version of a
+ * cut; both ask in advance, and the servers answer when that version exists. */
+#pragma once
+
+#include "common/layout.h"
+#include "common/net.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* One message of an answer: part of a shard's weights, or of its targets. */
+struct lh_pull_piece {
+    uint64_t first, count; /* elements, relative to the shard */
+    bool targets;
+};
+
+/* The pieces of a shard's answer, in order; *out is an array, caller frees with lh_mem_free.
+ * Weights whole; of the targets only tensors that have one. */
+int lh_pull_pieces(struct lh_pull_piece **out, size_t *n, const struct lh_shard_range *range);
+
+struct lh_pull_shard {
+    struct lh_net_socket *socket;
+    uint64_t lo, size, target_elements;
+    uint64_t got_weights, got_targets;
+    bool done;
+};
+
+struct lh_pull {
+    struct lh_pull_shard *shards;
+    size_t n_shards;
+    float *weights, *targets; /* flat; targets may be NULL: not wanted */
+    uint64_t job;
+    uint32_t node;
+    uint64_t version; /* asked for, then what came */
+    uint64_t request;
+    bool complete;
+    double asked; /* when; seconds */
+};
+
+/* Connects to every shard's endpoint. `weights` and `targets` [flat_size] stay the caller's. */
+int lh_pull_open(struct lh_pull *p, void *zmq, const struct lh_layout *layout,
+                 char *const *endpoints, uint64_t job, uint32_t node, int queue);
+void lh_pull_close(struct lh_pull *p); /* idempotent */
+
+/* Asks all shards for `version` (LH_WIRE_LATEST: what shard 0 has now), forgetting what was asked
+ * before. Errors: LH_EPEER if a shard takes no requests. */
+int lh_pull_begin(struct lh_pull *p, uint64_t version);
+/* Takes in one message from shard i. Sets `complete` when the version is whole; begins anew where a
+ * shard says that the version is gone. Messages of other requests are ignored. Errors: LH_EPROTO
+ * for a piece that does not fit (nothing is written outside the arrays). */
+int lh_pull_take(struct lh_pull *p, size_t i, const struct lh_net_message *msg);
