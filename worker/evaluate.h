@@ -1,39 +1,33 @@
 /* Off-policy evaluation: walks the trajectories of a split, asks the policy and the behaviour model
- * for their actions, hands both to the estimators. */
+ * for their actions, hands log weights to the estimator.
+ *
+ * phi_pi and phi_beta are diagonal Gaussians around the two models' actions with the behaviour
+ * model's residual RMS as sigma (DESIGN.md section 9), so
+ *   log rho = sum_j ((a_j - beta_j)^2 - (a_j - pi_j)^2) / (2 sigma_j^2),  capped at log c. */
 #pragma once
 
 #include "common/dataset.h"
+#include "worker/behaviour.h"
+#include "worker/est_ncis.h"
 #include "worker/policy.h"
 
-struct lh_estimate {
-    double value;     /* mean over trajectories */
-    double lo, hi;    /* 95% interval over trajectories (normal approximation) */
-    double ess;       /* effective sample size, in rows: (sum w)^2 / sum w^2 */
-    double ess_share; /* ess / rows */
-    uint64_t trajectories, rows;
-    bool collapsed; /* ess_share below the floor: flagged, not ranked */
-    double difference, difference_lo, difference_hi; /* to the behaviour's own value, paired */
-    double mean_distance; /* mean over rows of |pi(s) - a| in units of sigma: how far it left */
-};
-
 struct lh_evaluation {
-    struct lh_estimate policy;    /* NCIS, ResAct Eq. 15 */
+    struct lh_estimate policy;    /* NCIS, ResAct Eq. 15; all zero without a policy */
     struct lh_estimate behaviour; /* the log's own: all weights 1 */
     double cap;
 };
 
-/* `behaviour` and `sigma` [A] (scaled units; residual RMS of the behaviour model on validation):
- * see lh_behaviour. Deterministic for any number of threads. `per_trajectory`, if not NULL,
- * receives the values for paired comparisons: *out is an array in trajectory order, caller frees.
- */
-struct lh_behaviour;
+/* Evaluates on all rows of a split. The noise of row i of the split is that of state i under
+ * `seed`. policy, behaviour  may both be NULL: the log's own value only cap                c > 0
+ *   per_trajectory     if not NULL: the policy's values (the log's own without one), for paired
+ *                      comparisons, in order of first appearance; [out->behaviour.trajectories],
+ *                      caller frees
+ * The same bits for any number of threads. Memory grows with the number of trajectories, not of
+ * rows. Errors: LH_EMISMATCH if the policy's widths are not the dataset's or the split is empty. */
 int lh_evaluate(const struct lh_dataset *ds, enum lh_split split, struct lh_policy *policy,
                 const struct lh_behaviour *behaviour, double cap, double ess_floor, uint64_t seed,
                 unsigned threads, struct lh_evaluation *out, double **per_trajectory);
 
-/* The behaviour model: IL trained on the training split to convergence (early stop on validation),
- * and its sigma. */
-int lh_behaviour_open(struct lh_behaviour **out, const struct lh_dataset *ds, const char *snapshot);
-void lh_behaviour_close(struct lh_behaviour **b);
-const float *lh_behaviour_sigma(const struct lh_behaviour *b);
-struct lh_policy *lh_behaviour_policy(const struct lh_behaviour *b);
+/* The evaluation as a JSON object, what runs and snapshots record and `evaluate --json` prints;
+ * caller frees (lh_mem_free). NAN is written as null. */
+int lh_evaluate_json(const struct lh_evaluation *e, enum lh_split split, char **out);

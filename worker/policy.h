@@ -10,7 +10,9 @@
 struct lh_policy;
 
 /* From live weights: `params` is a flat array of the algorithm's TRAINING graph layout (the names
- * decide what goes where); copied. norm is copied; job->normalise false means identity. */
+ * decide what goes where); copied. job and norm are copied; job->normalise false means that states
+ * and actions are taken as they are. Errors: LH_ECONFIG for an unknown algorithm, LH_EMISMATCH for
+ * a tensor that is missing or of another shape. */
 int lh_policy_create(struct lh_policy **out, const struct lh_job *job, const struct lh_norm *norm,
                      const struct lh_param *layout, size_t n_params, const float *params);
 /* From a snapshot directory; checks checksums, shapes and the recorded probe outputs. */
@@ -21,18 +23,26 @@ const struct lh_job *lh_policy_job(const struct lh_policy *p);
 const struct lh_norm *lh_policy_norm(const struct lh_policy *p);
 size_t lh_policy_estimators(
     const struct lh_policy *p); /* N the graph uses; 1 if it has no choice */
+/* Another number of candidates: compiles another graph over the same weights. The first
+ * min(n, m) candidates of a state are the same for n and m. Errors: LH_EUSAGE for n = 0, for more
+ * than LH_POLICY_ESTIMATORS_MAX, or n > 1 where the algorithm does not choose. */
+#define LH_POLICY_ESTIMATORS_MAX 4096
 int lh_policy_set_estimators(struct lh_policy *p, size_t n);
 
-struct lh_explain { /* each may be NULL; raw units for actions, [n N, A], [n N, A], [n N, A], [n N]
-                     */
+/* What stands behind n choices; each may be NULL. Actions in raw units (a residual is a difference
+ * of raw actions), [n N, A] and q [n N]; the N candidates of a state lie together. Algorithms
+ * without candidates leave them untouched. */
+struct lh_explain {
     float *reconstructed, *residual, *candidates, *q;
 };
 
-/* Actions for n raw states. The noise of state i depends on (seed, first + i) only, so that a
- * stream gives the same actions however it is cut into calls.
+/* Actions for n raw states. Action i is a function of weights, state i, seed and first + i only, to
+ * the bit, so that a stream gives the same actions however it is cut into calls: its noise is
+ * keyed by first + i, and it sits in row (first + i) mod R of a graph of R rows (BLAS' bits may
+ * depend on the row).
  *   high [n, H], low [n, L], action out [n, A] raw units
  * Not thread-safe per policy; clone for threads. Allocates nothing. Errors: LH_ERANGE if a state
- * is not finite (names the row). */
+ * is not finite (names state and column). */
 int lh_policy_act(struct lh_policy *p, const float *high, const float *low, size_t n, uint64_t seed,
                   uint64_t first, float *action, struct lh_explain *explain);
 int lh_policy_clone(struct lh_policy **out, const struct lh_policy *p); /* shares the weights */

@@ -1,0 +1,301 @@
+/* Off-policy evaluation of one split. Rows are cut into fixed blocks; each block yields one piece a
+ * trajectory it touches; pieces are joined in block order. So neither the number of threads nor
+ * the day partitions that cut a trajectory change a bit. */
+#include "worker/evaluate.h"
+
+#include "common/err.h"
+#include "common/mem.h"
+#include "common/pool.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <string.h>
+
+#define BLOCK 1024 /* rows; a multiple of a policy's rows a run */
+
+struct piece {
+    uint64_t trajectory;
+    struct lh_ncis_sum sum;
+};
+
+struct block {
+    struct piece *pieces;
+    size_t n, cap;
+    double distance; /* sum over its rows */
+};
+
+/* What one thread works with. */
+struct worker {
+    struct lh_policy *policy, *behaviour; /* clones */
+    uint64_t *rows;
+    float *high, *low, *logged, *pi, *beta, *reward; /* [BLOCK, .] raw */
+};
+
+struct walk {
+    const struct lh_dataset *ds;
+    enum lh_split split;
+    const float *sigma; /* [A] scaled; NULL: no policy */
+    double log_cap;
+    uint64_t seed, rows;
+    struct worker *workers;
+    struct block *blocks;
+};
+
+static int worker_init(struct worker *w, const struct lh_dims *d, const struct lh_policy *policy,
+                       const struct lh_behaviour *behaviour)
+{
+    const char *what = "evaluation";
+    if (policy) {
+        LH_TRY(lh_policy_clone(&w->policy, policy));
+        LH_TRY(lh_policy_clone(&w->behaviour, lh_behaviour_policy(behaviour)));
+    }
+    LH_TRY(LH_NEW_ARRAY(&w->rows, BLOCK, what));
+    LH_TRY(LH_NEW_ARRAY(&w->high, BLOCK * (size_t)d->high, what));
+    LH_TRY(LH_NEW_ARRAY(&w->low, BLOCK * (size_t)d->low, what));
+    LH_TRY(LH_NEW_ARRAY(&w->logged, BLOCK * (size_t)d->action, what));
+    LH_TRY(LH_NEW_ARRAY(&w->pi, BLOCK * (size_t)d->action, what));
+    LH_TRY(LH_NEW_ARRAY(&w->beta, BLOCK * (size_t)d->action, what));
+    return LH_NEW_ARRAY(&w->reward, BLOCK, what);
+}
+
+static void worker_fini(struct worker *w)
+{
+    lh_policy_destroy(&w->policy);
+    lh_policy_destroy(&w->behaviour);
+    lh_mem_free(w->rows);
+    lh_mem_free(w->high);
+    lh_mem_free(w->low);
+    lh_mem_free(w->logged);
+    lh_mem_free(w->pi);
+    lh_mem_free(w->beta);
+    lh_mem_free(w->reward);
+}
+
+/* sum_j ((a_j - b_j) / sigma_j)^2, a and b raw. */
+static double distance2(const float *a, const float *b, const float *scale, const float *sigma,
+                        size_t n)
+{
+    double sum = 0;
+    for (size_t j = 0; j < n; j++) {
+        double z = ((double)a[j] - (double)b[j]) * (double)scale[j] / (double)sigma[j];
+        sum += z * z;
+    }
+    return sum;
+}
+
+/* The piece of `trajectory` at the end of the block. */
+static int piece_of(struct block *b, uint64_t trajectory, struct piece **out)
+{
+    if (b->n == 0 || b->pieces[b->n - 1].trajectory != trajectory) {
+        LH_TRY(LH_GROW(&b->pieces, &b->cap, b->n + 1, "evaluation"));
+        b->pieces[b->n++] = (struct piece){.trajectory = trajectory};
+    }
+    *out = &b->pieces[b->n - 1];
+    return 0;
+}
+
+static int walk_block(void *ctx, size_t index, unsigned thread)
+{
+    const struct walk *k = ctx;
+    struct worker *w = &k->workers[thread];
+    struct block *b = &k->blocks[index];
+    const struct lh_norm *norm = lh_dataset_norm(k->ds);
+    size_t a = norm->dims.action;
+    uint64_t first = (uint64_t)index * BLOCK;
+    size_t n = k->rows - first < BLOCK ? (size_t)(k->rows - first) : BLOCK;
+    struct lh_batch batch = {.reward = w->reward};
+    for (size_t i = 0; i < n; i++)
+        w->rows[i] = first + i;
+    if (k->sigma) {
+        batch.high = w->high;
+        batch.low = w->low;
+        batch.action = w->logged;
+    }
+    LH_TRY(lh_dataset_gather(k->ds, k->split, w->rows, n, NULL, &batch));
+    if (k->sigma) {
+        LH_TRY(lh_policy_act(w->policy, w->high, w->low, n, k->seed, first, w->pi, NULL));
+        LH_TRY(lh_policy_act(w->behaviour, w->high, w->low, n, k->seed, first, w->beta, NULL));
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct lh_row_info row;
+        struct piece *p;
+        double log_weight = 0;
+        LH_TRY(lh_dataset_row_info(k->ds, k->split, first + i, &row));
+        LH_TRY(piece_of(b, row.trajectory, &p));
+        if (k->sigma) {
+            const float *logged = w->logged + i * a;
+            double pi = distance2(logged, w->pi + i * a, norm->action_scale, k->sigma, a);
+            double beta = distance2(logged, w->beta + i * a, norm->action_scale, k->sigma, a);
+            log_weight = 0.5 * (beta - pi);
+            b->distance += sqrt(pi / (double)a);
+        }
+        lh_ncis_add(&p->sum, log_weight, k->log_cap, (double)w->reward[i]);
+    }
+    return 0;
+}
+
+/* Joins the pieces of each trajectory, in order of first appearance. */
+struct join {
+    struct piece *trajectories;
+    size_t n, cap;
+    uint32_t *slot; /* open addressing: index + 1, 0 empty */
+    size_t slots;   /* a power of two */
+};
+
+static int join_init(struct join *j, size_t pieces)
+{
+    j->slots = 16;
+    while (j->slots < 2 * pieces)
+        j->slots *= 2;
+    return LH_NEW_ARRAY(&j->slot, j->slots, "evaluation");
+}
+
+static void join_fini(struct join *j)
+{
+    lh_mem_free(j->trajectories);
+    lh_mem_free(j->slot);
+}
+
+static int join_add(struct join *j, const struct piece *p)
+{
+    size_t h = (size_t)((p->trajectory * 0x9E3779B97F4A7C15u) >> 17) & (j->slots - 1);
+    while (j->slot[h] && j->trajectories[j->slot[h] - 1].trajectory != p->trajectory)
+        h = (h + 1) & (j->slots - 1);
+    if (!j->slot[h]) {
+        LH_TRY(LH_GROW(&j->trajectories, &j->cap, j->n + 1, "evaluation"));
+        j->trajectories[j->n++] = (struct piece){.trajectory = p->trajectory};
+        j->slot[h] = (uint32_t)j->n;
+    }
+    lh_ncis_merge(&j->trajectories[j->slot[h] - 1].sum, &p->sum);
+    return 0;
+}
+
+static int estimate(const struct walk *k, size_t n_blocks, double ess_floor,
+                    struct lh_evaluation *out, double **per_trajectory)
+{
+    struct join j = {0};
+    struct lh_ncis_sum *sums = NULL;
+    double *values = NULL, *own = NULL, distance = 0;
+    size_t pieces = 0;
+    int rc = 0;
+    for (size_t i = 0; i < n_blocks; i++)
+        pieces += k->blocks[i].n;
+    LH_TRY_TO(fail, join_init(&j, pieces));
+    for (size_t i = 0; i < n_blocks; i++) {
+        for (size_t p = 0; p < k->blocks[i].n; p++)
+            LH_TRY_TO(fail, join_add(&j, &k->blocks[i].pieces[p]));
+        distance += k->blocks[i].distance;
+    }
+    LH_TRY_TO(fail, LH_NEW_ARRAY(&sums, j.n, "evaluation"));
+    LH_TRY_TO(fail, LH_NEW_ARRAY(&values, j.n, "evaluation"));
+    LH_TRY_TO(fail, LH_NEW_ARRAY(&own, 2 * j.n, "evaluation"));
+    for (size_t i = 0; i < j.n; i++)
+        sums[i] = j.trajectories[i].sum;
+
+    lh_ncis_estimate(sums, j.n, false, 0, own, &out->behaviour);
+    if (k->sigma) {
+        lh_ncis_estimate(sums, j.n, true, ess_floor, values, &out->policy);
+        lh_ncis_pair(&out->policy, values, own, j.n, own + j.n);
+        out->policy.mean_distance = distance / (double)k->rows;
+    } else {
+        memcpy(values, own, j.n * sizeof *own);
+    }
+    if (per_trajectory) {
+        *per_trajectory = values;
+        values = NULL;
+    }
+fail:
+    lh_mem_free(own);
+    lh_mem_free(values);
+    lh_mem_free(sums);
+    join_fini(&j);
+    return rc;
+}
+
+static int check(const struct lh_dataset *ds, enum lh_split split, const struct lh_policy *policy)
+{
+    const struct lh_dataset_info *info = lh_dataset_info(ds);
+    if (info->split[split].rows == 0)
+        return lh_err_set(LH_EMISMATCH, "%s: the %s split is empty; evaluate on another",
+                          lh_dataset_dir(ds), lh_split_names[split]);
+    if (!policy)
+        return 0;
+    const struct lh_dims *d = &info->dims, *p = &lh_policy_job(policy)->dims;
+    if (d->high == p->high && d->low == p->low && d->action == p->action)
+        return 0;
+    return lh_err_set(LH_EMISMATCH,
+                      "policy: made for states of %u + %u and actions of %u columns, but %s has "
+                      "%u + %u and %u; evaluate it on the dataset it was trained for",
+                      p->high, p->low, p->action, lh_dataset_dir(ds), d->high, d->low, d->action);
+}
+
+int lh_evaluate(const struct lh_dataset *ds, enum lh_split split, struct lh_policy *policy,
+                const struct lh_behaviour *behaviour, double cap, double ess_floor, uint64_t seed,
+                unsigned threads, struct lh_evaluation *out, double **per_trajectory)
+{
+    LH_TRY(check(ds, split, policy));
+    memset(out, 0, sizeof *out);
+    out->cap = cap;
+    struct walk k = {.ds = ds,
+                     .split = split,
+                     .sigma = policy ? lh_behaviour_sigma(behaviour) : NULL,
+                     .log_cap = log(cap),
+                     .seed = seed,
+                     .rows = lh_dataset_info(ds)->split[split].rows};
+    size_t n_blocks = (size_t)((k.rows + BLOCK - 1) / BLOCK);
+    int rc;
+    threads = threads ? threads : 1;
+    threads = threads < n_blocks ? threads : (unsigned)n_blocks;
+    LH_TRY(LH_NEW_ARRAY(&k.workers, threads, "evaluation"));
+    LH_TRY_TO(fail, LH_NEW_ARRAY(&k.blocks, n_blocks, "evaluation"));
+    for (unsigned t = 0; t < threads; t++)
+        LH_TRY_TO(fail, worker_init(&k.workers[t], &lh_dataset_info(ds)->dims, policy, behaviour));
+    LH_TRY_TO(fail, lh_pool_run(threads, n_blocks, walk_block, &k));
+    LH_TRY_TO(fail, estimate(&k, n_blocks, ess_floor, out, per_trajectory));
+fail:
+    for (unsigned t = 0; t < threads; t++)
+        worker_fini(&k.workers[t]);
+    for (size_t i = 0; k.blocks && i < n_blocks; i++)
+        lh_mem_free(k.blocks[i].pieces);
+    lh_mem_free(k.blocks);
+    lh_mem_free(k.workers);
+    return rc;
+}
+
+static cJSON *estimate_json(const struct lh_estimate *e, bool weighted)
+{
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddNumberToObject(o, "value", e->value);
+    cJSON_AddNumberToObject(o, "lo", e->lo);
+    cJSON_AddNumberToObject(o, "hi", e->hi);
+    cJSON_AddNumberToObject(o, "trajectories", (double)e->trajectories);
+    cJSON_AddNumberToObject(o, "rows", (double)e->rows);
+    if (!weighted)
+        return o;
+    cJSON_AddNumberToObject(o, "ess", e->ess);
+    cJSON_AddNumberToObject(o, "ess_share", e->ess_share);
+    cJSON_AddBoolToObject(o, "collapsed", e->collapsed);
+    cJSON_AddNumberToObject(o, "difference", e->difference);
+    cJSON_AddNumberToObject(o, "difference_lo", e->difference_lo);
+    cJSON_AddNumberToObject(o, "difference_hi", e->difference_hi);
+    cJSON_AddNumberToObject(o, "mean_distance", e->mean_distance);
+    return o;
+}
+
+int lh_evaluate_json(const struct lh_evaluation *e, enum lh_split split, char **out)
+{
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "split", lh_split_names[split]);
+    cJSON_AddStringToObject(o, "estimator", "ncis");
+    cJSON_AddNumberToObject(o, "cap", e->cap);
+    if (e->policy.rows)
+        cJSON_AddItemToObject(o, "policy", estimate_json(&e->policy, true));
+    cJSON_AddItemToObject(o, "behaviour", estimate_json(&e->behaviour, false));
+    char *text = cJSON_PrintUnformatted(o);
+    cJSON_Delete(o);
+    if (!text)
+        return lh_err_set(LH_ENOMEM, "evaluation: out of memory; free memory and run it again");
+    int rc = lh_mem_strdup(out, text);
+    cJSON_free(text);
+    return rc;
+}
