@@ -1,9 +1,12 @@
-/* Finding the columns that rewards and features name. */
+/* Finding the columns that rewards and features name, and what ids are. */
 #include "common/userlog.h"
 
 #include "common/err.h"
 #include "common/mem.h"
 
+#include <xxhash.h>
+
+#include <stdbool.h>
 #include <string.h>
 
 const char *lh_userlog_type_name(enum lh_column_type type)
@@ -42,4 +45,14 @@ int lh_userlog_read_column(const struct lh_column *columns, size_t n_columns,
         return lh_yaml_fail(node, "column '%s' is of type %s; a %s is needed here", name,
                             lh_userlog_type_name(columns[*out].type), lh_userlog_type_name(type));
     return 0;
+}
+
+uint64_t lh_userlog_id(const char *text, size_t n)
+{
+    uint64_t id = 0;
+    bool integer = n > 0 && n <= 20 && (text[0] != '0' || n == 1);
+    for (size_t i = 0; integer && i < n; i++)
+        integer = text[i] >= '0' && text[i] <= '9' && !__builtin_mul_overflow(id, 10, &id) &&
+                  !__builtin_add_overflow(id, (uint64_t)(text[i] - '0'), &id);
+    return integer ? id : XXH3_64bits(text, n);
 }

@@ -47,3 +47,8 @@ int lh_userlog_find_column(const struct lh_column *columns, size_t n_columns,
 /* As above for the scalar `node`, of one type. */
 int lh_userlog_read_column(const struct lh_column *columns, size_t n_columns,
                            const struct lh_yaml_node *node, enum lh_column_type type, size_t *out);
+
+/* The value of an id column for a text of n bytes: a decimal integer in its shortest form (no sign,
+ * no leading zero) that fits 64 bits is itself, any other text its XXH3 hash. The log, joined
+ * tables and item files must agree on it, so all of them call this. */
+uint64_t lh_userlog_id(const char *text, size_t n);
