@@ -23,6 +23,8 @@ struct lh_train_options {
     bool resume;                 /* go on from the last complete cut in dir */
     bool quiet;
     uint64_t stop_after; /* steps; 0 = to the end (then the run can be resumed) */
+    bool no_evaluation;  /* cuts are not evaluated and no behaviour model is asked for (the
+                            behaviour model itself is trained so) */
 };
 
 struct lh_train_result {

@@ -7,6 +7,7 @@
 
 #include "common/err.h"
 #include "common/mem.h"
+#include "common/snapshot.h"
 
 #include <math.h>
 #include <stdatomic.h>
@@ -175,6 +176,38 @@ int lh_policy_create(struct lh_policy **out, const struct lh_job *job, const str
 fail:
     lh_policy_destroy(&p);
     return rc;
+}
+
+/* Asks what was asked when the snapshot was written, and holds the answers against those. */
+static int check_probe(struct lh_policy *p, const struct lh_snapshot *s)
+{
+    const struct lh_dims *d = &s->job->dims;
+    size_t h = LH_PROBE_ROWS * (size_t)d->high, l = LH_PROBE_ROWS * (size_t)d->low;
+    float *x = NULL;
+    LH_TRY(LH_NEW_ARRAY(&x, h + l + LH_PROBE_ROWS * (size_t)d->action, "policy probe"));
+    lh_snapshot_probe_states(&s->norm, x, x + h);
+    int rc = lh_policy_act(p, x, x + h, LH_PROBE_ROWS, 0, 0, x + h + l, NULL);
+    if (rc == 0)
+        rc = lh_snapshot_probe_check(s, x + h + l);
+    lh_mem_free(x);
+    return rc;
+}
+
+int lh_policy_open(struct lh_policy **out, const char *snapshot_dir)
+{
+    struct lh_snapshot *s = NULL;
+    struct lh_policy *p = NULL;
+    int rc;
+    LH_TRY(lh_snapshot_open(&s, snapshot_dir));
+    LH_TRY_TO(fail, lh_policy_create(&p, s->job, &s->norm, s->params, s->n_params, s->weights));
+    LH_TRY_TO(fail, check_probe(p, s));
+    lh_snapshot_close(&s);
+    *out = p;
+    return 0;
+fail:
+    lh_policy_destroy(&p);
+    lh_snapshot_close(&s);
+    return lh_err_prefix(rc, "%s", snapshot_dir);
 }
 
 void lh_policy_destroy(struct lh_policy **pp)
