@@ -6,8 +6,9 @@
  * manifest order (day, then hash). A *transition* is a row that has a next state or truly ends its
  * trajectory; the last row of a trajectory that was cut off is none (its next state is unknown).
  *
- * Where a trajectory goes on in the next day's partition, the piece carries one extra row behind
- * its last: the state that follows (a halo row). Halo rows are not counted in `rows`. */
+ * Where a trajectory goes on in a later day's partition, the partition carries one extra row for
+ * the piece, behind all counted rows: the state that follows (a halo row). Halo rows are not
+ * counted in `rows`. How a partition file looks is in common/PARTITIONS.md. */
 #pragma once
 
 #include "common/tensor.h"
@@ -42,7 +43,10 @@ struct lh_dataset_info {
     const char *const *high_names; /* [H] */
     const char *const *low_names;  /* [L] */
     const char *const *action_names;
-    const float *reward_values; /* [dims.classes] distinct rewards, ascending */
+    /* [dims.classes] the distinct rewards of the training split, ascending. A reward of another
+     * split that does not occur in training has the class of the nearest value (of the lower one
+     * where two are equally near). */
+    const float *reward_values;
     const struct lh_column_stats *high_stats, *low_stats, *action_stats, *reward_stats;
     struct lh_split_info split[LH_SPLITS];
     int32_t first_day, last_day; /* days since 1970-01-01 UTC */
@@ -62,6 +66,12 @@ const struct lh_norm *lh_dataset_norm(const struct lh_dataset *ds);
 const char *lh_dataset_dir(const struct lh_dataset *ds);
 /* The manifest as cJSON text (for what this header does not name). */
 const char *lh_dataset_manifest(const struct lh_dataset *ds);
+
+/* The i-th partition of a split (common/partition.h); NULL if i is none. *file is its name inside
+ * the dataset, *first_row the number of its first row; both may be NULL. */
+struct lh_partition;
+const struct lh_partition *lh_dataset_partition(const struct lh_dataset *ds, enum lh_split split,
+                                                size_t i, const char **file, uint64_t *first_row);
 
 /* Row number of the k-th transition of a split; k < split.transitions. O(log). */
 uint64_t lh_dataset_transition_row(const struct lh_dataset *ds, enum lh_split split, uint64_t k);
@@ -107,6 +117,8 @@ struct lh_dataset_spec {
     const char *kind;         /* "import" or "simulate" */
     const char *origin_json; /* schema or world, embedded in the manifest under "origin"; NULL ok */
     uint64_t memory_limit;   /* bytes of buffers the writer may hold before it writes */
+    unsigned threads;        /* of commit; 0 counts as 1 */
+    bool replace;            /* a dataset of that name is replaced by commit, in one step */
 };
 
 /* One whole trajectory in time order. Arrays are [n, width], row-major, raw values. */
@@ -120,11 +132,15 @@ struct lh_trajectory {
     const uint32_t *session; /* number within the user */
 };
 
+/* `spec` and what it points to are copied. Errors: LH_EEXIST (without `replace`, or if what is
+ * there is no dataset), LH_EACCES, LH_ERANGE for dimensions beyond 2^20. */
 int lh_dataset_writer_open(struct lh_dataset_writer **out, const char *dir,
                            const struct lh_dataset_spec *spec);
-/* Errors: LH_ERANGE if a value is not finite (names column); I/O. Order of calls does not matter:
- * the bytes of the finished dataset are the same for any order and number of threads. */
+/* Errors: LH_ERANGE if a value is not finite or times run backwards (names column); I/O. Order of
+ * calls does not matter: the bytes of the finished dataset are the same for any order and number of
+ * threads, provided that (user, first time, id) differ. A trajectory of 0 rows is nothing. */
 int lh_dataset_writer_add(struct lh_dataset_writer *w, const struct lh_trajectory *t);
-/* Sorts, writes partitions, statistics and the manifest, fsyncs, renames into place. */
+/* Sorts, writes partitions, statistics and the manifest, fsyncs, renames into place. Frees the
+ * writer, also on failure; then nothing is left at `dir`. */
 int lh_dataset_writer_commit(struct lh_dataset_writer **w);
 void lh_dataset_writer_abort(struct lh_dataset_writer **w); /* NULL content allowed */
