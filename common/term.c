@@ -48,7 +48,7 @@ static void print_count(char *out, size_t size, double x)
 {
     static const char unit[] = " kMGT";
     size_t i = 0;
-    while (x >= 9999.5 && i < 4) {
+    while (x >= (i == 0 ? 9999.5 : 999.5) && i < 4) {
         x /= 1000;
         i++;
     }
@@ -86,7 +86,7 @@ static void print_state(const struct lh_progress *p, double now, bool ended, cha
     char done[32];
     print_count(done, sizeof done, (double)p->done);
     if (ended || !p->total)
-        snprintf(out, size, "%s%s %s  %s/s%s%s%s", share, done, p->unit, speed, left,
+        snprintf(out, size, "%s%s %s  %s %s/s%s%s%s", share, done, p->unit, speed, p->unit, left,
                  *p->extra ? "  " : "", p->extra);
     else
         snprintf(out, size, "%s%s %s/s%s%s%s", share, speed, p->unit, left, *p->extra ? "  " : "",
