@@ -1,0 +1,462 @@
+/* The server's loop: takes pushes into the shard, lets it advance, answers pulls with lent frames,
+ * and cuts checkpoints by the clock plan. Invariants: a version is answered with exactly its
+ * weights; no version that is due for a cut or an evaluation is passed before it is frozen, or
+ * fetched. Reliability is the workers' business: they ask again, and everything here is idempotent
+ * (DESIGN.md, invariant 2). */
+#include "ps/server.h"
+
+#include "common/clock.h"
+#include "common/err.h"
+#include "common/mem.h"
+#include "common/member.h"
+#include "common/pull.h"
+#include "common/term.h"
+#include "ps/writer.h"
+
+#include <string.h>
+
+#define METRICS_ROWS  64   /* steps in one report at most */
+#define METRICS_EVERY 0.05 /* seconds */
+#define BURST         256  /* messages taken before other work is looked after */
+#define BUSY_POLL     0.002
+
+struct waiting { /* a pull that is not answered yet; one a peer */
+    struct lh_net_peer peer;
+    uint64_t version, request;
+    bool evaluation;
+};
+
+struct server {
+    const struct lh_server_options *opt;
+    struct lh_member member;
+    struct lh_net_socket *socket;
+    struct lh_job *job;
+    struct lh_server_model model;
+    struct lh_shard *shard;
+    struct lh_store *store;
+    struct lh_writer *writer;
+    struct lh_clock clock;
+    uint64_t limit;     /* no version beyond this */
+    uint64_t cut;       /* last version handed to the writer */
+    uint64_t evaluated; /* last version the evaluation has fetched; UINT64_MAX: none */
+    struct lh_pull_piece *pieces;
+    size_t n_pieces;
+    struct waiting *waiting;
+    size_t n_waiting, cap_waiting;
+    float *metrics; /* [METRICS_ROWS][n_metrics] of steps from metrics_first on */
+    double metrics_at[METRICS_ROWS];
+    size_t n_metrics, metrics_rows;
+    uint64_t metrics_first;
+    double began;
+    bool stopped; /* the scheduler said stop; with */
+    int reason;
+};
+
+/* --- starting ----------------------------------------------------------------------------------
+ */
+static int restore(struct server *s, const Lh__Plan *plan)
+{
+    if (plan->n_restore == 0) {
+        const struct lh_shard_range *range = lh_shard_range_of(s->shard);
+        lh_shard_init(s->shard, s->model.weights + range->lo);
+        return 0;
+    }
+    return lh_store_restore(s->shard, plan->start, (const char *const *)plan->restore,
+                            plan->n_restore, plan->job_digest);
+}
+
+static int start(struct server *s)
+{
+    const Lh__Plan *plan = s->member.plan;
+    LH_TRY(lh_job_load_text(&s->job, plan->job, strlen(plan->job), "job", NULL));
+    LH_TRY(lh_member_agree(&s->member, lh_job_digest(s->job), s->job->heartbeat_seconds,
+                           s->job->deadline_seconds));
+    lh_net_expect(s->socket, plan->job_digest);
+    LH_TRY(s->opt->model(s->opt->ctx, s->job, plan->shards, plan->n_restore == 0, &s->model));
+    if (plan->shard >= s->model.layout->n_shards)
+        return lh_err_set(LH_EPROTO, "server: the plan calls this shard %u of %zu", plan->shard,
+                          s->model.layout->n_shards);
+    const struct lh_shard_range *range = &s->model.layout->shards[plan->shard];
+    s->n_metrics = plan->shard == 0 ? s->model.n_metrics : 0;
+    LH_TRY(lh_shard_create(&s->shard, &(struct lh_shard_spec){.range = range,
+                                                              .leaves = s->model.leaves,
+                                                              .beta1 = s->job->beta1,
+                                                              .beta2 = s->job->beta2,
+                                                              .epsilon = s->job->epsilon,
+                                                              .n_metrics = s->n_metrics}));
+    LH_TRY(lh_store_open(&s->store, s->opt->store ? s->opt->store : plan->store,
+                         &(struct lh_store_id){plan->job_digest, plan->shard, plan->shards}, 0));
+    LH_TRY(restore(s, plan));
+    LH_TRY(lh_writer_start(&s->writer, s->store));
+    LH_TRY(lh_pull_pieces(&s->pieces, &s->n_pieces, range));
+    LH_TRY(LH_NEW_ARRAY(&s->metrics, METRICS_ROWS * (s->n_metrics + 1), "metrics"));
+    s->clock = (struct lh_clock){.start = plan->start,
+                                 .until = plan->until,
+                                 .total = plan->total,
+                                 .checkpoint_every = plan->checkpoint_every,
+                                 .evaluate_every = plan->evaluate_every,
+                                 .evaluate_start = plan->evaluate_start};
+    if (s->clock.checkpoint_every == 0)
+        return lh_err_set(LH_EPROTO, "server: the plan has no checkpoint period");
+    s->limit = plan->until;
+    s->cut = s->member.version = plan->start;
+    s->evaluated = UINT64_MAX;
+    s->began = lh_now();
+    return lh_member_tell(&s->member, LH__KIND__KIND_READY, plan->start);
+}
+
+/* --- answering pulls ---------------------------------------------------------------------------
+ */
+static int send_moved(struct server *s, const struct waiting *w)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_MOVED,
+                              .job = s->member.job,
+                              .node = s->member.node,
+                              .step = lh_shard_version(s->shard),
+                              .request = w->request};
+    int rc = lh_net_send(s->socket, &w->peer, &env, NULL, 0);
+    return rc < 0 ? rc : 0; /* a peer that is gone or stuck asks again when it can */
+}
+
+static int send_version(struct server *s, const struct waiting *w)
+{
+    struct lh_envelope env = {.job = s->member.job,
+                              .node = s->member.node,
+                              .step = lh_shard_version(s->shard),
+                              .request = w->request};
+    for (size_t i = 0; i < s->n_pieces; i++) {
+        const struct lh_pull_piece *p = &s->pieces[i];
+        void *token = NULL;
+        const float *from = lh_shard_lend(s->shard, p->targets, &token);
+        struct lh_net_part part = {.data = from + p->first,
+                                   .size = p->count * sizeof(float),
+                                   .release = lh_shard_release,
+                                   .hint = token};
+        env.kind = p->targets ? LH__KIND__KIND_TARGETS : LH__KIND__KIND_WEIGHTS;
+        env.first = p->first;
+        env.count = p->count;
+        int rc = lh_net_send(s->socket, &w->peer, &env, &part, 1);
+        if (rc == LH_AGAIN)
+            lh_shard_release(NULL, token);
+        if (rc != 0)
+            return rc < 0 ? rc : 0; /* as above */
+    }
+    if (w->evaluation)
+        s->evaluated = env.step;
+    return 0;
+}
+
+static int answer(struct server *s, const struct waiting *w)
+{
+    double began = lh_now();
+    int rc = w->version == LH_WIRE_LATEST || w->version == lh_shard_version(s->shard)
+                 ? send_version(s, w)
+                 : send_moved(s, w);
+    s->member.phases.reply += lh_now() - began;
+    return rc;
+}
+
+static int answer_waiting(struct server *s)
+{
+    uint64_t version = lh_shard_version(s->shard);
+    size_t kept = 0;
+    for (size_t i = 0; i < s->n_waiting; i++) {
+        if (s->waiting[i].version > version)
+            s->waiting[kept++] = s->waiting[i];
+        else
+            LH_TRY(answer(s, &s->waiting[i]));
+    }
+    s->n_waiting = kept;
+    return 0;
+}
+
+static int take_pull(struct server *s, const struct lh_net_message *msg)
+{
+    struct waiting w = {.peer = msg->peer,
+                        .version = msg->env.step,
+                        .request = msg->env.request,
+                        .evaluation = msg->env.node == 0};
+    size_t i = 0; /* a peer's newer request replaces its older */
+    while (i < s->n_waiting && (s->waiting[i].peer.size != w.peer.size ||
+                                memcmp(s->waiting[i].peer.id, w.peer.id, w.peer.size) != 0))
+        i++;
+    bool now = w.version == LH_WIRE_LATEST || w.version <= lh_shard_version(s->shard);
+    if (now) {
+        if (i < s->n_waiting)
+            s->waiting[i] = s->waiting[--s->n_waiting];
+        return answer(s, &w);
+    }
+    if (i == s->n_waiting) {
+        LH_TRY(LH_GROW(&s->waiting, &s->cap_waiting, i + 1, "waiting pulls"));
+        s->n_waiting++;
+    }
+    s->waiting[i] = w;
+    return 0;
+}
+
+/* --- steps -------------------------------------------------------------------------------------
+ */
+static int flush_metrics(struct server *s)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_METRICS,
+                              .job = s->member.job,
+                              .node = s->member.node,
+                              .step = s->metrics_first,
+                              .count = s->metrics_rows};
+    struct lh_net_part parts[] = {
+        {.data = s->metrics, .size = s->metrics_rows * s->n_metrics * sizeof(float)},
+        {.data = s->metrics_at, .size = s->metrics_rows * sizeof(double)}};
+    if (s->metrics_rows == 0)
+        return 0;
+    int rc = lh_net_send(s->member.socket, NULL, &env, parts, 2);
+    if (rc == 0)
+        s->metrics_rows = 0;
+    return rc < 0 ? rc : 0;
+}
+
+static bool cut_is_due(const struct server *s)
+{
+    uint64_t v = lh_shard_version(s->shard);
+    return s->cut != v && lh_clock_cuts(&s->clock, v);
+}
+
+/* Whether the version at hand still has something to give before it may pass. */
+static bool is_held(const struct server *s)
+{
+    uint64_t v = lh_shard_version(s->shard);
+    return v >= s->limit || cut_is_due(s) ||
+           (s->evaluated != v && lh_clock_evaluates(&s->clock, v)) ||
+           s->metrics_rows == METRICS_ROWS;
+}
+
+static int start_cut(struct server *s)
+{
+    const struct lh_frozen *frozen = NULL;
+    double began = lh_now();
+    int rc = lh_shard_freeze(s->shard, &frozen);
+    if (rc == LH_AGAIN)
+        return 0; /* the last one is still being written: training waits */
+    LH_TRY(rc);
+    s->member.phases.cut += lh_now() - began;
+    rc = lh_writer_prepare(s->writer, s->shard, frozen);
+    if (rc < 0) {
+        lh_shard_thaw(s->shard, frozen);
+        return rc;
+    }
+    s->cut = frozen->version;
+    return 0;
+}
+
+static int new_version(struct server *s)
+{
+    uint64_t v = lh_shard_version(s->shard);
+    s->member.version = v;
+    s->member.phases.steps++;
+    if (s->n_metrics) {
+        if (s->metrics_rows == 0)
+            s->metrics_first = v - 1;
+        s->metrics_at[s->metrics_rows++] = lh_now() - s->began;
+    }
+    LH_TRY(answer_waiting(s));
+    return cut_is_due(s) ? start_cut(s) : 0;
+}
+
+static int advance(struct server *s)
+{
+    int applied = 1;
+    while (applied && !is_held(s)) {
+        double began = lh_now();
+        LH_TRY(lh_shard_advance(s->shard, &applied, s->metrics + s->metrics_rows * s->n_metrics));
+        if (applied) {
+            s->member.phases.optimise += lh_now() - began;
+            LH_TRY(new_version(s));
+        }
+    }
+    return 0;
+}
+
+static int take_push(struct server *s, const struct lh_net_message *msg)
+{
+    const struct lh_envelope *env = &msg->env;
+    size_t bytes, metrics_bytes;
+    const void *data = lh_net_frame(msg, 0, &bytes);
+    const void *metrics = lh_net_frame(msg, 1, &metrics_bytes);
+    if (env->count > SIZE_MAX / sizeof(float) || bytes != env->count * sizeof(float))
+        return lh_err_set(LH_EPROTO, "a push of %llu elements in %zu bytes",
+                          (unsigned long long)env->count, bytes);
+    if (metrics && metrics_bytes != s->n_metrics * sizeof(float))
+        return lh_err_set(LH_EPROTO, "a push with %zu bytes of metrics: expected %zu",
+                          metrics_bytes, s->n_metrics * sizeof(float));
+    double began = lh_now();
+    int rc = lh_shard_push(s->shard, env->step,
+                           (struct lh_tree_node){.level = env->level, .index = env->index},
+                           env->first, data, env->count, metrics);
+    s->member.phases.reduce += lh_now() - began;
+    if (rc == 0)
+        rc = advance(s);
+    return rc < 0 ? rc : 0;
+}
+
+/* --- messages ----------------------------------------------------------------------------------
+ */
+static int take_data(struct server *s, const struct lh_net_message *msg)
+{
+    int rc;
+    switch (msg->env.kind) {
+    case LH__KIND__KIND_PUSH:
+        rc = take_push(s, msg);
+        break;
+    case LH__KIND__KIND_PULL:
+        rc = take_pull(s, msg);
+        break;
+    default:
+        rc = lh_err_set(LH_EPROTO, "a %s, which servers do not take",
+                        lh_wire_kind_name(msg->env.kind));
+    }
+    if (rc == LH_EPROTO) { /* the peer's fault, not ours: go on without it */
+        lh_net_reject(s->socket, msg);
+        return 0;
+    }
+    return rc;
+}
+
+static int drain_data(struct server *s)
+{
+    for (int i = 0; i < BURST; i++) {
+        struct lh_net_message msg;
+        int rc = lh_net_recv(s->socket, &msg);
+        if (rc != 0)
+            return rc < 0 ? rc : 0;
+        rc = take_data(s, &msg);
+        lh_net_message_fini(&msg);
+        LH_TRY(rc);
+    }
+    return 0;
+}
+
+static int take_commit(struct server *s, const struct lh_net_message *msg)
+{
+    Lh__Commit *c = NULL;
+    LH_TRY(lh_net_body(msg, &lh__commit__descriptor, (ProtobufCMessage **)&c));
+    int rc = lh_writer_commit(s->writer, msg->env.step, c->keep, c->n_keep);
+    lh_wire_free((ProtobufCMessage **)&c);
+    return rc;
+}
+
+static int take_order(struct server *s, const struct lh_net_message *msg)
+{
+    switch (msg->env.kind) {
+    case LH__KIND__KIND_PAUSE:
+        s->limit = lh_shard_version(s->shard);
+        LH_TRY(flush_metrics(s));
+        return lh_member_tell(&s->member, LH__KIND__KIND_PAUSED, s->limit);
+    case LH__KIND__KIND_UNTIL:
+        s->limit = s->clock.until = msg->env.step;
+        return advance(s);
+    case LH__KIND__KIND_COMMIT:
+        return take_commit(s, msg);
+    case LH__KIND__KIND_STOP:
+        s->stopped = true;
+        s->reason = lh_member_stop_reason(msg);
+        return 0;
+    default:
+        return 0; /* of a newer scheduler: nothing we must heed */
+    }
+}
+
+static int drain_orders(struct server *s)
+{
+    struct lh_net_message msg;
+    int rc = 0;
+    while (rc >= 0 && !s->stopped && (rc = lh_member_recv(&s->member, &msg)) == 0) {
+        rc = take_order(s, &msg);
+        lh_net_message_fini(&msg);
+    }
+    return rc < 0 ? rc : 0;
+}
+
+static int report_cuts(struct server *s)
+{
+    struct lh_writer_done done;
+    while (lh_writer_poll(s->writer, &done)) {
+        if (done.err.code < 0)
+            return lh_err_load(&done.err);
+        if (done.kind == LH_WRITER_PREPARE)
+            LH_TRY(lh_member_tell(&s->member, LH__KIND__KIND_PREPARED, done.version));
+    }
+    return 0;
+}
+
+static double poll_time(const struct server *s)
+{
+    if (lh_writer_busy(s->writer))
+        return BUSY_POLL;
+    if (s->metrics_rows > 0)
+        return METRICS_EVERY / 2;
+    return s->member.heartbeat / 4;
+}
+
+static int serve(struct server *s)
+{
+    while (!s->stopped) {
+        struct lh_net_poll poll[] = {{.socket = s->socket}, {.socket = s->member.socket}};
+        double began = lh_now();
+        LH_TRY(lh_net_poll(poll, 2, poll_time(s)));
+        double now = lh_now();
+        s->member.phases.wait += now - began;
+        if (poll[0].in)
+            LH_TRY(drain_data(s));
+        if (poll[1].in)
+            LH_TRY(drain_orders(s));
+        LH_TRY(report_cuts(s));
+        if (cut_is_due(s))
+            LH_TRY(start_cut(s));
+        if (s->metrics_rows > 0 &&
+            (s->metrics_rows == METRICS_ROWS || lh_shard_version(s->shard) >= s->limit ||
+             now - s->began - s->metrics_at[0] > METRICS_EVERY))
+            LH_TRY(flush_metrics(s));
+        LH_TRY(advance(s)); /* what was held may go on */
+        struct lh_net_counts counts = lh_net_counts(s->socket);
+        s->member.phases.dropped = counts.dropped;
+        s->member.phases.bytes_in = counts.bytes_in;
+        s->member.phases.bytes_out = counts.bytes_out;
+        LH_TRY(lh_member_tick(&s->member));
+        if (s->opt->interrupted && s->opt->interrupted())
+            return lh_err_set(LH_ECANCELED, "server %u: interrupted", s->member.plan->shard);
+    }
+    return s->reason;
+}
+
+int lh_server_run(void *zmq, const struct lh_server_options *opt)
+{
+    struct server s = {.opt = opt};
+    Lh__Hello hello = LH__HELLO__INIT;
+    int rc;
+    /* The queue is counted in messages of lent memory; a peer has two answers under way at most. */
+    LH_TRY(lh_net_router(&s.socket, zmq, opt->bind, 1 << 16));
+    hello.role = LH__ROLE__ROLE_SERVER;
+    hello.endpoint = (char *)(uintptr_t)lh_net_endpoint(s.socket);
+    hello.wanted = opt->wanted;
+    LH_TRY_TO(done, lh_member_join(&s.member, zmq, opt->scheduler, "server", &hello, opt->patience,
+                                   opt->interrupted));
+    rc = start(&s);
+    if (rc >= 0)
+        rc = serve(&s);
+    struct lh_err saved;
+    lh_err_save(&saved, rc);
+    lh_writer_stop(&s.writer); /* what is queued becomes durable first */
+    lh_err_load(&saved);
+    rc = lh_member_leave(&s.member, rc, s.stopped);
+done:
+    lh_err_save(&saved, rc);
+    lh_net_close(&s.socket);
+    lh_shard_destroy(&s.shard);
+    lh_store_close(&s.store);
+    if (s.model.layout)
+        opt->model_fini(opt->ctx, &s.model);
+    lh_job_destroy(&s.job);
+    lh_mem_free(s.pieces);
+    lh_mem_free(s.waiting);
+    lh_mem_free(s.metrics);
+    return rc < 0 ? lh_err_load(&saved) : 0;
+}

@@ -1,0 +1,37 @@
+/* The server role: one shard of the parameters behind a socket. ps/README.md tells the life of a
+ * push. It knows neither the algorithm nor who started it: what to hold comes from the scheduler's
+ * plan, by way of a callback that turns a job into a layout. */
+#pragma once
+
+#include "common/job.h"
+#include "common/layout.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* What a server holds parts of. */
+struct lh_server_model {
+    const struct lh_layout *layout;
+    size_t n_metrics;
+    uint32_t leaves;      /* K, micro-batches of a step */
+    const float *weights; /* [flat_size] initial; NULL when `initial` was false */
+    void *owner;          /* for model_fini */
+};
+
+struct lh_server_options {
+    const char *scheduler; /* endpoint */
+    const char *bind;      /* where to listen; "tcp://127.0.0.1:*" takes a free port */
+    const char *store;     /* directory; NULL: as the plan says */
+    uint32_t wanted;       /* shard it would like to be, + 1; 0: any */
+    double patience;       /* seconds to wait for the scheduler at the start */
+    int (*model)(void *ctx, const struct lh_job *job, size_t shards, bool initial,
+                 struct lh_server_model *out);
+    void (*model_fini)(void *ctx, struct lh_server_model *model);
+    void *ctx;
+    bool (*interrupted)(void); /* NULL: never */
+};
+
+/* Serves one job to its end. `zmq` is the process' context. Returns 0 when the scheduler said so,
+ * else the failure: its own (told to the scheduler), the job's, or LH_EPEER when the scheduler went
+ * away. */
+int lh_server_run(void *zmq, const struct lh_server_options *opt);

@@ -1,0 +1,192 @@
+/* One thread, one list of commands in order. The lock is held to take or leave a list node only,
+ * and touched by the server at cuts, never in a step (DESIGN.md, invariant 3). */
+#include "ps/writer.h"
+
+#include "common/mem.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+struct command {
+    struct command *next;
+    struct lh_shard *shard;
+    const struct lh_frozen *frozen; /* of a prepare */
+    struct lh_writer_done done;
+    uint64_t *keep;
+    size_t n_keep;
+};
+
+struct list {
+    struct command *first, **last;
+};
+
+struct lh_writer {
+    struct lh_store *store;
+    pthread_t thread;
+    bool started;
+    pthread_mutex_t mutex;
+    pthread_cond_t work;
+    struct list queued, finished;
+    bool stop;
+    atomic_uint pending; /* commands not done */
+    atomic_uint ready;   /* commands done and not asked for */
+};
+
+static void append(struct list *l, struct command *c)
+{
+    c->next = NULL;
+    *l->last = c;
+    l->last = &c->next;
+}
+
+static struct command *take(struct list *l)
+{
+    struct command *c = l->first;
+    if (c) {
+        l->first = c->next;
+        if (!l->first)
+            l->last = &l->first;
+    }
+    return c;
+}
+
+static void free_command(struct command *c)
+{
+    lh_mem_free(c->keep);
+    lh_mem_free(c);
+}
+
+static void execute(struct lh_writer *w, struct command *c)
+{
+    int rc;
+    if (c->done.kind == LH_WRITER_PREPARE) {
+        rc = lh_store_prepare(w->store, c->frozen);
+        lh_shard_thaw(c->shard, c->frozen);
+    } else {
+        rc = lh_store_commit(w->store, c->done.version);
+        if (rc >= 0)
+            rc = lh_store_prune(w->store, c->keep, c->n_keep);
+    }
+    lh_err_save(&c->done.err, rc < 0 ? rc : 0);
+}
+
+static void *run(void *arg)
+{
+    struct lh_writer *w = arg;
+    pthread_mutex_lock(&w->mutex);
+    for (;;) {
+        struct command *c = take(&w->queued);
+        if (!c) {
+            if (w->stop)
+                break;
+            pthread_cond_wait(&w->work, &w->mutex);
+            continue;
+        }
+        pthread_mutex_unlock(&w->mutex);
+        execute(w, c);
+        pthread_mutex_lock(&w->mutex);
+        append(&w->finished, c);
+        atomic_fetch_add(&w->ready, 1);
+        atomic_fetch_sub(&w->pending, 1);
+    }
+    pthread_mutex_unlock(&w->mutex);
+    return NULL;
+}
+
+int lh_writer_start(struct lh_writer **out, struct lh_store *store)
+{
+    struct lh_writer *w = NULL;
+    LH_TRY(LH_NEW(&w, "checkpoint writer"));
+    w->store = store;
+    w->queued.last = &w->queued.first;
+    w->finished.last = &w->finished.first;
+    pthread_mutex_init(&w->mutex, NULL);
+    pthread_cond_init(&w->work, NULL);
+    int e = pthread_create(&w->thread, NULL, run, w);
+    w->started = e == 0;
+    if (e != 0) {
+        lh_writer_stop(&w);
+        return lh_err_errno(e, "starting the thread that writes checkpoints");
+    }
+    *out = w;
+    return 0;
+}
+
+void lh_writer_stop(struct lh_writer **out)
+{
+    struct lh_writer *w = *out;
+    if (!w)
+        return;
+    if (w->started) {
+        pthread_mutex_lock(&w->mutex);
+        w->stop = true;
+        pthread_cond_signal(&w->work);
+        pthread_mutex_unlock(&w->mutex);
+        pthread_join(w->thread, NULL);
+    }
+    struct command *c;
+    while ((c = take(&w->finished)))
+        free_command(c);
+    pthread_cond_destroy(&w->work);
+    pthread_mutex_destroy(&w->mutex);
+    lh_mem_free(w);
+    *out = NULL;
+}
+
+static void enqueue(struct lh_writer *w, struct command *c)
+{
+    atomic_fetch_add(&w->pending, 1);
+    pthread_mutex_lock(&w->mutex);
+    append(&w->queued, c);
+    pthread_cond_signal(&w->work);
+    pthread_mutex_unlock(&w->mutex);
+}
+
+int lh_writer_prepare(struct lh_writer *w, struct lh_shard *shard, const struct lh_frozen *frozen)
+{
+    struct command *c = NULL;
+    LH_TRY(LH_NEW(&c, "checkpoint command"));
+    c->done.kind = LH_WRITER_PREPARE;
+    c->done.version = frozen->version;
+    c->shard = shard;
+    c->frozen = frozen;
+    enqueue(w, c);
+    return 0;
+}
+
+int lh_writer_commit(struct lh_writer *w, uint64_t version, const uint64_t *keep, size_t n)
+{
+    struct command *c = NULL;
+    int rc;
+    LH_TRY(LH_NEW(&c, "checkpoint command"));
+    c->done.kind = LH_WRITER_COMMIT;
+    c->done.version = version;
+    LH_TRY_TO(fail, LH_NEW_ARRAY(&c->keep, n, "versions to keep"));
+    c->n_keep = n;
+    if (n)
+        memcpy(c->keep, keep, n * sizeof *keep);
+    enqueue(w, c);
+    return 0;
+fail:
+    free_command(c);
+    return rc;
+}
+
+bool lh_writer_poll(struct lh_writer *w, struct lh_writer_done *out)
+{
+    if (atomic_load(&w->ready) == 0)
+        return false;
+    pthread_mutex_lock(&w->mutex);
+    struct command *c = take(&w->finished);
+    pthread_mutex_unlock(&w->mutex);
+    atomic_fetch_sub(&w->ready, 1);
+    *out = c->done;
+    free_command(c);
+    return true;
+}
+
+bool lh_writer_busy(const struct lh_writer *w)
+{
+    return atomic_load(&w->pending) > 0;
+}

@@ -1,0 +1,33 @@
+/* The thread that writes checkpoints, so that training does not wait for the disk: it takes frozen
+ * versions and commits, one after the other, and says what it has done. */
+#pragma once
+
+#include "common/err.h"
+#include "ps/store.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct lh_writer;
+
+enum lh_writer_kind { LH_WRITER_PREPARE, LH_WRITER_COMMIT };
+
+struct lh_writer_done {
+    enum lh_writer_kind kind;
+    uint64_t version;
+    struct lh_err err; /* code 0: durable */
+};
+
+int lh_writer_start(struct lh_writer **out, struct lh_store *store);
+/* Finishes what is queued, then ends the thread. NULL content allowed. */
+void lh_writer_stop(struct lh_writer **w);
+
+/* Queues writing a frozen version, which is thawed when it is done. Errors: LH_ENOMEM. */
+int lh_writer_prepare(struct lh_writer *w, struct lh_shard *shard, const struct lh_frozen *frozen);
+/* Queues a commit of `version`, then a pruning to `keep` (copied). Errors: LH_ENOMEM. */
+int lh_writer_commit(struct lh_writer *w, uint64_t version, const uint64_t *keep, size_t n);
+
+/* The oldest thing done that was not asked for yet; false if there is none. */
+bool lh_writer_poll(struct lh_writer *w, struct lh_writer_done *out);
+bool lh_writer_busy(const struct lh_writer *w); /* something is queued or being written */

@@ -1,0 +1,21 @@
+/* A job made concrete: its training graph at rows = micro_batch, and how the parameters are laid
+ * out over shards and updated. Every role derives the same from the same job. */
+#pragma once
+
+#include "common/graph.h"
+#include "common/job.h"
+#include "common/layout.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct lh_model {
+    struct lh_graph *graph;
+    struct lh_layout layout;
+    size_t n_metrics;
+    uint32_t leaves; /* K: micro-batches of a step */
+};
+
+/* The job must be resolved. Errors: LH_ECONFIG (algorithm, shapes, more shards than rows). */
+int lh_model_init(struct lh_model *out, const struct lh_job *job, size_t shards);
+void lh_model_fini(struct lh_model *m); /* idempotent */

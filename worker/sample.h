@@ -1,0 +1,25 @@
+/* Which transitions a step trains on: a pure function of (seed, step, position), so that any worker
+ * can compute any micro-batch, and nothing need be stored (DESIGN.md, invariant 1).
+ *
+ *   epoch    every transition once an epoch, in an order of its own each epoch; a batch crosses the
+ *            border of two epochs exactly
+ *   uniform  with replacement */
+#pragma once
+
+#include "common/job.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct lh_sampler {
+    enum lh_sampling mode;
+    uint64_t seed, transitions; /* transitions > 0 */
+    size_t batch, micro_batch;
+};
+
+/* Transition (0 .. transitions-1) at `position` (0 .. batch-1) of `step`. */
+uint64_t lh_sample_transition(const struct lh_sampler *s, uint64_t step, size_t position);
+
+/* Those of one micro-batch, in order: out [micro_batch]. Returns how many there are: micro_batch,
+ * or fewer for the last leaf of a batch that is no multiple of it. */
+size_t lh_sample_leaf(const struct lh_sampler *s, uint64_t step, uint32_t leaf, uint64_t *out);

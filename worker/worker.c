@@ -1,0 +1,421 @@
+/* The worker's loop: pull a version, compute the share of the tree that the assignment gives, push
+ * each subtree's sum in pieces while backward still runs, ask for the next version. When the
+ * assignment changes in the middle, what is missing is computed; servers ignore what they have. */
+#include "worker/worker.h"
+
+#include "common/dataset.h"
+#include "common/err.h"
+#include "common/job.h"
+#include "common/mem.h"
+#include "common/member.h"
+#include "common/pull.h"
+#include "common/term.h"
+#include "worker/feed.h"
+#include "worker/gradient.h"
+#include "worker/model.h"
+
+#include <string.h>
+
+#define NODES_MAX 64
+#define PATIENCE  2.0   /* seconds; a message was lost only if a connection broke */
+#define FULL_POLL 0.001 /* while a queue is full or all buffers are lent */
+
+struct worker {
+    const struct lh_worker_options *opt;
+    void *zmq;
+    struct lh_member member;
+    struct lh_job *job;
+    struct lh_dataset *dataset;
+    struct lh_model model;
+    struct lh_exec *exec;
+    struct lh_feed feed;
+    struct lh_gradient gradient;
+    struct lh_pull pull;
+    struct lh_net_poll *polls; /* [n_shards + 1], the last is the scheduler's */
+    /* Version `version` is in [at]; the next one arrives in the other, since the share of this one
+     * may have to be computed again when another worker dies. */
+    float *weights[2], *targets[2];
+    int at;
+    uint64_t version, until;
+    /* the assignment */
+    uint32_t epoch, index, count; /* count 0: none yet */
+    /* subtrees of this version that were pushed */
+    struct lh_tree_node pushed[NODES_MAX];
+    size_t n_pushed;
+    /* the subtree under way */
+    struct lh_tree_node node;
+    struct lh_gradient_piece **unsent; /* [n_pieces] that met a full queue */
+    size_t n_unsent;
+    int push_rc;
+    bool reassigned; /* the assignment changed since the share was last looked at */
+    double patience; /* seconds until a pull is repeated; doubles */
+    bool stopped, left;
+    int reason;
+};
+
+/* --- starting ----------------------------------------------------------------------------------
+ */
+static int start(struct worker *w)
+{
+    const Lh__Plan *plan = w->member.plan;
+    LH_TRY(lh_job_load_text(&w->job, plan->job, strlen(plan->job), "job", NULL));
+    LH_TRY(lh_member_agree(&w->member, lh_job_digest(w->job), w->job->heartbeat_seconds,
+                           w->job->deadline_seconds));
+    LH_TRY(lh_dataset_open(&w->dataset, w->opt->dataset ? w->opt->dataset : w->job->dataset));
+    const struct lh_dataset_info *info = lh_dataset_info(w->dataset);
+    LH_TRY(lh_job_resolve(w->job, &info->dims, info->digest));
+    LH_TRY(lh_model_init(&w->model, w->job, plan->shards));
+    if (plan->n_servers != w->model.layout.n_shards)
+        return lh_err_set(LH_EPROTO, "worker: the plan names %zu servers for %zu shards",
+                          plan->n_servers, w->model.layout.n_shards);
+    size_t flat = w->model.layout.flat_size, shards = w->model.layout.n_shards;
+    for (int i = 0; i < 2; i++) {
+        LH_TRY(lh_mem_alloc_aligned((void **)&w->weights[i], flat, sizeof(float), "weights"));
+        LH_TRY(lh_mem_alloc_aligned((void **)&w->targets[i], flat, sizeof(float), "targets"));
+        memset(w->weights[i], 0, flat * sizeof(float));
+        memset(w->targets[i], 0, flat * sizeof(float));
+    }
+    LH_TRY(lh_exec_create(&w->exec, w->model.graph));
+    LH_TRY(lh_feed_init(&w->feed, w->dataset, w->job, w->exec));
+    LH_TRY(lh_gradient_init(&w->gradient, &w->model.layout, w->model.n_metrics, w->model.leaves));
+    LH_TRY(LH_NEW_ARRAY(&w->unsent, w->gradient.n_pieces, "pieces of a push"));
+    /* A few subtrees and pulls may be under way to each server. */
+    LH_TRY(lh_pull_open(&w->pull, w->zmq, &w->model.layout, plan->servers, plan->job_digest,
+                        plan->node, (int)(4 * w->gradient.n_pieces) + 64));
+    LH_TRY(LH_NEW_ARRAY(&w->polls, shards + 1, "sockets"));
+    for (size_t i = 0; i < shards; i++)
+        w->polls[i].socket = w->pull.shards[i].socket;
+    w->polls[shards].socket = w->member.socket;
+    w->until = plan->until;
+    return lh_member_tell(&w->member, LH__KIND__KIND_READY, plan->start);
+}
+
+/* --- orders ------------------------------------------------------------------------------------
+ */
+static void take_assignment(struct worker *w, const struct lh_envelope *env)
+{
+    if (env->epoch <= w->epoch || env->count == 0 || env->index >= env->count ||
+        env->count > UINT32_MAX)
+        return; /* an older one, or nonsense */
+    w->epoch = env->epoch;
+    w->index = env->index;
+    w->count = (uint32_t)env->count;
+    w->reassigned = true;
+}
+
+static int drain_orders(struct worker *w)
+{
+    struct lh_net_message msg;
+    int rc = 0;
+    while (!w->stopped && (rc = lh_member_recv(&w->member, &msg)) == 0) {
+        if (msg.env.kind == LH__KIND__KIND_ASSIGN) {
+            take_assignment(w, &msg.env);
+        } else if (msg.env.kind == LH__KIND__KIND_STOP) {
+            w->stopped = true;
+            w->reason = lh_member_stop_reason(&msg);
+        }
+        lh_net_message_fini(&msg);
+    }
+    return rc < 0 ? rc : 0;
+}
+
+/* What must not wait for the end of a share: orders, the beat, an interrupt. */
+static int look_up(struct worker *w)
+{
+    LH_TRY(drain_orders(w));
+    if (w->opt->interrupted && w->opt->interrupted())
+        w->left = true;
+    struct lh_net_counts counts = {0};
+    for (size_t i = 0; i < w->pull.n_shards; i++) {
+        struct lh_net_counts c = lh_net_counts(w->pull.shards[i].socket);
+        counts.dropped += c.dropped;
+        counts.bytes_in += c.bytes_in;
+        counts.bytes_out += c.bytes_out;
+    }
+    w->member.phases.dropped = counts.dropped;
+    w->member.phases.bytes_in = counts.bytes_in;
+    w->member.phases.bytes_out = counts.bytes_out;
+    w->member.phases.reduce = w->gradient.reducing;
+    return lh_member_tick(&w->member);
+}
+
+static bool is_over(const struct worker *w)
+{
+    return w->stopped || w->left;
+}
+
+/* Lets the network work for a moment; takes in nothing but orders. */
+static int breathe(struct worker *w)
+{
+    double began = lh_now();
+    LH_TRY(lh_net_poll(&w->polls[w->pull.n_shards], 1, FULL_POLL));
+    w->member.phases.push += lh_now() - began;
+    return look_up(w);
+}
+
+/* --- pushing -----------------------------------------------------------------------------------
+ */
+static int send_piece(struct worker *w, const struct lh_gradient_piece *p)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_PUSH,
+                              .job = w->member.job,
+                              .node = w->member.node,
+                              .step = w->version,
+                              .level = w->node.level,
+                              .index = w->node.index,
+                              .first = p->first,
+                              .count = p->hi - p->lo,
+                              .epoch = w->epoch};
+    void *token = lh_gradient_lend(&w->gradient);
+    struct lh_net_part parts[] = {
+        {.data = lh_gradient_data(&w->gradient) + p->lo,
+         .size = (p->hi - p->lo) * sizeof(float),
+         .release = lh_gradient_release,
+         .hint = token},
+        {.data = lh_gradient_metrics(&w->gradient), .size = w->model.n_metrics * sizeof(float)}};
+    bool metrics = p->shard == 0 && p->first == 0;
+    int rc = lh_net_send(w->pull.shards[p->shard].socket, NULL, &env, parts, metrics ? 2 : 1);
+    if (rc == LH_AGAIN)
+        lh_gradient_release(NULL, token);
+    return rc == LH_NOTFOUND ? 0 : rc; /* a broken connection: the pull will be repeated */
+}
+
+static void piece_is_ready(void *ctx, struct lh_gradient_piece *p)
+{
+    struct worker *w = ctx;
+    double began = lh_now();
+    int rc = w->push_rc < 0 ? LH_AGAIN : send_piece(w, p);
+    if (rc == LH_AGAIN)
+        w->unsent[w->n_unsent++] = p;
+    else if (rc < 0)
+        w->push_rc = rc;
+    w->member.phases.push += lh_now() - began;
+}
+
+static void param_is_ready(void *ctx, size_t param)
+{
+    struct worker *w = ctx;
+    lh_gradient_last_param(&w->gradient, param, piece_is_ready, w);
+}
+
+static int send_unsent(struct worker *w)
+{
+    LH_TRY(w->push_rc);
+    while (w->n_unsent > 0 && !is_over(w)) {
+        int rc = send_piece(w, w->unsent[w->n_unsent - 1]);
+        LH_TRY(rc);
+        if (rc == LH_AGAIN)
+            LH_TRY(breathe(w));
+        else
+            w->n_unsent--;
+    }
+    return 0;
+}
+
+/* --- computing ---------------------------------------------------------------------------------
+ */
+static int acquire(struct worker *w)
+{
+    int rc;
+    while ((rc = lh_gradient_acquire(&w->gradient)) == LH_AGAIN && !is_over(w))
+        LH_TRY(breathe(w));
+    return rc;
+}
+
+static void run_leaf(struct worker *w, uint32_t leaf, bool last)
+{
+    struct lh_rng_at at = {.seed = w->job->seed, .part = leaf, .step = w->version};
+    Lh__Phases *ph = &w->member.phases;
+    double began = lh_now(), aside = ph->push + w->gradient.reducing;
+    lh_exec_run(w->exec, w->weights[w->at], w->targets[w->at], lh_gradient_data(&w->gradient),
+                lh_gradient_metrics(&w->gradient), &at, last ? param_is_ready : NULL, w);
+    ph->compute += lh_now() - began - (ph->push + w->gradient.reducing - aside);
+    size_t first = (size_t)leaf * w->job->micro_batch;
+    ph->rows +=
+        w->job->batch - first < w->job->micro_batch ? w->job->batch - first : w->job->micro_batch;
+}
+
+static int fill(struct worker *w, uint64_t step, uint32_t leaf)
+{
+    double began = lh_now();
+    int rc = lh_feed_fill(&w->feed, step, leaf);
+    w->member.phases.gather += lh_now() - began;
+    return rc;
+}
+
+static int compute_leaf(struct worker *w, uint32_t leaf, bool last)
+{
+    LH_TRY(acquire(w));
+    if (is_over(w))
+        return 0;
+    LH_TRY(fill(w, w->version, leaf));
+    if (last)
+        lh_gradient_last_begin(&w->gradient);
+    run_leaf(w, leaf, last);
+    if (!last) {
+        lh_gradient_join(&w->gradient, leaf);
+        return look_up(w);
+    }
+    lh_gradient_last_end(&w->gradient, piece_is_ready, w);
+    LH_TRY(send_unsent(w));
+    lh_gradient_done(&w->gradient);
+    return look_up(w);
+}
+
+static int compute_node(struct worker *w, struct lh_tree_node node)
+{
+    uint64_t first = (uint64_t)node.index << node.level;
+    uint64_t end = first + (UINT64_C(1) << node.level);
+    if (end > w->model.leaves)
+        end = w->model.leaves;
+    w->node = node;
+    w->n_unsent = 0;
+    for (uint64_t leaf = first; leaf < end && !is_over(w); leaf++)
+        LH_TRY(compute_leaf(w, (uint32_t)leaf, leaf + 1 == end));
+    return 0;
+}
+
+/* Whether a subtree that holds this one was pushed in this version. */
+static bool is_pushed(const struct worker *w, struct lh_tree_node n)
+{
+    for (size_t i = 0; i < w->n_pushed; i++) {
+        struct lh_tree_node p = w->pushed[i];
+        if (p.level >= n.level && n.index >> (p.level - n.level) == p.index)
+            return true;
+    }
+    return false;
+}
+
+static int compute_share(struct worker *w)
+{
+    struct lh_tree_node nodes[NODES_MAX];
+    size_t n, i;
+    do {
+        w->reassigned = false;
+        n = lh_tree_share(w->model.leaves, w->index, w->count, nodes);
+        for (i = 0; i < n && !w->reassigned && !is_over(w); i++) {
+            if (is_pushed(w, nodes[i]))
+                continue;
+            LH_TRY(compute_node(w, nodes[i]));
+            if (w->n_pushed < NODES_MAX)
+                w->pushed[w->n_pushed++] = nodes[i];
+        }
+    } while (w->reassigned && !is_over(w));
+    /* What the next step will read does not depend on its weights: fetch it while they come. */
+    if (n > 0 && !is_over(w) && w->version + 1 < w->until)
+        LH_TRY(fill(w, w->version + 1, nodes[0].index << nodes[0].level));
+    w->pull.asked = lh_now();
+    return 0;
+}
+
+/* --- pulling -----------------------------------------------------------------------------------
+ */
+static int ask(struct worker *w, uint64_t version)
+{
+    w->pull.weights = w->weights[w->at ^ 1];
+    w->pull.targets = w->targets[w->at ^ 1];
+    return lh_pull_begin(&w->pull, version);
+}
+
+static int drain_shard(struct worker *w, size_t i)
+{
+    struct lh_net_message msg;
+    int rc;
+    while ((rc = lh_net_recv(w->pull.shards[i].socket, &msg)) == 0) {
+        double began = lh_now();
+        rc = lh_pull_take(&w->pull, i, &msg);
+        if (rc == LH_EPROTO) {
+            lh_net_reject(w->pull.shards[i].socket, &msg);
+            rc = 0;
+        }
+        lh_net_message_fini(&msg);
+        w->member.phases.reply += lh_now() - began;
+        LH_TRY(rc);
+    }
+    return rc < 0 ? rc : 0;
+}
+
+/* A connection that broke may have lost pushes, or the answer: do the step again. */
+static int ask_again(struct worker *w)
+{
+    w->patience *= 2;
+    w->n_pushed = 0;
+    w->reassigned = true;
+    return ask(w, w->pull.version);
+}
+
+/* Returns when the version asked for is whole, the share changed, or it is over. */
+static int wait_for_version(struct worker *w)
+{
+    size_t n = w->pull.n_shards;
+    while (!w->pull.complete && !w->reassigned && !is_over(w)) {
+        double began = lh_now();
+        LH_TRY(lh_net_poll(w->polls, n + 1, w->member.heartbeat / 4));
+        w->member.phases.wait += lh_now() - began;
+        for (size_t i = 0; i < n; i++)
+            if (w->polls[i].in)
+                LH_TRY(drain_shard(w, i));
+        LH_TRY(look_up(w));
+        if (!w->pull.complete && w->version < w->until && w->count > 0 &&
+            lh_now() - w->pull.asked > w->patience)
+            LH_TRY(ask_again(w));
+    }
+    return 0;
+}
+
+static int take_version(struct worker *w)
+{
+    w->at ^= 1;
+    w->version = w->member.version = w->pull.version;
+    w->member.phases.steps++;
+    w->n_pushed = 0;
+    w->patience = PATIENCE > w->member.deadline / 2 ? PATIENCE : w->member.deadline / 2;
+    return ask(w, w->version + 1);
+}
+
+static int work(struct worker *w)
+{
+    bool have = false;
+    w->patience = w->member.deadline;
+    LH_TRY(ask(w, LH_WIRE_LATEST));
+    while (!is_over(w)) {
+        LH_TRY(wait_for_version(w));
+        if (w->pull.complete) {
+            LH_TRY(take_version(w));
+            have = w->reassigned = true;
+        }
+        if (have && w->count > 0 && w->version < w->until && w->reassigned && !is_over(w))
+            LH_TRY(compute_share(w));
+        w->reassigned = false;
+    }
+    return w->stopped ? w->reason : 0;
+}
+
+int lh_worker_run(void *zmq, const struct lh_worker_options *opt)
+{
+    struct worker w = {.opt = opt, .zmq = zmq};
+    Lh__Hello hello = LH__HELLO__INIT;
+    hello.role = LH__ROLE__ROLE_WORKER;
+    LH_TRY(lh_member_join(&w.member, zmq, opt->scheduler, "worker", &hello, opt->patience,
+                          opt->interrupted));
+    int rc = start(&w);
+    if (rc >= 0)
+        rc = work(&w);
+    rc = lh_member_leave(&w.member, rc, w.stopped);
+    struct lh_err saved;
+    lh_err_save(&saved, rc);
+    lh_pull_close(&w.pull);
+    lh_gradient_fini(&w.gradient);
+    lh_feed_fini(&w.feed);
+    lh_exec_destroy(&w.exec);
+    lh_model_fini(&w.model);
+    lh_dataset_close(&w.dataset);
+    lh_job_destroy(&w.job);
+    for (int i = 0; i < 2; i++) {
+        lh_mem_free(w.weights[i]);
+        lh_mem_free(w.targets[i]);
+    }
+    lh_mem_free(w.unsent);
+    lh_mem_free(w.polls);
+    return rc < 0 ? lh_err_load(&saved) : 0;
+}

@@ -1,0 +1,19 @@
+/* The worker role: computes its share of every step's micro-batches and sends subtree sums.
+ * worker/README.md tells the life of a step. Stateless: what a worker knows it can be told again,
+ * so one may die at any instant, and another join (DESIGN.md, invariant 2). */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct lh_worker_options {
+    const char *scheduler;     /* endpoint */
+    const char *dataset;       /* directory, where it is not what the job says; NULL else */
+    double patience;           /* seconds to wait for the scheduler at the start */
+    bool (*interrupted)(void); /* NULL: never */
+};
+
+/* Works on one job to its end. Returns 0 when the scheduler said so or when interrupted (it says
+ * goodbye, and the others take its share), else the failure: its own (told to the scheduler), the
+ * job's, or LH_EPEER when the scheduler went away. */
+int lh_worker_run(void *zmq, const struct lh_worker_options *opt);
