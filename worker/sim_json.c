@@ -3,13 +3,13 @@
  * gives the same bits. */
 #include "common/err.h"
 #include "common/mem.h"
+#include "common/yaml.h"
 #include "worker/sim.h"
 #include "worker/sim_internal.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define VERSION 1 /* of the dynamics: a change that changes a log raises it */
@@ -53,61 +53,87 @@ int lh_sim_yaml(const struct lh_sim *sim, const char *indent, char **out)
     return rc;
 }
 
-/* A number, or the text of one: a schema embedded as JSON may keep its scalars as text. */
-static int number(const cJSON *object, const char *name, double *out)
+/* Where the members are read from: an object of a manifest, or a mapping of the schema that a log
+ * was imported under. */
+struct source {
+    const cJSON *json;
+    const struct lh_yaml_node *yaml;
+};
+
+static int number(const struct source *from, const char *name, double *out)
 {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(from->json, name);
+    const struct lh_yaml_node *node = lh_yaml_get(from->yaml, name);
     if (cJSON_IsNumber(item)) {
         *out = item->valuedouble;
         return 0;
     }
-    char *end = NULL;
-    if (cJSON_IsString(item)) {
-        *out = strtod(item->valuestring, &end);
-        if (end != item->valuestring && !*end)
-            return 0;
-    }
+    if (node)
+        return lh_yaml_double(node, -1e300, 1e300, out);
     return lh_err_set(LH_EFORMAT, "simulation: %s is %s; the world cannot be rebuilt without it",
                       name, item ? "no number" : "missing");
 }
 
-static int read_members(const cJSON *object, struct lh_sim_config *c)
+static int read_members(const struct source *from, struct lh_sim_config *c)
 {
     double version, seed;
-    LH_TRY(number(object, "version", &version));
+    LH_TRY(number(from, "version", &version));
     if (version != VERSION)
         return lh_err_set(LH_EFORMAT,
                           "simulation: the world has version %g, this program knows %d; generate "
                           "the log anew",
                           version, VERSION);
-    LH_TRY(number(object, "world_seed", &seed));
-    if (!(seed >= 0 && seed <= LH_SIM_SEED_MAX && seed == (double)(uint64_t)seed))
+    LH_TRY(number(from, "world_seed", &seed));
+    if (!(seed >= 0 && seed <= (double)LH_SIM_SEED_MAX && seed == (double)(uint64_t)seed))
         return lh_err_set(LH_EFORMAT, "simulation: world_seed is %g; expected a whole number",
                           seed);
     c->world_seed = (uint64_t)seed;
     for (size_t i = 0; i < SIM_MEMBERS; i++) {
         double v;
-        LH_TRY(number(object, sim_members[i].name, &v));
+        LH_TRY(number(from, sim_members[i].name, &v));
         memcpy((char *)c + sim_members[i].offset, &v, sizeof v);
     }
     return 0;
 }
 
+static int create_from(struct lh_sim **out, const struct source *from)
+{
+    struct lh_sim_config c;
+    LH_TRY(read_members(from, &c));
+    return lh_sim_create(out, &c);
+}
+
+static int from_schema(struct lh_sim **out, const char *text)
+{
+    struct lh_yaml *doc = NULL;
+    LH_TRY(lh_yaml_load_text(&doc, text, strlen(text), "schema"));
+    struct source from = {.yaml = lh_yaml_get(lh_yaml_root(doc), "simulation")};
+    int rc = from.yaml ? create_from(out, &from) : LH_NOTFOUND;
+    lh_yaml_destroy(&doc);
+    return rc;
+}
+
+/* The world lies at the top of what lh_sim_json wrote; in a manifest under `origin`, or under the
+ * `simulation` of the schema embedded there. */
 int lh_sim_from_json(struct lh_sim **out, const char *json)
 {
     cJSON *doc = cJSON_Parse(json);
-    const cJSON *object = cJSON_GetObjectItemCaseSensitive(doc, "simulation");
-    if (!object) /* in a manifest it lies under its origin */
-        object = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(doc, "origin"),
-                                                  "simulation");
-    struct lh_sim_config c;
-    lh_sim_config_default(&c);
+    const cJSON *origin = cJSON_GetObjectItemCaseSensitive(doc, "origin");
+    const cJSON *schema = cJSON_GetObjectItemCaseSensitive(origin, "schema");
+    struct source from = {.json = cJSON_GetObjectItemCaseSensitive(doc, "simulation")};
+    if (!from.json)
+        from.json = cJSON_GetObjectItemCaseSensitive(origin, "simulation");
     int rc = LH_NOTFOUND;
-    if (cJSON_IsObject(object)) {
-        rc = read_members(object, &c);
-        if (rc == 0)
-            rc = lh_sim_create(out, &c);
-    }
+    if (cJSON_IsObject(from.json))
+        rc = create_from(out, &from);
+    else if (cJSON_IsString(schema))
+        rc = from_schema(out, schema->valuestring);
     cJSON_Delete(doc);
     return rc;
+}
+
+int lh_sim_from_dataset(struct lh_sim **out, const struct lh_dataset *ds)
+{
+    int rc = lh_sim_from_json(out, lh_dataset_manifest(ds));
+    return rc < 0 ? lh_err_prefix(rc, "%s", lh_dataset_dir(ds)) : rc;
 }
