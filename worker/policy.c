@@ -18,8 +18,7 @@
 
 struct model {
     _Atomic unsigned refs;
-    struct lh_job job;
-    char *name, *dataset, *algorithm, *behaviour; /* what job's strings point to */
+    struct lh_job *job;
     struct lh_norm norm;
     const struct lh_algo *algo;
     struct lh_graph *graph;
@@ -43,30 +42,18 @@ static void model_release(struct model **mp)
     lh_graph_destroy(&m->graph);
     lh_norm_fini(&m->norm);
     lh_mem_free(m->params);
-    lh_mem_free(m->name);
-    lh_mem_free(m->dataset);
-    lh_mem_free(m->algorithm);
-    lh_mem_free(m->behaviour);
+    lh_job_destroy(&m->job);
     lh_mem_free(m);
 }
 
-static int copy_string(char **out, const char **field)
+/* By way of its text, which is exact and brings the strings along. */
+static int copy_job(struct lh_job **out, const struct lh_job *job)
 {
-    if (!*field)
-        return 0;
-    LH_TRY(lh_mem_strdup(out, *field));
-    *field = *out;
-    return 0;
-}
-
-/* The job by value: its strings belong to the model. */
-static int copy_job(struct model *m, const struct lh_job *job)
-{
-    m->job = *job;
-    LH_TRY(copy_string(&m->name, &m->job.name));
-    LH_TRY(copy_string(&m->dataset, &m->job.dataset));
-    LH_TRY(copy_string(&m->algorithm, &m->job.algorithm));
-    return copy_string(&m->behaviour, &m->job.behaviour);
+    char *text = NULL;
+    LH_TRY(lh_job_print(job, &text));
+    int rc = lh_job_load_text(out, text, strlen(text), "the policy's config", NULL);
+    lh_mem_free(text);
+    return rc;
 }
 
 static size_t states_for(size_t candidates)
@@ -92,7 +79,7 @@ static int copy_params(struct model *m, const struct lh_param *layout, size_t n_
             return lh_err_set(LH_EMISMATCH,
                               "weights: tensor '%s' is missing, which algorithm '%s' "
                               "acts with; take weights trained by that algorithm",
-                              mine[i].name, m->job.algorithm);
+                              mine[i].name, m->job->algorithm);
         if (layout[k].rows != mine[i].rows || layout[k].cols != mine[i].cols)
             return lh_err_set(LH_EMISMATCH,
                               "weights: tensor '%s' is [%zu, %zu] where the config "
@@ -112,7 +99,7 @@ static int model_create(struct model **out, const struct lh_job *job, const stru
     int rc = 0;
     LH_TRY(LH_NEW(&m, "policy"));
     atomic_init(&m->refs, 1);
-    LH_TRY_TO(fail, copy_job(m, job));
+    LH_TRY_TO(fail, copy_job(&m->job, job));
     LH_TRY_TO(fail,
               job->normalise ? lh_norm_copy(&m->norm, norm) : lh_norm_init(&m->norm, &job->dims));
     m->algo = lh_algo_find(job->algorithm);
@@ -126,7 +113,7 @@ static int model_create(struct model **out, const struct lh_job *job, const stru
     m->rows = states_for(m->estimators);
     LH_TRY_TO(fail, lh_graph_create(&m->graph,
                                     &(struct lh_graph_spec){.rows = m->rows, .dims = job->dims}));
-    LH_TRY_TO(fail, m->algo->declare_act(m->graph, &m->job));
+    LH_TRY_TO(fail, m->algo->declare_act(m->graph, m->job));
     LH_TRY_TO(fail, lh_graph_compile(m->graph));
     LH_TRY_TO(fail, copy_params(m, layout, n_params, params));
     *out = m;
@@ -151,9 +138,9 @@ static int execution_create(struct lh_exec **exec, float **noise, const struct m
     }
     float *high = lh_exec_input(e, LH_STATE_HIGH), *low = lh_exec_input(e, LH_STATE_LOW);
     if (high)
-        memset(high, 0, m->rows * m->job.dims.high * sizeof *high);
+        memset(high, 0, m->rows * m->job->dims.high * sizeof *high);
     if (low)
-        memset(low, 0, m->rows * m->job.dims.low * sizeof *low);
+        memset(low, 0, m->rows * m->job->dims.low * sizeof *low);
     *exec = e;
     *noise = z;
     return 0;
@@ -239,7 +226,7 @@ fail:
 
 const struct lh_job *lh_policy_job(const struct lh_policy *p)
 {
-    return &p->model->job;
+    return p->model->job;
 }
 
 const struct lh_norm *lh_policy_norm(const struct lh_policy *p)
@@ -257,16 +244,16 @@ int lh_policy_set_estimators(struct lh_policy *p, size_t n)
     const struct model *old = p->model;
     if (n == old->estimators)
         return 0;
-    if (!old->algo->chooses || !old->job.cvae)
+    if (!old->algo->chooses || !old->job->cvae)
         return lh_err_set(LH_EUSAGE,
                           "estimators: %zu asked for, but this policy (%s%s) has one action "
                           "a state and nothing to choose; leave the number away",
-                          n, old->job.algorithm, old->algo->chooses ? " without CVAE" : "");
+                          n, old->job->algorithm, old->algo->chooses ? " without CVAE" : "");
     if (n == 0 || n > LH_POLICY_ESTIMATORS_MAX)
         return lh_err_set(LH_EUSAGE, "estimators: %zu is not between 1 and %d", n,
                           LH_POLICY_ESTIMATORS_MAX);
 
-    struct lh_job job = old->job;
+    struct lh_job job = *old->job;
     struct model *m = NULL;
     struct lh_exec *exec = NULL;
     float *noise = NULL;
@@ -314,7 +301,7 @@ static int fill(struct lh_policy *p, const float *high, const float *low, size_t
                 uint64_t seed, uint64_t first)
 {
     const struct model *m = p->model;
-    size_t h = m->job.dims.high, l = m->job.dims.low;
+    size_t h = m->job->dims.high, l = m->job->dims.low;
     float *in_high = lh_exec_input(p->exec, LH_STATE_HIGH);
     float *in_low = lh_exec_input(p->exec, LH_STATE_LOW);
     struct lh_rng_at at = {.seed = seed, .purpose = lh_rng_purpose(LH_ALGO_ACT_NOISE)};
@@ -355,7 +342,7 @@ static void take_actions(const struct lh_policy *p, const char *name, size_t slo
 static void take_explanation(const struct lh_policy *p, size_t slot, size_t n, size_t done,
                              const struct lh_explain *ex)
 {
-    size_t m = p->model->estimators, a = p->model->job.dims.action, rows, cols;
+    size_t m = p->model->estimators, a = p->model->job->dims.action, rows, cols;
     size_t skip = done * m * a;
     if (ex->reconstructed)
         take_actions(p, "reconstructed", slot * m, n * m, false, ex->reconstructed + skip);
@@ -372,7 +359,7 @@ int lh_policy_act(struct lh_policy *p, const float *high, const float *low, size
                   uint64_t first, float *action, struct lh_explain *explain)
 {
     const struct model *m = p->model;
-    size_t h = m->job.dims.high, l = m->job.dims.low, a = m->job.dims.action;
+    size_t h = m->job->dims.high, l = m->job->dims.low, a = m->job->dims.action;
     const struct lh_rng_at at = {.seed = seed};
     for (size_t done = 0; done < n;) {
         size_t slot = (size_t)((first + done) % m->rows), k = m->rows - slot;
