@@ -138,7 +138,8 @@ lh_node lh_gauss_sample(struct lh_graph *g, lh_gauss q, lh_node noise); /* mean 
 lh_node lh_gauss_kl(struct lh_graph *g, lh_gauss q); /* KL(q || N(0, 1)), summed: [R, 1] */
 
 /* Mean over the global batch: sum_i row_weight_i x_i, [1, 1] from [B, 1]. Micro-batches add up to
- * the mean because the weights are 1 / (global rows). */
+ * the mean because the weights are 1 / (global rows). From [B n, 1], what lh_repeat led to: the
+ * mean of the n values of a row counts for it. */
 lh_node lh_mean(struct lh_graph *g, lh_node x);
 
 /* Selection (Algorithm 2): rows come in groups of n; per group the row of x whose score [R, 1] is

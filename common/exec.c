@@ -1,0 +1,168 @@
+/* Runs a compiled graph: a list of calls over one block of memory, made once. A run walks the list.
+ */
+#include "common/arena.h"
+#include "common/graph_internal.h"
+#include "common/mem.h"
+
+#include <string.h>
+
+struct lh_exec {
+    const struct lh_graph *g;
+    struct lh_arena block; /* in which this struct lies as well */
+    struct lh_call *call;
+    lh_real *values;       /* [plan.arena] */
+    const lh_real **given; /* [n_noise] values instead of drawn ones, or NULL */
+};
+
+static const lh_op_kernel kernels[LH_OP_COUNT] = {
+#define KERNEL_0(name)                 NULL
+#define KERNEL_1(name)                 lh_op_##name
+#define OP_KERNEL(id, name, kernel, m) [LH_OP_##id] = KERNEL_##kernel(name),
+    LH_OPS(OP_KERNEL)
+#undef OP_KERNEL
+};
+
+/* The same sequence measures and carves. */
+static int carve(struct lh_arena *block, const struct lh_graph *g, struct lh_exec **out)
+{
+    void *exec, *call, *values, *given;
+    LH_TRY(lh_arena_alloc(block, &exec, 1, sizeof(struct lh_exec)));
+    LH_TRY(lh_arena_alloc(block, &call, g->plan.n_steps, sizeof(struct lh_call)));
+    LH_TRY(lh_arena_alloc(block, &given, g->n_noise, sizeof(lh_real *)));
+    LH_TRY(lh_arena_alloc(block, &values, g->plan.arena, sizeof(lh_real)));
+    if (exec) {
+        *out = exec;
+        **out = (struct lh_exec){.g = g, .call = call, .values = values, .given = given};
+    }
+    return 0;
+}
+
+static lh_real *value(const struct lh_exec *e, int32_t node)
+{
+    size_t offset = e->g->plan.offset[node];
+    return offset == SIZE_MAX ? NULL : e->values + offset;
+}
+
+static void bind(struct lh_exec *e, struct lh_call *c, const struct lh_step *s)
+{
+    const struct lh_graph *g = e->g;
+    const struct lh_def *d = &g->node[s->node];
+    *c = (struct lh_call){.kernel = kernels[d->op],
+                          .def = d,
+                          .out = value(e, s->node),
+                          .weight_adds = s->weight_adds,
+                          .bias_adds = s->bias_adds,
+                          .backward = s->backward,
+                          .ready = s->ready,
+                          .n_ready = s->n_ready};
+    for (uint32_t k = 0; k < d->n_in; k++) {
+        c->in[k] = value(e, d->in[k]);
+        c->in_cols[k] = (uint32_t)g->node[d->in[k]].cols;
+    }
+    c->in_rows = d->n_in ? g->node[d->in[0]].rows : 0;
+    c->weight = d->weight >= 0 ? g->param[d->weight].offset : 0;
+    c->bias = d->bias >= 0 ? g->param[d->bias].offset : 0;
+    if (d->op == LH_OP_NOISE) {
+        c->purpose = lh_rng_purpose(g->noise[d->i].name);
+        c->given = &e->given[d->i];
+    }
+}
+
+int lh_exec_create(struct lh_exec **out, const struct lh_graph *g)
+{
+    *out = NULL;
+    if (!g->compiled)
+        return lh_err_set(LH_EINTERNAL, "exec: the graph is not compiled");
+    struct lh_arena block;
+    struct lh_exec *e = NULL;
+    lh_arena_init_measure(&block);
+    LH_TRY(carve(&block, g, &e));
+    LH_TRY(lh_arena_init(&block, block.used, "memory of a graph"));
+    int rc = carve(&block, g, &e);
+    if (rc < 0) {
+        lh_arena_fini(&block);
+        return rc;
+    }
+    e->block = block;
+    for (size_t t = 0; t < g->plan.n_steps; t++)
+        bind(e, &e->call[t], &g->plan.step[t]);
+    for (size_t n = 0; n < g->n_nodes; n++) {
+        const struct lh_def *d = &g->node[n];
+        lh_real *x = value(e, (int32_t)n);
+        if (d->op == LH_OP_CONSTANT && x)
+            for (size_t i = 0; i < d->rows * d->cols; i++)
+                x[i] = (lh_real)d->a;
+    }
+    *out = e;
+    return 0;
+}
+
+void lh_exec_destroy(struct lh_exec **e)
+{
+    if (!*e)
+        return;
+    struct lh_arena block = (*e)->block;
+    lh_arena_fini(&block);
+    *e = NULL;
+}
+
+lh_real *lh_exec_input(struct lh_exec *e, enum lh_input_kind kind)
+{
+    for (size_t n = 0; n < e->g->n_forward; n++)
+        if (e->g->node[n].op == LH_OP_INPUT && e->g->node[n].i == (size_t)kind)
+            return value(e, (int32_t)n);
+    return NULL;
+}
+
+int lh_exec_set_noise(struct lh_exec *e, const char *name, const lh_real *values)
+{
+    for (size_t i = 0; i < e->g->n_noise; i++)
+        if (strcmp(e->g->noise[i].name, name) == 0) {
+            e->given[i] = values;
+            return 0;
+        }
+    return lh_err_set(LH_ENOENT, "noise '%s': the graph has none of that name", name);
+}
+
+void lh_exec_run(struct lh_exec *e, const lh_real *params, const lh_real *targets, lh_real *grads,
+                 lh_real *metrics, const struct lh_rng_at *at,
+                 void (*ready)(void *ctx, size_t param), void *ctx)
+{
+    const struct lh_graph *g = e->g;
+    const struct lh_plan *p = &g->plan;
+    struct lh_run run = {.params = params, .targets = targets, .grads = grads};
+    if (at)
+        run.at = *at;
+    if (grads)
+        for (size_t i = 0; i < p->n_zero; i++)
+            memset(grads + p->zero[i].first, 0, p->zero[i].count * sizeof *grads);
+    for (size_t t = 0; t < p->n_steps; t++) {
+        const struct lh_call *c = &e->call[t];
+        if (c->backward && !grads)
+            continue;
+        c->kernel(c, &run);
+        if (ready)
+            for (uint32_t i = 0; i < c->n_ready; i++)
+                ready(ctx, p->ready[c->ready + i]);
+    }
+    if (!metrics)
+        return;
+    for (size_t i = 0; i < g->n_losses; i++)
+        metrics[i] = *value(e, g->loss[i].value);
+    for (size_t i = 0; i < g->n_metrics; i++)
+        metrics[g->n_losses + i] = *value(e, g->metric[i].node);
+}
+
+const lh_real *lh_exec_output(const struct lh_exec *e, const char *name, size_t *rows, size_t *cols)
+{
+    const struct lh_graph *g = e->g;
+    for (size_t i = 0; i < g->n_outputs; i++)
+        if (strcmp(g->output[i].name, name) == 0) {
+            if (rows)
+                *rows = g->node[g->output[i].node].rows;
+            if (cols)
+                *cols = g->node[g->output[i].node].cols;
+            return value(e, g->output[i].node);
+        }
+    return NULL;
+}

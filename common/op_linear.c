@@ -1,0 +1,109 @@
+/* Linear layers: the products, and one pass over the result for bias and activation (forward) or
+ * mask and bias gradient (backward). */
+#include "common/gemm.h"
+#include "common/op_internal.h"
+#include "common/vecmath.h"
+
+#include <string.h>
+
+static const lh_real *weights(const struct lh_call *c, const struct lh_run *run)
+{
+    return c->def->use == LH_TARGET ? run->targets : run->params;
+}
+
+void lh_op_linear(const struct lh_call *c, const struct lh_run *run)
+{
+    size_t m = c->def->rows, n = c->def->cols, k = c->in_cols[0];
+    const lh_real *flat = weights(c, run);
+    const lh_real *restrict bias = flat + c->bias;
+    lh_gemm_nt(m, n, k, c->in[0], k, flat + c->weight, k, false, c->out, n);
+    for (size_t i = 0; i < m; i++) {
+        lh_real *restrict y = c->out + i * n;
+        switch (c->def->act) {
+        case LH_LINEAR:
+            for (size_t j = 0; j < n; j++)
+                y[j] += bias[j];
+            break;
+        case LH_RELU:
+            for (size_t j = 0; j < n; j++) {
+                lh_real z = y[j] + bias[j];
+                y[j] = z <= 0 ? 0 : z; /* NaN stays */
+            }
+            break;
+        case LH_TANH:
+            for (size_t j = 0; j < n; j++)
+                y[j] = lh_vecmath_tanh(y[j] + bias[j]);
+            break;
+        }
+    }
+}
+
+/* dX = dZ W over columns [i, i + cols) of W, added to in[1] if there is one. */
+void lh_op_linear_dx(const struct lh_call *c, const struct lh_run *run)
+{
+    size_t m = c->def->rows, n = c->def->cols, k = c->in_cols[0], ld = c->def->j;
+    bool add = c->def->n_in > 1;
+    if (add && c->in[1] != c->out)
+        memcpy(c->out, c->in[1], m * n * sizeof *c->out);
+    lh_gemm_nn(m, n, k, c->in[0], k, weights(c, run) + c->weight + c->def->i, ld, add, c->out, n);
+}
+
+/* dW = dZ^T X. */
+void lh_op_linear_dw(const struct lh_call *c, const struct lh_run *run)
+{
+    size_t m = c->def->rows, n = c->def->cols;
+    lh_gemm_tn(m, n, c->in_rows, c->in[0], m, c->in[1], n, c->weight_adds, run->grads + c->weight,
+               n);
+}
+
+/* Adds rows of dz to db, four at a time. */
+static void sum_rows(size_t m, size_t n, const lh_real *restrict dz, lh_real *restrict db)
+{
+    size_t i = 0;
+    for (; i + 4 <= m; i += 4) {
+        const lh_real *r = dz + i * n;
+        for (size_t j = 0; j < n; j++)
+            db[j] += (r[j] + r[n + j]) + (r[2 * n + j] + r[3 * n + j]);
+    }
+    for (; i < m; i++)
+        for (size_t j = 0; j < n; j++)
+            db[j] += dz[i * n + j];
+}
+
+void lh_op_bias_grad(const struct lh_call *c, const struct lh_run *run)
+{
+    size_t n = c->def->cols;
+    lh_real *db = run->grads + c->bias;
+    if (!c->bias_adds)
+        memset(db, 0, n * sizeof *db);
+    sum_rows(c->in_rows, n, c->in[0], db);
+}
+
+/* dz = dy act'(z), from the output y of the activation. The result may lie where dy or y lies. */
+static void act_grad(size_t n, enum lh_activation act, const lh_real *dy, const lh_real *y,
+                     lh_real *dz)
+{
+    if (act == LH_RELU) {
+#pragma GCC ivdep
+        for (size_t j = 0; j < n; j++)
+            dz[j] = y[j] > 0 ? dy[j] : 0;
+    } else {
+#pragma GCC ivdep
+        for (size_t j = 0; j < n; j++)
+            dz[j] = dy[j] * (1 - y[j] * y[j]);
+    }
+}
+
+void lh_op_act_grad(const struct lh_call *c, const struct lh_run *run)
+{
+    size_t m = c->def->rows, n = c->def->cols;
+    bool bias = c->def->bias >= 0;
+    if (bias && !c->bias_adds)
+        memset(run->grads + c->bias, 0, n * sizeof *c->out);
+    for (size_t i = 0; i < m; i += 4) { /* rows are summed while they are in the cache */
+        size_t rows = m - i < 4 ? m - i : 4;
+        act_grad(rows * n, c->def->act, c->in[0] + i * n, c->in[1] + i * n, c->out + i * n);
+        if (bias)
+            sum_rows(rows, n, c->out + i * n, run->grads + c->bias);
+    }
+}
