@@ -197,8 +197,8 @@ static void page_as_text(FILE *to, const struct lh_cmd *cmd, const struct lh_opt
         fprintf(to, "    %-4d %s\n", exit_lines[i].status, exit_lines[i].text);
 }
 
-/* Text inside roff: no line may begin with a control character, '-' and '\' are escaped. */
-static void roff_text(FILE *to, const char *s, size_t n)
+/* No line may begin with a control character; '-' and '\' are escaped. */
+static void roff_run(FILE *to, const char *s, size_t n)
 {
     bool fresh = true;
     for (size_t i = 0; i < n; i++) {
@@ -214,7 +214,12 @@ static void roff_text(FILE *to, const char *s, size_t n)
     }
 }
 
-static void roff_paragraphs(FILE *to, const char *text)
+void lh_cli_roff_text(FILE *to, const char *text)
+{
+    roff_run(to, text, strlen(text));
+}
+
+void lh_cli_roff_paragraphs(FILE *to, const char *text)
 {
     while (*text) {
         size_t n = strcspn(text, "\n");
@@ -223,7 +228,7 @@ static void roff_paragraphs(FILE *to, const char *text)
             fputs(".PP\n", to);
         if (kept)
             fputs(".nf\n", to);
-        roff_text(to, text, n);
+        roff_run(to, text, n);
         if (n > 0)
             fputc('\n', to);
         if (kept)
@@ -236,11 +241,11 @@ static void page_as_roff(FILE *to, const struct lh_cmd *cmd, const struct lh_opt
 {
     fprintf(to, ".TH LONGHAUL-%s 1 \"\" \"longhaul " LH_VERSION "\" \"longhaul\"\n", cmd->name);
     fprintf(to, ".SH NAME\nlonghaul\\-%s \\- ", cmd->name);
-    roff_text(to, cmd->summary, strlen(cmd->summary));
+    lh_cli_roff_text(to, cmd->summary);
     fputs("\n.SH SYNOPSIS\n.nf\n", to);
     print_usage_lines(to, cmd, "");
     fputs(".fi\n.SH DESCRIPTION\n", to);
-    roff_paragraphs(to, cmd->description);
+    lh_cli_roff_paragraphs(to, cmd->description);
     fputs(".SH OPTIONS\n", to);
     for (size_t i = 0; i <= n; i++) {
         const struct lh_opt *o = i < n ? &opts[i] : &help_opt;
@@ -249,15 +254,15 @@ static void page_as_roff(FILE *to, const struct lh_cmd *cmd, const struct lh_opt
         if (o->value)
             print_default(o, given, sizeof given);
         fputs(".TP\n.B ", to);
-        roff_text(to, label, strlen(label));
+        lh_cli_roff_text(to, label);
         fputc('\n', to);
-        roff_text(to, o->help, strlen(o->help));
-        roff_text(to, given, strlen(given));
+        lh_cli_roff_text(to, o->help);
+        lh_cli_roff_text(to, given);
         fputc('\n', to);
     }
     if (cmd->examples && *cmd->examples) {
         fputs(".SH EXAMPLES\n.nf\n", to);
-        roff_text(to, cmd->examples, strlen(cmd->examples));
+        lh_cli_roff_text(to, cmd->examples);
         fputs("\n.fi\n", to);
     }
     fputs(".SH \"EXIT STATUS\"\n", to);

@@ -62,3 +62,7 @@ bool lh_cli_interrupted(void);
 /* Folds the words of `text` to `width` columns behind `indent` blanks and writes them. Lines that
  * start with two blanks are kept. */
 void lh_cli_fold(FILE *to, const char *text, int indent, int width);
+
+/* The same text as roff paragraphs, and `text` escaped for roff without any folding. */
+void lh_cli_roff_paragraphs(FILE *to, const char *text);
+void lh_cli_roff_text(FILE *to, const char *text);

@@ -38,15 +38,34 @@ int lh_commands_unknown(const char *name)
     return lh_err_set(LH_EUSAGE, "unknown command '%s'; 'longhaul help' lists them", name);
 }
 
+#define WHAT_IT_IS                                                                                 \
+    "longhaul trains recommendation policies for long-term engagement, offline, from logged\n"     \
+    "interactions, on parameter servers, and ships the result.\n"
+
 void lh_commands_overview(FILE *to)
 {
-    fputs("longhaul trains recommendation policies for long-term engagement, offline, from logged\n"
-          "interactions, on parameter servers, and ships the result.\n\n"
-          "usage: longhaul COMMAND [arguments] [options]\n\ncommands:\n",
+    fputs(WHAT_IT_IS "\n"
+                     "usage: longhaul COMMAND [arguments] [options]\n\ncommands:\n",
           to);
     for (size_t i = 0; commands[i]; i++)
         fprintf(to, "  %-11s %s\n", commands[i]->name, commands[i]->summary);
     fputs("\n'longhaul help COMMAND' or 'longhaul COMMAND --help' shows its manual page,\n"
           "'longhaul help job' every key of a job file, 'longhaul --version' the version.\n",
           to);
+}
+
+void lh_commands_overview_roff(FILE *to)
+{
+    fputs(".TH LONGHAUL 1 \"\" \"longhaul " LH_VERSION "\" \"longhaul\"\n"
+          ".SH NAME\nlonghaul \\- train recommendation policies for long\\-term engagement\n"
+          ".SH SYNOPSIS\nlonghaul COMMAND [arguments] [options]\n.SH DESCRIPTION\n",
+          to);
+    lh_cli_roff_paragraphs(to, WHAT_IT_IS);
+    fputs(".SH COMMANDS\n", to);
+    for (size_t i = 0; commands[i]; i++) {
+        fprintf(to, ".TP\n.BR longhaul\\-%s (1)\n", commands[i]->name);
+        lh_cli_roff_text(to, commands[i]->summary);
+        fputc('\n', to);
+    }
+    fputs(".SH \"SEE ALSO\"\n.BR longhaul\\-job (5)\n", to);
 }

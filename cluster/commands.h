@@ -11,3 +11,4 @@ int lh_commands_unknown(const char *name);
 
 /* What `longhaul` without a command says: all commands with their summaries. */
 void lh_commands_overview(FILE *to);
+void lh_commands_overview_roff(FILE *to); /* longhaul(1) */

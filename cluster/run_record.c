@@ -103,7 +103,7 @@ static int copy_json(const cJSON *x, char **out)
 
 static int read_cut(const cJSON *o, const char *path, struct lh_run_record *r)
 {
-    uint64_t version, servers;
+    uint64_t version = 0, servers = 0;
     LH_TRY(read_number(o, path, "version", EXACT_MAX, &version));
     LH_TRY(read_number(o, path, "servers", UINT32_MAX, &servers));
     if (servers == 0 || (r->n_cuts > 0 && version <= r->cuts[r->n_cuts - 1].version))
@@ -119,7 +119,7 @@ static int read_cut(const cJSON *o, const char *path, struct lh_run_record *r)
 
 static int read_record(const cJSON *o, const char *path, struct lh_run_record *r)
 {
-    uint64_t x;
+    uint64_t x = 0;
     LH_TRY(read_number(o, path, "format", EXACT_MAX, &x));
     if (x != FORMAT)
         return lh_err_set(LH_EFORMAT,

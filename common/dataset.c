@@ -322,7 +322,7 @@ int lh_dataset_gather(const struct lh_dataset *ds, enum lh_split split, const ui
 int lh_dataset_row_info(const struct lh_dataset *ds, enum lh_split split, uint64_t row,
                         struct lh_row_info *out)
 {
-    struct place at;
+    struct place at = {0};
     LH_TRY(locate(&ds->split[split], split, &row, 1, &at));
     const uint64_t *user = lh_partition_row(at.part, LH_PART_USER, at.row);
     const uint64_t *trajectory = lh_partition_row(at.part, LH_PART_TRAJECTORY, at.row);

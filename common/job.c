@@ -207,7 +207,7 @@ static size_t known_keys(const char *section, const char **names)
 
 static int check_keys(const struct lh_yaml_node *root)
 {
-    const char *names[LH_JOB_KEYS_MAX], *sections[LH_JOB_KEYS_MAX];
+    const char *names[LH_JOB_KEYS_MAX] = {0}, *sections[LH_JOB_KEYS_MAX] = {0};
     size_t n = known_keys(NULL, sections);
     LH_TRY(lh_yaml_check_keys(root, sections, n));
     for (size_t i = 0; i < n; i++) {

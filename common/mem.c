@@ -89,7 +89,7 @@ int lh_mem_grow(void **p, size_t *cap, size_t need, size_t size, const char *wha
 int lh_mem_strdup(char **out, const char *s)
 {
     size_t n = strlen(s) + 1;
-    void *p;
+    void *p = NULL;
     LH_TRY(lh_mem_alloc(&p, n, 1, "string"));
     memcpy(p, s, n);
     *out = p;
