@@ -7,8 +7,10 @@
 #include <string.h>
 
 extern const struct lh_cmd lh_cmd_help;
+extern const struct lh_cmd lh_cmd_simulate;
 
 static const struct lh_cmd *const commands[] = {
+    &lh_cmd_simulate,
     &lh_cmd_help,
     NULL,
 };

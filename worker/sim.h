@@ -45,6 +45,10 @@ struct lh_sim_config {
 
 void lh_sim_config_default(struct lh_sim_config *out);
 
+/* Sets a member from text, "bias=0.3". Errors: LH_EUSAGE naming the nearest member, or what is no
+ * number; the range is create's to check. */
+int lh_sim_config_set(struct lh_sim_config *config, const char *assignment);
+
 struct lh_sim;
 
 /* Errors: LH_ERANGE naming the member that is out of range; LH_ENOMEM. */
@@ -59,6 +63,8 @@ void lh_sim_destroy(struct lh_sim **sim);
 const struct lh_sim_config *lh_sim_config_of(const struct lh_sim *sim);
 /* {"simulation": {"version": 1, "world_seed": …, …}}; the caller frees. */
 int lh_sim_json(const struct lh_sim *sim, char **out);
+/* As lh_sim_from_json from a file. Errors: also LH_ENOENT, LH_EFORMAT if it holds no world. */
+int lh_sim_load(struct lh_sim **out, const char *path);
 /* The same members as lines of YAML, each with `indent` in front; the caller frees. */
 int lh_sim_yaml(const struct lh_sim *sim, const char *indent, char **out);
 

@@ -2,6 +2,7 @@
  * dataset (JSON) and in the schema beside a CSV log (YAML). Numbers are written so that reading
  * gives the same bits. */
 #include "common/err.h"
+#include "common/fs.h"
 #include "common/mem.h"
 #include "common/yaml.h"
 #include "worker/sim.h"
@@ -10,6 +11,7 @@
 #include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define VERSION 1 /* of the dynamics: a change that changes a log raises it */
@@ -130,6 +132,43 @@ int lh_sim_from_json(struct lh_sim **out, const char *json)
         rc = from_schema(out, schema->valuestring);
     cJSON_Delete(doc);
     return rc;
+}
+
+int lh_sim_load(struct lh_sim **out, const char *path)
+{
+    char *text = NULL;
+    size_t n;
+    LH_TRY(lh_fs_read_file(&text, &n, path, 1 << 20));
+    int rc = lh_sim_from_json(out, text);
+    lh_mem_free(text);
+    if (rc == LH_NOTFOUND)
+        return lh_err_set(LH_EFORMAT,
+                          "%s: no world of a simulation; expected a world.json as `longhaul "
+                          "simulate` writes it",
+                          path);
+    return rc < 0 ? lh_err_prefix(rc, "%s", path) : 0;
+}
+
+int lh_sim_config_set(struct lh_sim_config *config, const char *assignment)
+{
+    const char *equals = strchr(assignment, '='), *names[SIM_MEMBERS];
+    size_t n = equals ? (size_t)(equals - assignment) : strlen(assignment);
+    for (size_t i = 0; i < SIM_MEMBERS; i++) {
+        const char *name = names[i] = sim_members[i].name;
+        if (strlen(name) != n || strncmp(name, assignment, n) != 0)
+            continue;
+        char *end = NULL;
+        double v = equals ? strtod(equals + 1, &end) : 0;
+        if (!equals || end == equals + 1 || *end)
+            return lh_err_set(LH_EUSAGE, "world: '%s'; expected %s=NUMBER", assignment, name);
+        memcpy((char *)config + sim_members[i].offset, &v, sizeof v);
+        return 0;
+    }
+    char word[64];
+    snprintf(word, sizeof word, "%.*s", (int)(n < 60 ? n : 60), assignment);
+    const char *near = lh_yaml_nearest(word, names, SIM_MEMBERS);
+    return lh_err_set(LH_EUSAGE, "world: '%s' is unknown; did you mean '%s'?", word,
+                      near ? near : names[0]);
 }
 
 int lh_sim_from_dataset(struct lh_sim **out, const struct lh_dataset *ds)

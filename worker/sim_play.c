@@ -6,12 +6,14 @@
 #include "common/err.h"
 #include "common/mem.h"
 #include "common/pool.h"
+#include "worker/policy.h"
 #include "worker/sim_internal.h"
 
 #include <math.h>
 #include <string.h>
 
 #define BATCH LH_SIM_PLAY_BATCH
+#define FRESH UINT64_C(0x9D39247E33776D41) /* seeds of plays are not those of logs */
 
 /* What is kept of one user. */
 struct tally {
@@ -84,7 +86,7 @@ static int play_block(void *ctx, size_t index, unsigned thread)
     struct block *b = NULL;
     LH_TRY(lh_mem_alloc_aligned((void **)&b, 1, sizeof *b, "users of a play"));
     for (size_t i = 0; i < n; i++) {
-        lh_sim_user_init(p->sim, p->seed, first_user + i, &b->user[i]);
+        lh_sim_user_init(p->sim, p->seed ^ FRESH, first_user + i, &b->user[i]);
         b->discount[i] = 1.0;
     }
     int rc = 0;
@@ -189,6 +191,65 @@ int lh_sim_play_builtin(const struct lh_sim *sim, enum lh_sim_policy policy,
                      .sessions = sessions,
                      .seed = seed};
     return run(&p, threads, out);
+}
+
+/* --- trained policies ------------------------------------------------------------------------- */
+
+struct lh_sim_players {
+    unsigned n;
+    struct lh_policy *policy[];
+};
+
+int lh_sim_players_create(struct lh_sim_players **out, const struct lh_policy *policy,
+                          unsigned threads)
+{
+    const struct lh_dims *d = &lh_policy_job(policy)->dims;
+    if (d->high != LH_SIM_HIGH || d->low != LH_SIM_LOW || d->action != LH_SIM_ACTION)
+        return lh_err_set(
+            LH_EMISMATCH,
+            "simulation: the policy takes states of %u + %u columns and gives actions "
+            "of %u, the world has %d + %d and %d; train it on a log of the world",
+            d->high, d->low, d->action, LH_SIM_HIGH, LH_SIM_LOW, LH_SIM_ACTION);
+    struct lh_sim_players *p = NULL;
+    int rc = 0;
+    threads = threads < 1 ? 1 : threads;
+    LH_TRY(lh_mem_alloc((void **)&p, 1, sizeof *p + threads * sizeof *p->policy, "players"));
+    p->n = threads;
+    for (unsigned i = 0; i < threads; i++)
+        LH_TRY_TO(fail, lh_policy_clone(&p->policy[i], policy));
+    *out = p;
+    return 0;
+fail:
+    lh_sim_players_destroy(&p);
+    return rc;
+}
+
+void lh_sim_players_destroy(struct lh_sim_players **players)
+{
+    struct lh_sim_players *p = *players;
+    if (!p)
+        return;
+    for (unsigned i = 0; i < p->n; i++)
+        lh_policy_destroy(&p->policy[i]);
+    lh_mem_free(p);
+    *players = NULL;
+}
+
+int lh_sim_players_act(void *players, unsigned thread, const float *high, const float *low,
+                       size_t n, uint64_t seed, uint64_t first, float *action)
+{
+    struct lh_sim_players *p = players;
+    return lh_policy_act(p->policy[thread], high, low, n, seed, first, action, NULL);
+}
+
+int lh_sim_play_policy(const struct lh_sim *sim, const struct lh_policy *policy, uint64_t users,
+                       uint64_t sessions, uint64_t seed, unsigned threads, struct lh_sim_value *out)
+{
+    struct lh_sim_players *p = NULL;
+    LH_TRY(lh_sim_players_create(&p, policy, threads));
+    int rc = lh_sim_play(sim, lh_sim_players_act, p, users, sessions, seed, threads, out);
+    lh_sim_players_destroy(&p);
+    return rc;
 }
 
 struct lh_sim_difference lh_sim_play_difference(const double *a, const double *b, uint64_t n)
