@@ -262,7 +262,7 @@ fail:
     return rc;
 }
 
-static cJSON *estimate_json(const struct lh_estimate *e, bool weighted)
+struct cJSON *lh_evaluate_json_estimate(const struct lh_estimate *e, bool weighted)
 {
     cJSON *o = cJSON_CreateObject();
     cJSON_AddNumberToObject(o, "value", e->value);
@@ -289,8 +289,8 @@ int lh_evaluate_json(const struct lh_evaluation *e, enum lh_split split, char **
     cJSON_AddStringToObject(o, "estimator", "ncis");
     cJSON_AddNumberToObject(o, "cap", e->cap);
     if (e->policy.rows)
-        cJSON_AddItemToObject(o, "policy", estimate_json(&e->policy, true));
-    cJSON_AddItemToObject(o, "behaviour", estimate_json(&e->behaviour, false));
+        cJSON_AddItemToObject(o, "policy", lh_evaluate_json_estimate(&e->policy, true));
+    cJSON_AddItemToObject(o, "behaviour", lh_evaluate_json_estimate(&e->behaviour, false));
     char *text = cJSON_PrintUnformatted(o);
     cJSON_Delete(o);
     if (!text)

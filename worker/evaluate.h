@@ -28,6 +28,11 @@ int lh_evaluate(const struct lh_dataset *ds, enum lh_split split, struct lh_poli
                 const struct lh_behaviour *behaviour, double cap, double ess_floor, uint64_t seed,
                 unsigned threads, struct lh_evaluation *out, double **per_trajectory);
 
-/* The evaluation as a JSON object, what runs and snapshots record and `evaluate --json` prints;
- * caller frees (lh_mem_free). NAN is written as null. */
+struct cJSON;
+/* One estimate as a cJSON object, the caller's; `weighted`: with what only a policy has. NULL if
+ * memory is out. */
+struct cJSON *lh_evaluate_json_estimate(const struct lh_estimate *e, bool weighted);
+
+/* The evaluation as a JSON object, what runs and snapshots record; caller frees (lh_mem_free). NAN
+ * is written as null. */
 int lh_evaluate_json(const struct lh_evaluation *e, enum lh_split split, char **out);
