@@ -123,6 +123,7 @@ static int gzip(struct archive *a, struct archive_entry *e, struct sim_csv *c, s
     if (archive_write_set_format_raw(a) != ARCHIVE_OK ||
         archive_write_add_filter_gzip(a) != ARCHIVE_OK ||
         archive_write_set_filter_option(a, "gzip", "timestamp", NULL) != ARCHIVE_OK ||
+        archive_write_set_filter_option(a, "gzip", "compression-level", "3") != ARCHIVE_OK ||
         archive_write_set_bytes_per_block(a, 0) != ARCHIVE_OK ||
         archive_write_open_memory(a, c->packed, c->packed_cap, used) != ARCHIVE_OK ||
         archive_write_header(a, e) != ARCHIVE_OK ||
