@@ -91,7 +91,7 @@ static int train(const struct training *t, struct lh_run **best, double *error)
     unsigned worse = 0;
     int rc = 0;
     for (unsigned leg = 0; leg < LEGS_MAX && worse < PATIENCE; leg++) {
-        double e;
+        double e = 0;
         LH_TRY_TO(fail, train_leg(t, leg));
         LH_TRY_TO(fail, lh_run_open(&run, t->dir, LH_CUT_LAST));
         LH_TRY_TO(fail, validation_error(&e, t, run));
