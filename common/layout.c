@@ -206,7 +206,7 @@ void lh_layout_fini(struct lh_layout *l)
     *l = (struct lh_layout){0};
 }
 
-/* --- the gradient tree ------------------------------------------------------------------------ */
+/* --- the gradient tree ----------------------------------------------------------------------- */
 
 uint32_t lh_tree_height(uint32_t leaves)
 {

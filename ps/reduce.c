@@ -44,8 +44,7 @@ struct lh_reduce {
     int sound;
 };
 
-/* --- runs --------------------------------------------------------------------------------------
- */
+/* --- runs ------------------------------------------------------------------------------------ */
 
 static size_t find_run(const struct slot *s, size_t at)
 {
@@ -102,8 +101,7 @@ static void cover(const struct lh_reduce *r, struct slot *s, size_t lo, size_t h
     s->n = i + n_put + (s->n - tail);
 }
 
-/* --- arithmetic --------------------------------------------------------------------------------
- */
+/* --- arithmetic ------------------------------------------------------------------------------ */
 
 static void add_into(float *restrict into, const loose_float *restrict from, size_t n)
 {
@@ -130,8 +128,7 @@ static int all_sound(const float *x, size_t n)
     return largest < 0x5f800000; /* 2^64 */
 }
 
-/* --- the tree ----------------------------------------------------------------------------------
- */
+/* --- the tree -------------------------------------------------------------------------------- */
 
 static int absent(const struct lh_reduce *r, uint32_t level, uint32_t index)
 {

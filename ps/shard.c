@@ -49,8 +49,7 @@ struct lh_shard {
     struct frozen frozen;
 };
 
-/* --- generations -------------------------------------------------------------------------------
- */
+/* --- generations ----------------------------------------------------------------------------- */
 
 static void generation_drop(struct generation *g)
 {
@@ -121,8 +120,7 @@ static void generation_renew(struct lh_shard *s)
     }
 }
 
-/* --- life --------------------------------------------------------------------------------------
- */
+/* --- life ------------------------------------------------------------------------------------ */
 
 static int check_segment(const struct lh_shard_range *r, size_t i)
 {
@@ -288,8 +286,7 @@ void lh_shard_release(void *data, void *token)
     generation_drop(token);
 }
 
-/* --- a step ------------------------------------------------------------------------------------
- */
+/* --- a step ---------------------------------------------------------------------------------- */
 
 int lh_shard_push(struct lh_shard *s, uint64_t step, struct lh_tree_node node, size_t first,
                   const void *data, size_t n, const void *metrics)
@@ -408,8 +405,7 @@ int lh_shard_advance(struct lh_shard *s, int *applied, float *metrics_out)
     return 0;
 }
 
-/* --- checkpoints -------------------------------------------------------------------------------
- */
+/* --- checkpoints ----------------------------------------------------------------------------- */
 
 int lh_shard_freeze(struct lh_shard *s, const struct lh_frozen **out)
 {
