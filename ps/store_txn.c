@@ -122,7 +122,7 @@ int lh_store_txn_open(struct lh_store *st)
     const unsigned flags = MDB_NOLOCK | (st->read_only ? MDB_RDONLY : 0);
     const size_t size = stat(st->data, &file) == 0 ? (size_t)file.st_size : 0;
     st->broken = 1; /* until it is open */
-    if (size > 0)
+    if (size > 0 || st->read_only)
         LH_TRY(lh_store_pages_check(st->data));
     while (st->map_size < MAP_FIRST || st->map_size / 2 < size)
         st->map_size = st->map_size < MAP_FIRST ? MAP_FIRST : st->map_size * 2;
