@@ -7,12 +7,15 @@
 #include <string.h>
 
 extern const struct lh_cmd lh_cmd_help;
+extern const struct lh_cmd lh_cmd_scheduler;
+extern const struct lh_cmd lh_cmd_server;
 extern const struct lh_cmd lh_cmd_simulate;
+extern const struct lh_cmd lh_cmd_train;
+extern const struct lh_cmd lh_cmd_worker;
 
 static const struct lh_cmd *const commands[] = {
-    &lh_cmd_simulate,
-    &lh_cmd_help,
-    NULL,
+    &lh_cmd_simulate, &lh_cmd_train, &lh_cmd_scheduler, &lh_cmd_server, &lh_cmd_worker,
+    &lh_cmd_help,     NULL,
 };
 
 const struct lh_cmd *const *lh_commands_all(void)

@@ -2,17 +2,22 @@
  * behaviour model of the evaluation). Places the roles by a launcher, follows the run, evaluates at
  * cuts, keeps the best. The run directory:
  *
- *   config.yaml       the resolved job              metrics.jsonl   a line per reported step
- *   run.json          state, best and last cut, evaluations, digest, versions
- *   store-I/          shard I's LMDB environment    behaviour -> used behaviour snapshot (in
- * run.json)
+ *   config.yaml       the resolved job              metrics.jsonl   a line a step
+ *   run.json          state, best and last cut, evaluations, digest (cluster/run_record.h)
+ *   store-I/          shard I's LMDB environment    times.json      where the time went
+ *   .lock             held while a scheduler works here
  */
 #pragma once
 
+#include "cluster/run.h"
 #include "common/dataset.h"
 #include "common/job.h"
 
-enum lh_launcher { LH_LAUNCH_LOCAL, LH_LAUNCH_PROCESSES };
+enum lh_launcher {
+    LH_LAUNCH_LOCAL,     /* threads of this process */
+    LH_LAUNCH_PROCESSES, /* processes of this host */
+    LH_LAUNCH_HAND       /* whoever starts 'longhaul server' and 'longhaul worker' */
+};
 enum lh_transport { LH_TRANSPORT_INPROC, LH_TRANSPORT_IPC, LH_TRANSPORT_TCP };
 
 struct lh_train_options {
@@ -22,32 +27,36 @@ struct lh_train_options {
     enum lh_transport transport; /* of processes: ipc or tcp */
     bool resume;                 /* go on from the last complete cut in dir */
     bool quiet;
-    uint64_t stop_after; /* steps; 0 = to the end (then the run can be resumed) */
-    bool no_evaluation;  /* cuts are not evaluated and no behaviour model is asked for (the
-                            behaviour model itself is trained so) */
+    uint64_t stop_after;  /* version to stop at; 0 = the end (a stopped run can be resumed) */
+    bool no_evaluation;   /* cuts are not evaluated and no behaviour model is asked for (the
+                             behaviour model itself is trained so) */
+    const char *bind;     /* of LH_LAUNCH_HAND: where the scheduler listens */
+    const char *program;  /* of processes: what to run as roles; NULL: this program */
+    double patience;      /* seconds to wait for roles at the start; 0: 60 */
+    bool uninterruptible; /* SIGINT and SIGTERM are somebody else's business */
+};
+
+/* Where the time of all roles of a kind went, summed, seconds. */
+struct lh_role_times {
+    uint32_t roles;
+    double gather, compute, reduce, push, wait, optimise, reply, cut;
+    uint64_t dropped, bytes_in, bytes_out; /* messages; bytes */
 };
 
 struct lh_train_result {
-    uint64_t steps, best_version;
+    uint64_t version; /* of the last complete cut */
+    uint64_t steps;   /* of this run, without those of the runs it resumed */
+    uint64_t best_version;
     double seconds;
     uint64_t transitions;
     bool has_evaluation;
     double best_value, best_lo, best_hi, best_ess_share;
+    struct lh_role_times workers, servers;
 };
 
-/* Errors: those of job, dataset, roles (by value, with their sentence); LH_EDIVERGED. The run
- * directory then still holds the last complete cut. */
+/* Errors: those of job, dataset, roles (by value, with their sentence); LH_EDIVERGED; LH_EEXIST if
+ * dir holds a run and `resume` is not set; LH_EBUSY if another scheduler works there; LH_ECANCELED
+ * after SIGINT or SIGTERM, when the run has been cut at a step and can be resumed. Whatever
+ * happens, the run directory holds the last complete cut. */
 int lh_train(const struct lh_job *job, const struct lh_train_options *opt,
              struct lh_train_result *out);
-
-/* Reads a finished (or interrupted) run. */
-enum lh_which_cut { LH_CUT_BEST, LH_CUT_LAST };
-struct lh_run {
-    struct lh_job *job;
-    struct lh_graph *graph; /* the training graph at rows = micro_batch: layout of `weights` */
-    uint64_t version;
-    float *weights, *targets; /* flat */
-    char *evaluation_json;    /* of that cut; NULL if none */
-};
-int lh_run_open(struct lh_run **out, const char *dir, enum lh_which_cut which);
-void lh_run_close(struct lh_run **run);

@@ -165,6 +165,7 @@ int lh_pull_take(struct lh_pull *p, size_t i, const struct lh_net_message *msg)
         return lh_err_set(LH_EPROTO, "server %zu sent version %llu where %llu was expected", i,
                           (unsigned long long)env->step, (unsigned long long)p->version);
     LH_TRY(take_piece(p, i, msg, targets));
+    p->asked = lh_now();
     p->complete = true;
     for (size_t k = 0; k < p->n_shards; k++)
         p->complete = p->complete && p->shards[k].done;

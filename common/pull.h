@@ -35,7 +35,7 @@ struct lh_pull {
     uint64_t version; /* asked for, then what came */
     uint64_t request;
     bool complete;
-    double asked; /* when; seconds */
+    double asked; /* when, or when the last piece came; seconds */
 };
 
 /* Connects to every shard's endpoint. `weights` and `targets` [flat_size] stay the caller's. */

@@ -86,6 +86,8 @@ static int start(struct server *s)
                                                               .n_metrics = s->n_metrics}));
     LH_TRY(lh_store_open(&s->store, s->opt->store ? s->opt->store : plan->store,
                          &(struct lh_store_id){plan->job_digest, plan->shard, plan->shards}, 0));
+    /* What was prepared but never became a cut may be of another number of shards. */
+    LH_TRY(lh_store_prune(s->store, plan->keep, plan->n_keep));
     LH_TRY(restore(s, plan));
     LH_TRY(lh_writer_start(&s->writer, s->store));
     LH_TRY(lh_pull_pieces(&s->pieces, &s->n_pieces, range));

@@ -57,6 +57,25 @@ static void free_command(struct command *c)
     lh_mem_free(c);
 }
 
+/* Prunes to the cuts that are kept and what has been prepared since: it may become one. */
+static int prune(struct lh_writer *w, struct command *c)
+{
+    struct lh_store_version *there = NULL;
+    size_t n = 0, cap = c->n_keep;
+    int rc;
+    LH_TRY(lh_store_versions(w->store, &there, &n));
+    for (size_t i = 0; i < n; i++) {
+        if (there[i].version <= c->done.version)
+            continue;
+        LH_TRY_TO(done, LH_GROW(&c->keep, &cap, c->n_keep + 1, "versions to keep"));
+        c->keep[c->n_keep++] = there[i].version;
+    }
+    rc = lh_store_prune(w->store, c->keep, c->n_keep);
+done:
+    lh_mem_free(there);
+    return rc;
+}
+
 static void execute(struct lh_writer *w, struct command *c)
 {
     int rc;
@@ -66,7 +85,7 @@ static void execute(struct lh_writer *w, struct command *c)
     } else {
         rc = lh_store_commit(w->store, c->done.version);
         if (rc >= 0)
-            rc = lh_store_prune(w->store, c->keep, c->n_keep);
+            rc = prune(w, c);
     }
     lh_err_save(&c->done.err, rc < 0 ? rc : 0);
 }

@@ -1,0 +1,94 @@
+/* `longhaul server`: the server role as a process. */
+#include "cluster/cli.h"
+#include "cluster/role_model.h"
+#include "common/err.h"
+#include "ps/server.h"
+
+#include <zmq.h>
+
+static int run(int argc, char **argv);
+
+const struct lh_cmd lh_cmd_server = {
+    .name = "server",
+    .summary = "serve a part of the parameters of a job",
+    .usage = "--scheduler ENDPOINT [options]",
+    .description =
+        "A parameter server: says hello to the scheduler, learns which part of the weights it "
+        "holds, takes gradients, steps the optimiser, hands out weights, and writes checkpoints. "
+        "It ends with the run. When a server dies, the run stops and can be resumed.",
+    .examples = "longhaul server --scheduler tcp://10.0.0.1:5555 --bind 'tcp://10.0.0.2:*'",
+    .run = run,
+};
+
+struct options {
+    const char *scheduler, *bind, *store;
+    int64_t shard;
+    double patience;
+    bool launched;
+};
+
+static int serve(const struct options *o)
+{
+    if (!o->scheduler)
+        return lh_err_set(LH_EUSAGE, "server: whose? name the scheduler with --scheduler ENDPOINT");
+    void *zmq = zmq_ctx_new();
+    if (!zmq)
+        return lh_err_set(LH_ENOMEM, "no memory for the network");
+    int rc = lh_server_run(
+        zmq, &(struct lh_server_options){.scheduler = o->scheduler,
+                                         .bind = o->bind,
+                                         .store = o->store,
+                                         .wanted = (uint32_t)(o->shard + 1),
+                                         .patience = o->patience,
+                                         .model = lh_role_model,
+                                         .model_fini = lh_role_model_fini,
+                                         .interrupted = o->launched ? NULL : lh_cli_interrupted});
+    zmq_ctx_term(zmq);
+    return rc;
+}
+
+static int run(int argc, char **argv)
+{
+    struct options o = {.bind = "tcp://127.0.0.1:*", .shard = -1, .patience = 300};
+    const struct lh_opt opts[] = {
+        {.name = "scheduler",
+         .kind = LH_OPT_STRING,
+         .value = &o.scheduler,
+         .metavar = "ENDPOINT",
+         .help = "Where the scheduler listens."},
+        {.name = "bind",
+         .kind = LH_OPT_STRING,
+         .value = &o.bind,
+         .metavar = "ENDPOINT",
+         .help = "Where workers reach this server; with several hosts an address that they can "
+                 "reach. Port * takes a free one."},
+        {.name = "store",
+         .kind = LH_OPT_STRING,
+         .value = &o.store,
+         .metavar = "DIR",
+         .help = "Where checkpoints go, if not to the run directory."},
+        {.name = "shard",
+         .kind = LH_OPT_INT,
+         .value = &o.shard,
+         .metavar = "I",
+         .min = -1,
+         .max = 4095,
+         .help = "Which part it would like to hold, from 0; -1: any."},
+        {.name = "patience",
+         .kind = LH_OPT_DOUBLE,
+         .value = &o.patience,
+         .metavar = "SECONDS",
+         .help = "How long to wait for the scheduler."},
+        {.name = "launched",
+         .kind = LH_OPT_FLAG,
+         .value = &o.launched,
+         .help = "Leave interrupts to the scheduler that started this process."},
+    };
+    size_t n_opts = sizeof opts / sizeof *opts;
+    int rc = lh_cli_parse(&lh_cmd_server, opts, n_opts, argc, argv, NULL, 0, 0, NULL);
+    if (rc != 0)
+        return rc;
+    rc = serve(&o);
+    lh_cli_fini(opts, n_opts);
+    return rc;
+}

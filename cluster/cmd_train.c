@@ -1,0 +1,255 @@
+/* `longhaul train`: a whole run by one command. */
+#include "cluster/cmd_train.h"
+
+#include "cluster/cli.h"
+#include "common/err.h"
+#include "common/job.h"
+#include "common/mem.h"
+#include "common/term.h"
+
+#include <cjson/cJSON.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+static int run(int argc, char **argv);
+
+const struct lh_cmd lh_cmd_train = {
+    .name = "train",
+    .summary = "train a policy on a log",
+    .usage = "JOB.yaml --dir RUN [options]",
+    .description =
+        "Trains as the job file says ('longhaul help job' lists its keys), on parameter servers "
+        "and "
+        "workers that this command places: as threads of one process, or as processes of this "
+        "host. The weights are a function of log, job and seed alone: bit for bit the same for any "
+        "number of workers and servers, by either launcher, and with or without crashes.\n\n"
+        "The run directory gets config.yaml, metrics.jsonl (a line a step), run.json (state, cuts, "
+        "evaluations), times.json, and a store-N a server with the checkpoints. At each cut the "
+        "policy is evaluated on the validation split, if there is one; the best is kept.\n\n"
+        "A run that was interrupted, stopped or killed goes on from its last complete checkpoint "
+        "with --resume, to the same weights; the number of workers and servers may change.",
+    .examples = "longhaul train job.yaml --dir run --workers 2\n"
+                "longhaul train job.yaml --dir run --set train.batch=1024 --set seed=7\n"
+                "longhaul train job.yaml --dir run --launcher processes --servers 2 --workers 4\n"
+                "longhaul train job.yaml --dir run --resume",
+    .run = run,
+};
+
+struct options {
+    const char *dir;
+    int64_t workers, servers, stop_after;
+    int launcher, transport;
+    bool resume, json, quiet, verbose, evaluation;
+    struct lh_opt_list sets;
+};
+
+static void add(cJSON *o, const char *name, double x)
+{
+    cJSON_AddNumberToObject(o, name, x);
+}
+
+static void add_times(cJSON *o, const char *name, const struct lh_role_times *t)
+{
+    cJSON *x = cJSON_AddObjectToObject(o, name);
+    add(x, "roles", t->roles);
+    add(x, "gather", t->gather);
+    add(x, "compute", t->compute);
+    add(x, "reduce", t->reduce);
+    add(x, "push", t->push);
+    add(x, "wait", t->wait);
+    add(x, "optimise", t->optimise);
+    add(x, "reply", t->reply);
+    add(x, "cut", t->cut);
+    add(x, "bytes_in", (double)t->bytes_in);
+    add(x, "bytes_out", (double)t->bytes_out);
+    add(x, "dropped", (double)t->dropped);
+}
+
+static int print_json(const char *dir, const struct lh_train_result *r)
+{
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "dir", dir);
+    add(o, "version", (double)r->version);
+    add(o, "steps", (double)r->steps);
+    add(o, "transitions", (double)r->transitions);
+    add(o, "seconds", r->seconds);
+    add(o, "transitions_per_s", r->seconds > 0 ? (double)r->transitions / r->seconds : 0);
+    add(o, "best_version", (double)r->best_version);
+    if (r->has_evaluation) {
+        cJSON *v = cJSON_AddObjectToObject(o, "validation");
+        add(v, "value", r->best_value);
+        add(v, "lo", r->best_lo);
+        add(v, "hi", r->best_hi);
+        add(v, "ess_share", r->best_ess_share);
+    } else {
+        cJSON_AddNullToObject(o, "validation");
+    }
+    add_times(o, "workers", &r->workers);
+    add_times(o, "servers", &r->servers);
+    char *text = cJSON_PrintUnformatted(o);
+    cJSON_Delete(o);
+    if (!text)
+        return lh_err_set(LH_ENOMEM, "train: out of memory for the result");
+    puts(text);
+    cJSON_free(text);
+    return 0;
+}
+
+static int row(struct lh_table *t, const char *what, double workers, double servers)
+{
+    LH_TRY(lh_table_cell(t, "%s", what));
+    LH_TRY(lh_table_cell(t, "%.3f", workers));
+    return lh_table_cell(t, "%.3f", servers);
+}
+
+static int print_times(const struct lh_train_result *r)
+{
+    static const char *const headers[] = {"seconds", "workers", "servers"};
+    const struct lh_role_times *w = &r->workers, *s = &r->servers;
+    struct lh_table *t = NULL;
+    int rc;
+    LH_TRY(lh_table_create(&t, headers, 3));
+    LH_TRY_TO(done, row(t, "gather", w->gather, s->gather));
+    LH_TRY_TO(done, row(t, "forward, backward", w->compute, s->compute));
+    LH_TRY_TO(done, row(t, "sum of gradients", w->reduce, s->reduce));
+    LH_TRY_TO(done, row(t, "push", w->push, s->push));
+    LH_TRY_TO(done, row(t, "optimiser", w->optimise, s->optimise));
+    LH_TRY_TO(done, row(t, "reply, take in", w->reply, s->reply));
+    LH_TRY_TO(done, row(t, "freeze cuts", w->cut, s->cut));
+    LH_TRY_TO(done, row(t, "wait", w->wait, s->wait));
+    lh_table_print(t, stdout);
+done:
+    lh_table_destroy(&t);
+    return rc;
+}
+
+static int print_result(const char *dir, const struct lh_train_result *r, bool verbose)
+{
+    printf("%s: at step %" PRIu64 ", %" PRIu64 " steps in %.1f s (%.0f transitions/s)\n", dir,
+           r->version, r->steps, r->seconds,
+           r->seconds > 0 ? (double)r->transitions / r->seconds : 0);
+    if (r->has_evaluation)
+        printf("best on validation: step %" PRIu64
+               ", NCIS %.4f [%.4f, %.4f], effective sample size %.1f%%\n",
+               r->best_version, r->best_value, r->best_lo, r->best_hi, 100 * r->best_ess_share);
+    return verbose ? print_times(r) : 0;
+}
+
+int lh_cmd_train_run(const char *job_path, const char *const *sets, size_t n_sets,
+                     const struct lh_train_options *opt, bool json, bool verbose)
+{
+    struct lh_job *job = NULL;
+    struct lh_train_result result;
+    LH_TRY(lh_job_load(&job, job_path, sets, n_sets));
+    int rc = lh_train(job, opt, &result);
+    if (rc >= 0)
+        rc = json ? print_json(opt->dir, &result) : print_result(opt->dir, &result, verbose);
+    lh_job_destroy(&job);
+    return rc;
+}
+
+static int train(const char *job_path, const struct options *o)
+{
+    static const enum lh_transport transports[] = {LH_TRANSPORT_IPC, LH_TRANSPORT_TCP};
+    if (!o->dir)
+        return lh_err_set(LH_EUSAGE, "train: where to? name a run directory with --dir RUN");
+    struct lh_train_options opt = {.dir = o->dir,
+                                   .workers = (unsigned)o->workers,
+                                   .servers = (unsigned)o->servers,
+                                   .launcher = (enum lh_launcher)o->launcher,
+                                   .transport = o->launcher == LH_LAUNCH_LOCAL
+                                                    ? LH_TRANSPORT_INPROC
+                                                    : transports[o->transport],
+                                   .resume = o->resume,
+                                   .quiet = o->quiet,
+                                   .stop_after = (uint64_t)o->stop_after,
+                                   .no_evaluation = !o->evaluation};
+    return lh_cmd_train_run(job_path, o->sets.items, o->sets.n, &opt, o->json, o->verbose);
+}
+
+static int run(int argc, char **argv)
+{
+    static const char *const launchers[] = {"local", "processes", NULL};
+    static const char *const transports[] = {"ipc", "tcp", NULL};
+    struct options o = {.workers = 1, .servers = 1, .evaluation = true};
+    const struct lh_opt opts[] = {
+        {.name = "dir",
+         .letter = 'd',
+         .kind = LH_OPT_STRING,
+         .value = &o.dir,
+         .metavar = "RUN",
+         .help = "The run directory; made if it is not there."},
+        {.name = "workers",
+         .letter = 'w',
+         .kind = LH_OPT_INT,
+         .value = &o.workers,
+         .metavar = "N",
+         .min = 1,
+         .max = 4096,
+         .help = "Workers; one a core is best."},
+        {.name = "servers",
+         .letter = 's',
+         .kind = LH_OPT_INT,
+         .value = &o.servers,
+         .metavar = "M",
+         .min = 1,
+         .max = 60,
+         .help = "Parameter servers; each holds an equal part of the weights."},
+        {.name = "launcher",
+         .kind = LH_OPT_CHOICE,
+         .value = &o.launcher,
+         .metavar = "HOW",
+         .choices = launchers,
+         .help = "Roles as threads of this process, or as processes of this host. For several "
+                 "hosts see 'longhaul scheduler'."},
+        {.name = "transport",
+         .kind = LH_OPT_CHOICE,
+         .value = &o.transport,
+         .metavar = "HOW",
+         .choices = transports,
+         .help = "Of processes: local sockets, or TCP over the loopback."},
+        {.name = "resume",
+         .kind = LH_OPT_FLAG,
+         .value = &o.resume,
+         .help = "Go on from the last complete checkpoint of the run."},
+        {.name = "stop-after",
+         .kind = LH_OPT_INT,
+         .value = &o.stop_after,
+         .metavar = "STEPS",
+         .min = 0,
+         .max = INT64_MAX,
+         .help = "Stop when the run has made this many steps in all, with a checkpoint there; 0: "
+                 "at the end."},
+        {.name = "evaluation",
+         .kind = LH_OPT_FLAG,
+         .value = &o.evaluation,
+         .help = "Evaluate checkpoints on the validation split."},
+        {.name = "set",
+         .kind = LH_OPT_LIST,
+         .value = &o.sets,
+         .metavar = "KEY=VALUE",
+         .help = "Override a key of the job, as in --set train.batch=1024."},
+        {.name = "json",
+         .kind = LH_OPT_FLAG,
+         .value = &o.json,
+         .help = "Print the result as one JSON object."},
+        {.name = "quiet",
+         .letter = 'q',
+         .kind = LH_OPT_FLAG,
+         .value = &o.quiet,
+         .help = "No progress on standard error."},
+        {.name = "verbose",
+         .letter = 'v',
+         .kind = LH_OPT_FLAG,
+         .value = &o.verbose,
+         .help = "Also tell where the time of workers and servers went."},
+    };
+    const char *job_path = NULL;
+    size_t n_opts = sizeof opts / sizeof *opts;
+    int rc = lh_cli_parse(&lh_cmd_train, opts, n_opts, argc, argv, &job_path, 1, 1, NULL);
+    if (rc != 0)
+        return rc;
+    rc = train(job_path, &o);
+    lh_cli_fini(opts, n_opts);
+    return rc;
+}

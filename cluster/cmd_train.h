@@ -1,0 +1,10 @@
+/* What `longhaul train` and `longhaul scheduler` share: they are one run, placed differently. */
+#pragma once
+
+#include "cluster/train.h"
+
+#include <stdbool.h>
+
+/* Loads the job, trains, prints the result: a table, or one JSON line. */
+int lh_cmd_train_run(const char *job_path, const char *const *sets, size_t n_sets,
+                     const struct lh_train_options *opt, bool json, bool verbose);

@@ -1,0 +1,76 @@
+/* `longhaul worker`: the worker role as a process. */
+#include "cluster/cli.h"
+#include "common/err.h"
+#include "worker/worker.h"
+
+#include <zmq.h>
+
+static int run(int argc, char **argv);
+
+const struct lh_cmd lh_cmd_worker = {
+    .name = "worker",
+    .summary = "compute gradients for a job",
+    .usage = "--scheduler ENDPOINT [options]",
+    .description =
+        "A worker: says hello to the scheduler, learns the job, reads the log, computes its share "
+        "of each step's gradients. It may join a running job, and leave it (an interrupt) or die "
+        "at any time: the others take its share, and the weights do not change by a bit.",
+    .examples = "longhaul worker --scheduler tcp://10.0.0.1:5555\n"
+                "longhaul worker --scheduler tcp://10.0.0.1:5555 --dataset /mnt/log",
+    .run = run,
+};
+
+struct options {
+    const char *scheduler, *dataset;
+    double patience;
+    bool launched;
+};
+
+static int work(const struct options *o)
+{
+    if (!o->scheduler)
+        return lh_err_set(LH_EUSAGE, "worker: whose? name the scheduler with --scheduler ENDPOINT");
+    void *zmq = zmq_ctx_new();
+    if (!zmq)
+        return lh_err_set(LH_ENOMEM, "no memory for the network");
+    int rc = lh_worker_run(
+        zmq, &(struct lh_worker_options){.scheduler = o->scheduler,
+                                         .dataset = o->dataset,
+                                         .patience = o->patience,
+                                         .interrupted = o->launched ? NULL : lh_cli_interrupted});
+    zmq_ctx_term(zmq);
+    return rc;
+}
+
+static int run(int argc, char **argv)
+{
+    struct options o = {.patience = 300};
+    const struct lh_opt opts[] = {
+        {.name = "scheduler",
+         .kind = LH_OPT_STRING,
+         .value = &o.scheduler,
+         .metavar = "ENDPOINT",
+         .help = "Where the scheduler listens."},
+        {.name = "dataset",
+         .kind = LH_OPT_STRING,
+         .value = &o.dataset,
+         .metavar = "DIR",
+         .help = "Where the log is here, if not where the job says; it must be the same log."},
+        {.name = "patience",
+         .kind = LH_OPT_DOUBLE,
+         .value = &o.patience,
+         .metavar = "SECONDS",
+         .help = "How long to wait for the scheduler."},
+        {.name = "launched",
+         .kind = LH_OPT_FLAG,
+         .value = &o.launched,
+         .help = "Leave interrupts to the scheduler that started this process."},
+    };
+    size_t n_opts = sizeof opts / sizeof *opts;
+    int rc = lh_cli_parse(&lh_cmd_worker, opts, n_opts, argc, argv, NULL, 0, 0, NULL);
+    if (rc != 0)
+        return rc;
+    rc = work(&o);
+    lh_cli_fini(opts, n_opts);
+    return rc;
+}

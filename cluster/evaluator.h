@@ -1,0 +1,47 @@
+/* Evaluation beside training: a thread of the scheduler that fetches the weights of each version
+ * that the clock says is evaluated, asking in advance so that it gets exactly that one, and hands
+ * them to a callback. Training waits at such a version until it has been fetched, not until it has
+ * been evaluated. */
+#pragma once
+
+#include "common/clock.h"
+#include "common/err.h"
+#include "common/layout.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What the evaluation of a cut says. */
+struct lh_verdict {
+    double value, lo, hi, ess_share;
+    bool eligible; /* may be chosen as best: its effective sample size is above the floor */
+    char *json;    /* an object, for run.json; lh_mem_free */
+};
+
+/* Evaluates weights and targets (flat) of a version. Runs in the evaluator's thread. */
+typedef int (*lh_evaluate_cut)(void *ctx, uint64_t version, const float *weights,
+                               const float *targets, struct lh_verdict *out);
+
+struct lh_evaluator_spec {
+    void *zmq;
+    const struct lh_layout *layout;
+    char *const *endpoints; /* of the servers, by shard; copied */
+    uint64_t job;
+    struct lh_clock clock;
+    double deadline; /* seconds a shard may take to send what it has begun */
+    lh_evaluate_cut evaluate;
+    void *ctx;
+};
+
+struct lh_evaluator;
+
+int lh_evaluator_start(struct lh_evaluator **out, const struct lh_evaluator_spec *spec);
+/* Waits for an evaluation under way. NULL content allowed. */
+void lh_evaluator_stop(struct lh_evaluator **e);
+
+/* The next finished evaluation; false if there is none. The caller owns verdict.json. An error
+ * (err->code) ends the evaluator. */
+bool lh_evaluator_poll(struct lh_evaluator *e, uint64_t *version, struct lh_verdict *out,
+                       struct lh_err *err);
+/* The version it works on or waits for, results not yet polled included; UINT64_MAX: none. */
+uint64_t lh_evaluator_next(const struct lh_evaluator *e);

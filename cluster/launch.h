@@ -1,0 +1,32 @@
+/* Launchers only place roles: threads of this process, or processes of this host. A role is the
+ * same function in each and does not know (DESIGN.md, section 3). */
+#pragma once
+
+#include "cluster/train.h"
+
+#include <stdint.h>
+
+struct lh_launch_spec {
+    void *zmq;            /* local: the context that the scheduler uses too */
+    const char *endpoint; /* of the scheduler */
+    uint32_t workers, servers;
+    enum lh_transport transport;
+    const char *sockets; /* directory for ipc */
+    const char *program; /* of processes */
+    double patience;     /* seconds a role waits for the scheduler */
+};
+
+struct lh_launch_local;
+int lh_launch_local_start(struct lh_launch_local **out, const struct lh_launch_spec *spec);
+/* As lh_scheduler_options.watch; threads have no process, so *pid is 0, but one that failed before
+ * it reached the scheduler is an error. */
+int lh_launch_local_watch(struct lh_launch_local *l, uint64_t *pid);
+/* Waits for the roles to end: the scheduler has told them, or the context was shut down. */
+void lh_launch_local_stop(struct lh_launch_local **l);
+
+struct lh_launch_processes;
+int lh_launch_processes_start(struct lh_launch_processes **out, const struct lh_launch_spec *spec);
+/* A worker that was killed is started again, a few times. */
+int lh_launch_processes_watch(struct lh_launch_processes *l, uint64_t *pid);
+/* Gives the roles some seconds to end, then kills those that have not. */
+void lh_launch_processes_stop(struct lh_launch_processes **l);

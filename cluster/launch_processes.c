@@ -1,0 +1,148 @@
+/* Roles as processes of this program on this host, over ipc:// or tcp://. They die with the process
+ * that started them, so that a run whose scheduler was killed leaves nobody behind. */
+#include "cluster/launch.h"
+
+#include "common/err.h"
+#include "common/mem.h"
+#include "common/net.h"
+#include "common/term.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define RESTARTS   8   /* of workers, a run */
+#define STOP_GRACE 5.0 /* seconds */
+
+struct child {
+    pid_t pid; /* 0: ended */
+    bool server;
+    uint32_t index;
+};
+
+struct lh_launch_processes {
+    struct lh_launch_spec spec;
+    char endpoint[LH_NET_ENDPOINT_MAX];
+    struct child *children;
+    size_t n;
+    unsigned restarts;
+    bool stopping;
+};
+
+/* Between fork and exec only async-signal-safe calls are made. */
+static void become_role(const char *program, char *const *argv, pid_t parent)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(1); /* the parent died before the line above */
+    int null = open("/dev/null", O_RDONLY);
+    if (null >= 0)
+        dup2(null, STDIN_FILENO);
+    dup2(STDERR_FILENO, STDOUT_FILENO); /* standard output is the caller's result */
+    execv(program, argv);
+    _exit(127);
+}
+
+static int spawn(struct lh_launch_processes *l, struct child *c)
+{
+    char bind[LH_NET_ENDPOINT_MAX], index[16], patience[32];
+    const char *program = l->spec.program ? l->spec.program : "/proc/self/exe";
+    if (l->spec.transport == LH_TRANSPORT_IPC)
+        snprintf(bind, sizeof bind, "ipc://%s/server-%u", l->spec.sockets, c->index);
+    else
+        snprintf(bind, sizeof bind, "tcp://127.0.0.1:*");
+    snprintf(index, sizeof index, "%u", c->index);
+    snprintf(patience, sizeof patience, "%g", l->spec.patience);
+    const char *server[] = {"longhaul", "server", "--scheduler", l->endpoint, "--bind",     bind,
+                            "--shard",  index,    "--patience",  patience,    "--launched", NULL};
+    const char *worker[] = {"longhaul",   "worker", "--scheduler", l->endpoint,
+                            "--patience", patience, "--launched",  NULL};
+    pid_t parent = getpid(), pid = fork();
+    if (pid < 0)
+        return lh_err_errno(errno, "starting the process of a %s", c->server ? "server" : "worker");
+    if (pid == 0)
+        become_role(program, (char *const *)(uintptr_t)(c->server ? server : worker), parent);
+    c->pid = pid;
+    return 0;
+}
+
+int lh_launch_processes_start(struct lh_launch_processes **out, const struct lh_launch_spec *spec)
+{
+    struct lh_launch_processes *l = NULL;
+    LH_TRY(LH_NEW(&l, "launcher"));
+    l->spec = *spec;
+    snprintf(l->endpoint, sizeof l->endpoint, "%s", spec->endpoint);
+    *out = l; /* the caller stops it, also after a failure */
+    LH_TRY(LH_NEW_ARRAY(&l->children, spec->servers + spec->workers, "role processes"));
+    for (; l->n < spec->servers + spec->workers; l->n++) {
+        struct child *c = &l->children[l->n];
+        c->server = l->n < spec->servers;
+        c->index = (uint32_t)(c->server ? l->n : l->n - spec->servers);
+        LH_TRY(spawn(l, c));
+    }
+    return 0;
+}
+
+static int restart(struct lh_launch_processes *l, struct child *c, int status)
+{
+    if (c->server || l->stopping || !WIFSIGNALED(status) || l->restarts == RESTARTS)
+        return 0;
+    l->restarts++;
+    LH_TRY(spawn(l, c));
+    lh_note("started another worker (process %d) for the one that was ended by signal %d",
+            (int)c->pid, WTERMSIG(status));
+    return 0;
+}
+
+int lh_launch_processes_watch(struct lh_launch_processes *l, uint64_t *pid)
+{
+    *pid = 0;
+    for (size_t i = 0; i < l->n; i++) {
+        struct child *c = &l->children[i];
+        int status;
+        if (c->pid == 0 || waitpid(c->pid, &status, WNOHANG) != c->pid)
+            continue;
+        *pid = (uint64_t)c->pid;
+        c->pid = 0;
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
+            return lh_err_set(LH_EIO, "%s cannot be executed",
+                              l->spec.program ? l->spec.program : "/proc/self/exe");
+        return restart(l, c, status);
+    }
+    return 0;
+}
+
+static bool some_left(struct lh_launch_processes *l)
+{
+    bool left = false;
+    for (size_t i = 0; i < l->n; i++) {
+        if (l->children[i].pid && waitpid(l->children[i].pid, NULL, WNOHANG) != 0)
+            l->children[i].pid = 0;
+        left = left || l->children[i].pid;
+    }
+    return left;
+}
+
+void lh_launch_processes_stop(struct lh_launch_processes **out)
+{
+    struct lh_launch_processes *l = *out;
+    if (!l)
+        return;
+    l->stopping = true;
+    double began = lh_now();
+    while (some_left(l) && lh_now() - began < STOP_GRACE)
+        zmq_poll(NULL, 0, 10);
+    for (size_t i = 0; i < l->n; i++)
+        if (l->children[i].pid) {
+            kill(l->children[i].pid, SIGKILL);
+            waitpid(l->children[i].pid, NULL, 0);
+        }
+    lh_mem_free(l->children);
+    lh_mem_free(l);
+    *out = NULL;
+}

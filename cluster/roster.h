@@ -1,0 +1,75 @@
+/* Who takes part in a run, as the scheduler knows it: roles that said hello, what they were told,
+ * and when they were last heard. Hands out shards and shares; decides who is dead. */
+#pragma once
+
+#include "common/net.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum lh_standing {
+    LH_STANDING_HELLO,   /* waits for its plan */
+    LH_STANDING_PLANNED, /* has it, gets ready */
+    LH_STANDING_READY,
+    LH_STANDING_GONE /* left, or was given up */
+};
+
+struct lh_role_node {
+    uint32_t number; /* 1, 2, …; 0 is the scheduler */
+    Lh__Role role;
+    enum lh_standing standing;
+    struct lh_net_peer peer;
+    char endpoint[LH_NET_ENDPOINT_MAX]; /* of a server */
+    char host[64];
+    uint64_t pid;
+    uint32_t shard;    /* of a server */
+    uint32_t epoch;    /* of the assignment it was sent last */
+    double heard;      /* seconds */
+    uint64_t version;  /* where it stands */
+    uint64_t prepared; /* of a server: last version durable there */
+    bool paused;
+    Lh__Phases phases; /* its last report */
+    bool said_goodbye;
+};
+
+struct lh_roster {
+    struct lh_net_socket *socket; /* ROUTER */
+    uint64_t job;
+    uint32_t servers, workers; /* wanted at the start */
+    struct lh_role_node *nodes;
+    size_t n_nodes, cap_nodes;
+    char blas[160]; /* of the first worker; "" before */
+    uint32_t epoch; /* of the assignment */
+    double heartbeat, deadline, beaten;
+};
+
+void lh_roster_fini(struct lh_roster *r);
+
+/* Enters who says hello. Returns the node; NULL if it was refused (and told why) or known already.
+ */
+int lh_roster_hello(struct lh_roster *r, const struct lh_net_message *msg,
+                    struct lh_role_node **out);
+/* The node that sent a message, marked as heard; NULL if it is nobody's. A node that was given up
+ * and is heard again is back: *returned (may be NULL). */
+struct lh_role_node *lh_roster_sender(struct lh_roster *r, const struct lh_net_message *msg,
+                                      bool *returned);
+
+size_t lh_roster_count(const struct lh_roster *r, Lh__Role role, enum lh_standing at_least);
+struct lh_role_node *lh_roster_server(struct lh_roster *r, uint32_t shard); /* NULL if none */
+/* "server 1 (pid 4711 on host, tcp://…)" into a buffer. */
+const char *lh_roster_describe(const struct lh_role_node *node, char *out, size_t size);
+
+/* A new assignment of shares to all workers that are ready, in order of their numbers. */
+int lh_roster_assign(struct lh_roster *r);
+/* Sends to one node; a node that is gone or stuck is left to its deadline. */
+int lh_roster_tell(struct lh_roster *r, const struct lh_role_node *node,
+                   const struct lh_envelope *env, const ProtobufCMessage *body);
+int lh_roster_tell_all(struct lh_roster *r, Lh__Role role, const struct lh_envelope *env,
+                       const ProtobufCMessage *body); /* ROLE_NONE: everybody */
+/* Beats to everybody if due. */
+int lh_roster_beat(struct lh_roster *r);
+/* Somebody who is silent beyond the deadline; NULL if none. */
+struct lh_role_node *lh_roster_silent(struct lh_roster *r);
+/* Of a process on this host. */
+struct lh_role_node *lh_roster_by_pid(struct lh_roster *r, uint64_t pid);

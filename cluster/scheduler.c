@@ -1,0 +1,653 @@
+/* The scheduler's loop. A run goes through: gathering (servers first, then workers), running,
+ * perhaps pausing (an interrupt: all servers stop at one version and cut there), finishing (the
+ * last cut is complete, the last evaluation is in), stopping (everybody says goodbye).
+ *
+ * Durability (DESIGN.md, invariant 2): a cut is complete when every server has prepared it and the
+ * record lists it; only then are servers told to commit and to drop older ones. */
+#include "cluster/scheduler.h"
+
+#include "cluster/metrics_log.h"
+#include "cluster/roster.h"
+#include "common/err.h"
+#include "common/mem.h"
+#include "common/member.h"
+#include "common/term.h"
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <string.h>
+
+#define CONTROL_QUEUE 10000
+#define NOTE_EVERY    5.0  /* seconds */
+#define POLL_TIME     0.02 /* seconds */
+#define LATE_WORKERS  5.0  /* seconds the first ready workers wait for the others */
+
+enum stage { GATHERING, RUNNING, PAUSING, FINISHING, STOPPING };
+
+struct scheduler {
+    const struct lh_scheduler_options *opt;
+    struct lh_scheduler_result *result;
+    void *zmq;
+    struct lh_roster roster;
+    struct lh_clock clock;
+    struct lh_metrics_log *metrics;
+    struct lh_evaluator *evaluator;
+    struct lh_progress progress;
+    char *job_text;
+    enum stage stage;
+    double began, noted, ready_at, started_at, trained_at, stopping_at, flushed;
+    uint64_t version; /* newest of which metrics came */
+    bool has_best;
+    double best_value;
+    /* an evaluation whose cut is not complete yet */
+    bool has_verdict;
+    uint64_t verdict_version;
+    struct lh_verdict verdict;
+};
+
+/* --- plans -------------------------------------------------------------------------------------
+ */
+static int store_path(const struct scheduler *s, uint32_t shard, char **out)
+{
+    return lh_mem_printf(out, "%s/store-%u", s->opt->dir, shard);
+}
+
+static void free_strings(char **strings, size_t n)
+{
+    for (size_t i = 0; strings && i < n; i++)
+        lh_mem_free(strings[i]);
+    lh_mem_free(strings);
+}
+
+/* Stores of the cut the run starts from. */
+static int restore_paths(const struct scheduler *s, char ***out, size_t *n)
+{
+    const struct lh_run_cut *cut = lh_run_record_cut(s->opt->record, s->clock.start);
+    *n = 0;
+    *out = NULL;
+    if (s->clock.start == 0)
+        return 0;
+    if (!cut)
+        return lh_err_set(LH_EINTERNAL, "the record does not list version %llu",
+                          (unsigned long long)s->clock.start);
+    LH_TRY(LH_NEW_ARRAY(out, cut->servers, "stores of a cut"));
+    for (; *n < cut->servers; ++*n)
+        LH_TRY(store_path(s, (uint32_t)*n, &(*out)[*n]));
+    return 0;
+}
+
+static int send_plan(struct scheduler *s, struct lh_role_node *node)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_PLAN};
+    Lh__Plan p = LH__PLAN__INIT;
+    char *store = NULL;
+    int rc = 0;
+    p.job = s->job_text;
+    p.job_digest = s->roster.job;
+    p.node = node->number;
+    p.shards = s->opt->servers;
+    p.start = s->clock.start;
+    p.until = s->clock.until;
+    p.total = s->clock.total;
+    p.checkpoint_every = s->clock.checkpoint_every;
+    p.evaluate_every = s->clock.evaluate_every;
+    p.evaluate_start = s->clock.evaluate_start;
+    if (node->role == LH__ROLE__ROLE_SERVER) {
+        p.shard = node->shard;
+        LH_TRY_TO(done, store_path(s, node->shard, &store));
+        p.store = store;
+        LH_TRY_TO(done, restore_paths(s, &p.restore, &p.n_restore));
+        LH_TRY_TO(done, LH_NEW_ARRAY(&p.keep, s->opt->record->n_cuts, "versions to keep"));
+        for (; p.n_keep < s->opt->record->n_cuts; p.n_keep++)
+            p.keep[p.n_keep] = s->opt->record->cuts[p.n_keep].version;
+    } else {
+        LH_TRY_TO(done, LH_NEW_ARRAY(&p.servers, s->opt->servers, "endpoints"));
+        for (; p.n_servers < s->opt->servers; p.n_servers++)
+            p.servers[p.n_servers] = lh_roster_server(&s->roster, (uint32_t)p.n_servers)->endpoint;
+    }
+    node->standing = LH_STANDING_PLANNED;
+    rc = lh_roster_tell(&s->roster, node, &env, &p.base);
+done:
+    free_strings(p.restore, p.n_restore);
+    lh_mem_free(p.servers);
+    lh_mem_free(p.keep);
+    lh_mem_free(store);
+    return rc;
+}
+
+static int start_evaluator(struct scheduler *s)
+{
+    char **endpoints = NULL;
+    if (!s->opt->evaluate || s->clock.evaluate_every == 0 || s->evaluator)
+        return 0;
+    LH_TRY(LH_NEW_ARRAY(&endpoints, s->opt->servers, "endpoints"));
+    for (uint32_t i = 0; i < s->opt->servers; i++)
+        endpoints[i] = lh_roster_server(&s->roster, i)->endpoint;
+    int rc = lh_evaluator_start(&s->evaluator,
+                                &(struct lh_evaluator_spec){.zmq = s->zmq,
+                                                            .layout = &s->opt->model->layout,
+                                                            .endpoints = endpoints,
+                                                            .job = s->roster.job,
+                                                            .clock = s->clock,
+                                                            .deadline = s->roster.deadline,
+                                                            .evaluate = s->opt->evaluate,
+                                                            .ctx = s->opt->evaluation});
+    lh_mem_free(endpoints);
+    return rc;
+}
+
+/* Workers and the evaluation need the endpoints of all servers. */
+static int plan_who_can_be(struct scheduler *s)
+{
+    bool servers =
+        lh_roster_count(&s->roster, LH__ROLE__ROLE_SERVER, LH_STANDING_HELLO) == s->opt->servers;
+    for (size_t i = 0; i < s->roster.n_nodes; i++) {
+        struct lh_role_node *n = &s->roster.nodes[i];
+        if (n->standing == LH_STANDING_HELLO && (servers || n->role == LH__ROLE__ROLE_SERVER))
+            LH_TRY(send_plan(s, n));
+    }
+    return servers ? start_evaluator(s) : 0;
+}
+
+/* --- cuts --------------------------------------------------------------------------------------
+ */
+static void judge(struct scheduler *s, uint64_t version, const struct lh_verdict *v)
+{
+    if (!v->eligible || (s->has_best && !(v->value > s->best_value)))
+        return;
+    s->has_best = s->opt->record->has_best = true;
+    s->best_value = v->value;
+    s->opt->record->best = version;
+}
+
+/* Puts a verdict into the record once its cut is there. */
+static int settle_verdict(struct scheduler *s)
+{
+    struct lh_run_record *r = s->opt->record;
+    if (!s->has_verdict || !lh_run_record_cut(r, s->verdict_version))
+        return 0;
+    s->has_verdict = false;
+    LH_TRY(lh_run_record_set_evaluation(r, s->verdict_version, s->verdict.json));
+    judge(s, s->verdict_version, &s->verdict);
+    lh_mem_free(s->verdict.json);
+    s->verdict.json = NULL;
+    return lh_run_record_save(r, s->opt->dir);
+}
+
+/* How many of the newest cuts to keep: those that may still turn out best, among them. */
+static size_t keep_newest(const struct scheduler *s)
+{
+    const struct lh_run_record *r = s->opt->record;
+    uint64_t oldest = s->has_verdict ? s->verdict_version : UINT64_MAX;
+    if (s->evaluator && lh_evaluator_next(s->evaluator) < oldest)
+        oldest = lh_evaluator_next(s->evaluator);
+    size_t n = 0;
+    for (size_t i = 0; i < r->n_cuts; i++)
+        n += r->cuts[i].version >= oldest;
+    return n > s->opt->job->checkpoint_keep ? n : s->opt->job->checkpoint_keep;
+}
+
+static int complete_cut(struct scheduler *s, uint64_t version)
+{
+    struct lh_run_record *r = s->opt->record;
+    LH_TRY(lh_run_record_add_cut(r, version, s->opt->servers));
+    LH_TRY(settle_verdict(s));
+    size_t n = lh_run_record_retain(r, keep_newest(s));
+    LH_TRY(lh_run_record_save(r, s->opt->dir));
+    Lh__Commit c = LH__COMMIT__INIT;
+    LH_TRY(LH_NEW_ARRAY(&c.keep, n, "versions to keep"));
+    for (size_t i = 0; i < n; i++)
+        c.keep[c.n_keep++] = r->cuts[i].version;
+    struct lh_envelope env = {.kind = LH__KIND__KIND_COMMIT, .step = version};
+    int rc = lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_SERVER, &env, &c.base);
+    lh_mem_free(c.keep);
+    s->result->version = version;
+    return rc;
+}
+
+/* Servers prepare the same versions in the same order: what all have prepared is the smallest. */
+static int note_prepared(struct scheduler *s, struct lh_role_node *node, uint64_t version)
+{
+    node->prepared = version;
+    uint64_t all = UINT64_MAX;
+    for (uint32_t i = 0; i < s->opt->servers; i++) {
+        const struct lh_role_node *n = lh_roster_server(&s->roster, i);
+        if (!n)
+            return 0;
+        all = n->prepared < all ? n->prepared : all;
+    }
+    if (all == 0 || (s->opt->record->has_last && all <= s->opt->record->last))
+        return 0;
+    return complete_cut(s, all);
+}
+
+static int take_verdict(struct scheduler *s)
+{
+    struct lh_err err;
+    if (!s->evaluator || s->has_verdict ||
+        !lh_evaluator_poll(s->evaluator, &s->verdict_version, &s->verdict, &err))
+        return 0;
+    if (err.code < 0) {
+        lh_err_load(&err);
+        return lh_err_prefix(err.code, "evaluation at step %llu",
+                             (unsigned long long)s->verdict_version);
+    }
+    s->has_verdict = true;
+    if (!s->opt->quiet)
+        lh_note("step %llu: value %.4f [%.4f, %.4f], effective sample size %.1f%%%s",
+                (unsigned long long)s->verdict_version, s->verdict.value, s->verdict.lo,
+                s->verdict.hi, 100 * s->verdict.ess_share,
+                s->verdict.eligible ? "" : " (too small to rank)");
+    return settle_verdict(s);
+}
+
+/* --- messages ----------------------------------------------------------------------------------
+ */
+static int take_metrics(struct scheduler *s, const struct lh_net_message *msg)
+{
+    size_t n = s->opt->model->n_metrics, bytes, at_bytes;
+    const char *values = lh_net_frame(msg, 0, &bytes);
+    const char *at = lh_net_frame(msg, 1, &at_bytes);
+    uint64_t count = msg->env.count;
+    float row[256];
+    if (n > 256 || count > 4096 || bytes != count * n * sizeof(float) ||
+        at_bytes != count * sizeof(double))
+        return lh_err_set(LH_EPROTO, "metrics of %llu steps in %zu and %zu bytes",
+                          (unsigned long long)count, bytes, at_bytes);
+    for (uint64_t i = 0; i < count; i++) {
+        double seconds;
+        memcpy(row, values + i * n * sizeof(float), n * sizeof(float));
+        memcpy(&seconds, at + i * sizeof seconds, sizeof seconds);
+        s->version = msg->env.step + i + 1;
+        LH_TRY(lh_metrics_log_add(s->metrics, s->version, row, seconds));
+    }
+    if (n > 0 && count > 0)
+        snprintf(s->progress.extra, sizeof s->progress.extra, "%s %.4g",
+                 lh_graph_metric_name(s->opt->model->graph, 0), (double)row[0]);
+    s->trained_at = lh_now();
+    lh_progress_update(&s->progress, (s->version - s->clock.start) * s->opt->job->batch);
+    return 0;
+}
+
+static int role_failed(const struct lh_role_node *node, const struct lh_net_message *msg)
+{
+    int rc = lh_member_stop_reason(msg);
+    char who[512];
+    if (rc >= 0)
+        rc = lh_err_set(LH_EPEER, "%s failed without a reason",
+                        lh_roster_describe(node, who, sizeof who));
+    return rc;
+}
+
+static int pause_is_over(struct scheduler *s)
+{
+    uint64_t newest = 0;
+    for (uint32_t i = 0; i < s->opt->servers; i++) {
+        const struct lh_role_node *n = lh_roster_server(&s->roster, i);
+        if (!n || !n->paused)
+            return 0;
+        newest = n->version > newest ? n->version : newest;
+    }
+    struct lh_envelope env = {.kind = LH__KIND__KIND_UNTIL, .step = newest};
+    s->clock.until = newest;
+    s->stage = FINISHING;
+    return lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_SERVER, &env, NULL);
+}
+
+static int take_ready(struct scheduler *s, struct lh_role_node *node)
+{
+    if (node->standing != LH_STANDING_PLANNED)
+        return 0;
+    node->standing = LH_STANDING_READY;
+    if (s->ready_at == 0)
+        s->ready_at = lh_now();
+    if (node->role == LH__ROLE__ROLE_WORKER && s->stage == RUNNING) {
+        lh_note("a worker joined: process %llu on %s", (unsigned long long)node->pid, node->host);
+        return lh_roster_assign(&s->roster);
+    }
+    return 0;
+}
+
+static int worker_is_gone(struct scheduler *s, struct lh_role_node *node, const char *how)
+{
+    char who[512];
+    node->standing = LH_STANDING_GONE;
+    if (s->stage > PAUSING)
+        return 0; /* nothing is left to compute, or it was told to go */
+    lh_note("%s %s; the others take its share", lh_roster_describe(node, who, sizeof who), how);
+    return s->stage == GATHERING ? 0 : lh_roster_assign(&s->roster);
+}
+
+static int is_gone(struct scheduler *s, struct lh_role_node *node, const char *how)
+{
+    char who[512];
+    if (node->role == LH__ROLE__ROLE_WORKER)
+        return worker_is_gone(s, node, how);
+    node->standing = LH_STANDING_GONE;
+    if (s->stage == STOPPING)
+        return 0;
+    return lh_err_set(LH_EPEER, "%s %s; go on from the last checkpoint with --resume",
+                      lh_roster_describe(node, who, sizeof who), how);
+}
+
+static int take_from(struct scheduler *s, struct lh_role_node *node,
+                     const struct lh_net_message *msg)
+{
+    bool server = node->role == LH__ROLE__ROLE_SERVER;
+    switch (msg->env.kind) {
+    case LH__KIND__KIND_READY:
+        return take_ready(s, node);
+    case LH__KIND__KIND_FAILED:
+        node->standing = LH_STANDING_GONE;
+        node->said_goodbye = true;
+        return s->stage == STOPPING ? 0 : role_failed(node, msg);
+    case LH__KIND__KIND_GOODBYE:
+        node->said_goodbye = true;
+        return is_gone(s, node, "left");
+    case LH__KIND__KIND_METRICS:
+        return server ? take_metrics(s, msg) : 0;
+    case LH__KIND__KIND_PREPARED:
+        return server ? note_prepared(s, node, msg->env.step) : 0;
+    case LH__KIND__KIND_PAUSED:
+        node->paused = server;
+        node->version = msg->env.step;
+        return s->stage == PAUSING ? pause_is_over(s) : 0;
+    default:
+        return 0;
+    }
+}
+
+static int take_message(struct scheduler *s, const struct lh_net_message *msg)
+{
+    struct lh_role_node *node = NULL;
+    bool returned = false;
+    if (msg->env.kind == LH__KIND__KIND_HELLO) {
+        LH_TRY(lh_roster_hello(&s->roster, msg, &node));
+        return node && s->stage < FINISHING ? plan_who_can_be(s) : 0;
+    }
+    node = lh_roster_sender(&s->roster, msg, &returned);
+    if (!node)
+        return 0;
+    if (returned && s->stage == RUNNING) {
+        lh_note("worker %u is back", node->number);
+        LH_TRY(lh_roster_assign(&s->roster));
+    }
+    return take_from(s, node, msg);
+}
+
+static int drain(struct scheduler *s)
+{
+    struct lh_net_message msg;
+    int rc;
+    while ((rc = lh_net_recv(s->roster.socket, &msg)) == 0) {
+        rc = take_message(s, &msg);
+        if (rc == LH_EPROTO && msg.env.kind != LH__KIND__KIND_FAILED) {
+            lh_net_reject(s->roster.socket, &msg);
+            rc = 0;
+        }
+        lh_net_message_fini(&msg);
+        LH_TRY(rc);
+    }
+    return rc < 0 ? rc : 0;
+}
+
+/* --- the stages --------------------------------------------------------------------------------
+ */
+static int gather(struct scheduler *s)
+{
+    const struct lh_scheduler_options *o = s->opt;
+    size_t servers = lh_roster_count(&s->roster, LH__ROLE__ROLE_SERVER, LH_STANDING_READY);
+    size_t workers = lh_roster_count(&s->roster, LH__ROLE__ROLE_WORKER, LH_STANDING_READY);
+    double now = lh_now(), waited = now - s->began;
+    bool all_servers = servers == o->servers;
+    if (all_servers && workers > 0 && (workers >= o->workers || now - s->ready_at > LATE_WORKERS)) {
+        if (workers < o->workers)
+            lh_note("starting with %zu of %u workers; the others may join", workers, o->workers);
+        s->stage = RUNNING;
+        s->started_at = now;
+        return lh_roster_assign(&s->roster);
+    }
+    if (waited > o->patience)
+        return lh_err_set(LH_ETIMEDOUT,
+                          "%zu of %u servers and %zu of %u workers came to %s within %.0f s; start "
+                          "them with 'longhaul server' and 'longhaul worker'",
+                          servers, o->servers, workers, o->workers,
+                          lh_net_endpoint(s->roster.socket), waited);
+    if (now - s->noted > NOTE_EVERY) {
+        s->noted = now;
+        lh_note("scheduler at %s: waiting for %zu server%s and %zu worker%s (%.0f s)",
+                lh_net_endpoint(s->roster.socket), o->servers - servers,
+                o->servers - servers == 1 ? "" : "s",
+                workers < o->workers ? o->workers - workers : 0,
+                workers + 1 == o->workers ? "" : "s", waited);
+    }
+    return 0;
+}
+
+static int watch_workers(struct scheduler *s)
+{
+    double now = lh_now();
+    if (lh_roster_count(&s->roster, LH__ROLE__ROLE_WORKER, LH_STANDING_HELLO) > 0) {
+        s->ready_at = now;
+        return 0;
+    }
+    if (now - s->ready_at > s->roster.deadline)
+        return lh_err_set(LH_EPEER,
+                          "no worker has been left for %.0f s; go on from the last checkpoint "
+                          "with --resume",
+                          now - s->ready_at);
+    return 0;
+}
+
+static int stop(struct scheduler *s, int rc)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_STOP};
+    Lh__Failure f = LH__FAILURE__INIT;
+    struct lh_err err;
+    lh_err_save(&err, rc < 0 ? rc : 0);
+    f.code = err.code;
+    f.text = err.text;
+    s->stage = STOPPING;
+    s->stopping_at = lh_now();
+    return lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_NONE, &env, &f.base);
+}
+
+static bool is_finished(const struct scheduler *s)
+{
+    const struct lh_run_record *r = s->opt->record;
+    uint64_t until = s->clock.until;
+    bool cut = until == s->clock.start || (r->has_last && r->last >= until);
+    bool evaluated = !s->evaluator || lh_evaluator_next(s->evaluator) > until;
+    return cut && evaluated && !s->has_verdict;
+}
+
+static bool everybody_left(const struct scheduler *s)
+{
+    for (size_t i = 0; i < s->roster.n_nodes; i++)
+        if (s->roster.nodes[i].standing != LH_STANDING_GONE)
+            return false;
+    return true;
+}
+
+static int pause_all(struct scheduler *s)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_PAUSE};
+    s->result->interrupted = true;
+    if (s->stage == GATHERING)
+        return lh_err_set(LH_ECANCELED, "interrupted before the first step");
+    s->stage = PAUSING;
+    return lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_SERVER, &env, NULL);
+}
+
+/* What the launcher knows about ended processes is sooner than any deadline. */
+static int take_deaths(struct scheduler *s)
+{
+    uint64_t pid = 0;
+    while (s->opt->watch) {
+        LH_TRY(s->opt->watch(s->opt->launcher, &pid));
+        if (pid == 0)
+            break;
+        struct lh_role_node *n = lh_roster_by_pid(&s->roster, pid);
+        if (n)
+            LH_TRY(is_gone(s, n, "died"));
+        else if (s->stage == GATHERING)
+            return lh_err_set(LH_EPEER, "the process %llu of a role ended before it said hello",
+                              (unsigned long long)pid);
+    }
+    return 0;
+}
+
+static int look_after(struct scheduler *s)
+{
+    struct lh_role_node *n;
+    LH_TRY(take_deaths(s));
+    while ((n = lh_roster_silent(&s->roster)))
+        LH_TRY(is_gone(s, n, "went silent"));
+    return lh_roster_beat(&s->roster);
+}
+
+static int turn(struct scheduler *s)
+{
+    struct lh_net_poll poll = {.socket = s->roster.socket};
+    LH_TRY(lh_net_poll(&poll, 1, POLL_TIME));
+    LH_TRY(drain(s));
+    LH_TRY(look_after(s));
+    LH_TRY(take_verdict(s));
+    LH_TRY(settle_verdict(s));
+    double now = lh_now();
+    if (now - s->flushed > 1) {
+        s->flushed = now;
+        LH_TRY(lh_metrics_log_flush(s->metrics));
+    }
+    if (s->stage < PAUSING && s->opt->interrupted && s->opt->interrupted())
+        LH_TRY(pause_all(s));
+    if (s->stage == GATHERING)
+        return gather(s);
+    if (s->stage < STOPPING && is_finished(s))
+        return stop(s, 0);
+    return s->stage == RUNNING ? watch_workers(s) : 0;
+}
+
+/* Everybody is told; those who listen say goodbye, with their last statistics. */
+static void see_off(struct scheduler *s, int rc)
+{
+    struct lh_err err;
+    lh_err_save(&err, rc);
+    if (s->stage != STOPPING)
+        stop(s, rc);
+    while (!everybody_left(s) && lh_now() - s->stopping_at < s->roster.deadline) {
+        struct lh_net_poll poll = {.socket = s->roster.socket};
+        if (lh_net_poll(&poll, 1, POLL_TIME) < 0 || drain(s) < 0)
+            break;
+        take_deaths(s); /* a role that cannot say goodbye is gone all the same */
+    }
+    lh_err_load(&err);
+}
+
+static void add_phases(Lh__Phases *sum, const Lh__Phases *p)
+{
+    sum->gather += p->gather;
+    sum->compute += p->compute;
+    sum->reduce += p->reduce;
+    sum->push += p->push;
+    sum->wait += p->wait;
+    sum->optimise += p->optimise;
+    sum->reply += p->reply;
+    sum->cut += p->cut;
+    sum->steps += p->steps;
+    sum->rows += p->rows;
+    sum->dropped += p->dropped;
+    sum->bytes_in += p->bytes_in;
+    sum->bytes_out += p->bytes_out;
+}
+
+static void sum_up(struct scheduler *s)
+{
+    for (size_t i = 0; i < s->roster.n_nodes; i++) {
+        const struct lh_role_node *n = &s->roster.nodes[i];
+        bool server = n->role == LH__ROLE__ROLE_SERVER;
+        add_phases(server ? &s->result->servers : &s->result->workers, &n->phases);
+        ++*(server ? &s->result->servers_seen : &s->result->workers_seen);
+    }
+    s->result->steps = s->version - s->clock.start;
+    s->result->seconds = s->trained_at > 0 ? s->trained_at - s->started_at : 0;
+}
+
+static int read_best(struct scheduler *s)
+{
+    const struct lh_run_record *r = s->opt->record;
+    const struct lh_run_cut *cut = r->has_best ? lh_run_record_cut(r, r->best) : NULL;
+    if (!cut || !cut->evaluation_json)
+        return 0;
+    cJSON *json = cJSON_Parse(cut->evaluation_json);
+    const cJSON *policy = cJSON_GetObjectItemCaseSensitive(json, "policy");
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(policy ? policy : json, "value");
+    s->has_best = cJSON_IsNumber(value);
+    s->best_value = s->has_best ? value->valuedouble : 0;
+    cJSON_Delete(json);
+    return 0;
+}
+
+static int open_run(struct scheduler *s)
+{
+    const struct lh_scheduler_options *o = s->opt;
+    s->roster.job = lh_job_digest(o->job);
+    s->roster.servers = o->servers;
+    s->roster.workers = o->workers;
+    s->roster.heartbeat = o->job->heartbeat_seconds;
+    s->roster.deadline = o->job->deadline_seconds;
+    s->began = s->noted = lh_now();
+    s->version = s->result->version = s->clock.start;
+    LH_TRY(lh_job_print(o->job, &s->job_text));
+    LH_TRY(read_best(s));
+    LH_TRY(lh_metrics_log_open(&s->metrics,
+                               &(struct lh_metrics_log_spec){.dir = o->dir,
+                                                             .graph = o->model->graph,
+                                                             .start = s->clock.start,
+                                                             .batch = o->job->batch,
+                                                             .transitions = o->transitions}));
+    LH_TRY(lh_net_router(&s->roster.socket, s->zmq, o->bind, CONTROL_QUEUE));
+    lh_net_expect(s->roster.socket, s->roster.job);
+    return o->bound ? o->bound(o->launcher, lh_net_endpoint(s->roster.socket)) : 0;
+}
+
+static int end_record(struct scheduler *s, int rc)
+{
+    struct lh_run_record *r = s->opt->record;
+    struct lh_err err;
+    lh_err_save(&err, rc);
+    bool failed = rc < 0 && rc != LH_ECANCELED;
+    r->state = failed                                        ? LH_RUN_FAILED
+               : rc == 0 && s->clock.until == s->clock.total ? LH_RUN_FINISHED
+                                                             : LH_RUN_STOPPED;
+    int saved = lh_run_record_set_error(r, failed ? err.text : NULL);
+    if (saved >= 0)
+        saved = lh_run_record_save(r, s->opt->dir);
+    return rc < 0 ? lh_err_load(&err) : saved;
+}
+
+int lh_scheduler_run(void *zmq, const struct lh_scheduler_options *opt,
+                     struct lh_scheduler_result *out)
+{
+    struct scheduler s = {.opt = opt, .result = out, .zmq = zmq, .clock = opt->clock};
+    *out = (struct lh_scheduler_result){.workers = LH__PHASES__INIT, .servers = LH__PHASES__INIT};
+    lh_progress_start(&s.progress, "train", "transitions",
+                      (opt->clock.until - opt->clock.start) * opt->job->batch, opt->quiet);
+    int rc = open_run(&s);
+    while (rc >= 0 && s.stage != STOPPING)
+        rc = turn(&s);
+    if (s.roster.socket)
+        see_off(&s, rc);
+    lh_progress_finish(&s.progress);
+    sum_up(&s);
+    struct lh_err err;
+    lh_err_save(&err, rc);
+    lh_evaluator_stop(&s.evaluator);
+    int closed = lh_metrics_log_close(&s.metrics);
+    rc = end_record(&s, err.code < 0 ? lh_err_load(&err) : closed);
+    lh_net_close(&s.roster.socket);
+    lh_roster_fini(&s.roster);
+    lh_mem_free(s.verdict.json);
+    lh_mem_free(s.job_text);
+    return rc;
+}

@@ -1,0 +1,49 @@
+/* The scheduler role: membership, the clock plan, cuts in two phases, evaluation, the end. Nothing
+ * of a step goes through it but its metrics. cluster/README.md tells the protocol. */
+#pragma once
+
+#include "cluster/evaluator.h"
+#include "cluster/run_record.h"
+#include "common/clock.h"
+#include "common/job.h"
+#include "common/wire.h"
+#include "worker/model.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct lh_scheduler_options {
+    const char *bind;             /* endpoint; a wildcard takes a free port */
+    const char *dir;              /* run directory; exists */
+    const struct lh_job *job;     /* resolved */
+    const struct lh_model *model; /* of as many shards as servers */
+    struct lh_run_record *record; /* state running; renewed and saved as the run goes */
+    struct lh_clock clock;
+    uint64_t transitions;      /* of the training split */
+    uint32_t workers, servers; /* to begin with */
+    double patience;           /* seconds to wait for them */
+    /* Called once it listens, with the endpoint: the launcher places the roles. */
+    int (*bound)(void *ctx, const char *endpoint);
+    /* Gives a role's process that has ended, or 0. An error is a role that could not start. NULL:
+     * nobody watches. */
+    int (*watch)(void *ctx, uint64_t *pid);
+    void *launcher;
+    lh_evaluate_cut evaluate; /* NULL: none */
+    void *evaluation;
+    bool quiet;
+    bool (*interrupted)(void); /* NULL: never */
+};
+
+struct lh_scheduler_result {
+    uint64_t version;            /* of the last complete cut */
+    uint64_t steps;              /* of this run */
+    double seconds;              /* from the first assignment to the last step */
+    Lh__Phases workers, servers; /* sums over roles */
+    uint32_t workers_seen, servers_seen;
+    bool interrupted;
+};
+
+/* Runs a job to its end. Errors: LH_EPEER naming who died, LH_ETIMEDOUT naming who never came, or
+ * what a role reported; the record then says failed and holds the last complete cut. */
+int lh_scheduler_run(void *zmq, const struct lh_scheduler_options *opt,
+                     struct lh_scheduler_result *out);

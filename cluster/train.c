@@ -1,0 +1,426 @@
+/* lh_train: prepares or reopens the run directory, derives the clock plan, runs the scheduler with
+ * a launcher, reports. Order of what is written: config first, run.json last, so that a directory
+ * without run.json is no run and may be begun in. */
+#include "cluster/train.h"
+
+#include "cluster/cli.h"
+#include "cluster/cut_evaluation.h"
+#include "cluster/launch.h"
+#include "cluster/run_record.h"
+#include "cluster/scheduler.h"
+#include "common/err.h"
+#include "common/fs.h"
+#include "common/mem.h"
+#include "common/net.h"
+#include "common/term.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#define PATIENCE 60.0 /* seconds */
+
+struct train {
+    const struct lh_train_options *opt;
+    struct lh_job *job; /* a copy, resolved */
+    struct lh_dataset *dataset;
+    struct lh_model model;
+    struct lh_run_record record;
+    struct lh_cut_evaluation evaluation;
+    struct lh_clock clock;
+    int lock;
+    void *zmq;
+    char *sockets; /* directory of ipc sockets; NULL: none */
+    struct lh_launch_local *threads;
+    struct lh_launch_processes *processes;
+    uint64_t transitions;
+};
+
+/* --- the run directory -------------------------------------------------------------------------
+ */
+static int in_dir(const struct train *t, const char *name, char **out)
+{
+    return lh_mem_printf(out, "%s/%s", t->opt->dir, name);
+}
+
+static int lock_dir(struct train *t)
+{
+    char *path = NULL;
+    int rc = 0;
+    LH_TRY(lh_fs_mkdirs(t->opt->dir));
+    LH_TRY(in_dir(t, ".lock", &path));
+    t->lock = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+    if (t->lock < 0)
+        rc = lh_err_errno(errno, "%s", path);
+    else if (flock(t->lock, LOCK_EX | LOCK_NB) != 0)
+        rc = errno == EWOULDBLOCK
+                 ? lh_err_set(LH_EBUSY, "%s: another scheduler works on this run", t->opt->dir)
+                 : lh_err_errno(errno, "%s", path);
+    lh_mem_free(path);
+    return rc;
+}
+
+/* Written aside and renamed, so that a resumed run never finds half a config. */
+static int write_whole(const struct train *t, const char *name, const char *text)
+{
+    char *path = NULL, *aside = NULL;
+    int rc;
+    LH_TRY(in_dir(t, name, &path));
+    LH_TRY_TO(done, lh_mem_printf(&aside, "%s.partial", path));
+    LH_TRY_TO(done, lh_fs_write_file(aside, text, strlen(text)));
+    if (rename(aside, path) != 0)
+        rc = lh_err_errno(errno, "%s", path);
+    else
+        rc = lh_fs_sync_dir(t->opt->dir);
+done:
+    lh_mem_free(path);
+    lh_mem_free(aside);
+    return rc;
+}
+
+static int write_config(const struct train *t)
+{
+    char *text = NULL;
+    LH_TRY(lh_job_print(t->job, &text));
+    int rc = write_whole(t, "config.yaml", text);
+    lh_mem_free(text);
+    return rc;
+}
+
+static int begin_run(struct train *t)
+{
+    char *path = NULL;
+    LH_TRY(in_dir(t, "run.json", &path));
+    bool exists = lh_fs_exists(path);
+    lh_mem_free(path);
+    if (exists)
+        return lh_err_set(LH_EEXIST,
+                          "%s: there is a run already; go on with it with --resume, or choose "
+                          "another --dir",
+                          t->opt->dir);
+    t->record.job_digest = lh_job_digest(t->job);
+    t->record.dataset_digest = t->job->dataset_digest;
+    return 0;
+}
+
+static int reopen_run(struct train *t)
+{
+    int rc = lh_run_record_load(&t->record, t->opt->dir);
+    if (rc == LH_ENOENT)
+        return lh_err_set(LH_ENOENT, "%s: no run to resume; leave out --resume to begin one",
+                          t->opt->dir);
+    LH_TRY(rc);
+    if (t->record.job_digest != lh_job_digest(t->job))
+        return lh_err_set(LH_EMISMATCH,
+                          "%s: the run was begun with another job or dataset; resume it with its "
+                          "own config.yaml, or choose another --dir",
+                          t->opt->dir);
+    return 0;
+}
+
+/* Stores of servers that this run does not have, once no cut needs them any more. */
+static int remove_old_stores(const struct train *t)
+{
+    uint32_t needed = t->opt->servers;
+    for (size_t i = 0; i < t->record.n_cuts; i++)
+        needed = t->record.cuts[i].servers > needed ? t->record.cuts[i].servers : needed;
+    for (uint32_t i = needed;; i++) {
+        char *path = NULL;
+        LH_TRY(lh_mem_printf(&path, "%s/store-%u", t->opt->dir, i));
+        bool there = lh_fs_exists(path);
+        int rc = there ? lh_fs_remove_tree(path) : 0;
+        lh_mem_free(path);
+        LH_TRY(rc);
+        if (!there)
+            return 0;
+    }
+}
+
+/* --- preparing ---------------------------------------------------------------------------------
+ */
+static int copy_job(struct train *t, const struct lh_job *job)
+{
+    char *text = NULL;
+    LH_TRY(lh_job_print(job, &text));
+    int rc = lh_job_load_text(&t->job, text, strlen(text), job->name, NULL);
+    lh_mem_free(text);
+    LH_TRY(rc);
+    if (!t->job->dataset)
+        return lh_err_set(LH_ECONFIG, "%s: dataset is missing", job->name);
+    LH_TRY(lh_dataset_open(&t->dataset, t->job->dataset));
+    const struct lh_dataset_info *info = lh_dataset_info(t->dataset);
+    t->transitions = info->split[LH_TRAIN].transitions;
+    if (t->transitions == 0)
+        return lh_err_set(LH_ECONFIG, "%s: the training split has no transitions", t->job->dataset);
+    return lh_job_resolve(t->job, &info->dims, info->digest);
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void plan_clock(struct train *t)
+{
+    struct lh_clock *c = &t->clock;
+    const struct lh_run_cut *last =
+        t->record.has_last ? lh_run_record_cut(&t->record, t->record.last) : NULL;
+    c->total = lh_job_total_steps(t->job, t->transitions);
+    c->start = last ? last->version : 0;
+    c->until = t->opt->stop_after ? least(t->opt->stop_after, c->total) : c->total;
+    c->checkpoint_every = t->job->checkpoint_every ? t->job->checkpoint_every
+                          : c->total >= 10         ? c->total / 10
+                                                   : 1;
+    if (t->evaluation.behaviour)
+        c->evaluate_every = t->job->evaluate_every ? t->job->evaluate_every : c->checkpoint_every;
+    c->evaluate_start = last && !last->evaluation_json && c->evaluate_every &&
+                        (last->version % c->evaluate_every == 0 || last->version == c->total);
+    t->record.steps_total = c->total;
+}
+
+static int prepare(struct train *t, const struct lh_job *job)
+{
+    const struct lh_train_options *o = t->opt;
+    if (o->servers == 0 || o->workers == 0)
+        return lh_err_set(LH_EUSAGE, "a run needs at least one worker and one server");
+    LH_TRY(copy_job(t, job));
+    LH_TRY(lh_model_init(&t->model, t->job, o->servers));
+    LH_TRY(lock_dir(t));
+    LH_TRY(o->resume ? reopen_run(t) : begin_run(t));
+    if (!o->no_evaluation)
+        LH_TRY(lh_cut_evaluation_init(&t->evaluation, t->dataset, t->job, &t->model, o->workers,
+                                      o->quiet));
+    plan_clock(t);
+    LH_TRY(write_config(t));
+    if (t->evaluation.behaviour_path)
+        LH_TRY(lh_run_record_set_behaviour(&t->record, t->evaluation.behaviour_path));
+    LH_TRY(lh_run_record_set_error(&t->record, NULL));
+    t->record.state = LH_RUN_RUNNING;
+    t->record.servers = o->servers;
+    return lh_run_record_save(&t->record, o->dir);
+}
+
+/* --- placing the roles -------------------------------------------------------------------------
+ */
+static int make_socket_dir(struct train *t)
+{
+    const char *tmp = getenv("TMPDIR");
+    if (!tmp || strlen(tmp) > 60) /* a socket's path is limited to 107 bytes */
+        tmp = "/tmp";
+    LH_TRY(lh_mem_printf(&t->sockets, "%s/longhaul-XXXXXX", tmp));
+    if (!mkdtemp(t->sockets)) {
+        int rc = lh_err_errno(errno, "%s", t->sockets);
+        lh_mem_free(t->sockets);
+        t->sockets = NULL;
+        return rc;
+    }
+    return 0;
+}
+
+static double patience(const struct train *t)
+{
+    return t->opt->patience > 0 ? t->opt->patience : PATIENCE;
+}
+
+static int place_roles(void *ctx, const char *endpoint)
+{
+    struct train *t = ctx;
+    struct lh_launch_spec spec = {.zmq = t->zmq,
+                                  .endpoint = endpoint,
+                                  .workers = t->opt->workers,
+                                  .servers = t->opt->servers,
+                                  .transport = t->opt->transport,
+                                  .sockets = t->sockets,
+                                  .program = t->opt->program,
+                                  .patience = patience(t)};
+    switch (t->opt->launcher) {
+    case LH_LAUNCH_LOCAL:
+        return lh_launch_local_start(&t->threads, &spec);
+    case LH_LAUNCH_PROCESSES:
+        return lh_launch_processes_start(&t->processes, &spec);
+    case LH_LAUNCH_HAND:
+        lh_note("scheduler at %s: start %u × 'longhaul server --scheduler %s' and %u × 'longhaul "
+                "worker --scheduler %s'",
+                endpoint, t->opt->servers, endpoint, t->opt->workers, endpoint);
+        return 0;
+    }
+    return lh_err_set(LH_EINTERNAL, "unknown launcher %d", (int)t->opt->launcher);
+}
+
+static int watch_roles(void *ctx, uint64_t *pid)
+{
+    struct train *t = ctx;
+    *pid = 0;
+    if (t->threads)
+        return lh_launch_local_watch(t->threads, pid);
+    return t->processes ? lh_launch_processes_watch(t->processes, pid) : 0;
+}
+
+static int endpoint(struct train *t, char *out, size_t size)
+{
+    if (t->opt->launcher == LH_LAUNCH_HAND) {
+        snprintf(out, size, "%s", t->opt->bind ? t->opt->bind : "tcp://127.0.0.1:*");
+    } else if (t->opt->launcher == LH_LAUNCH_LOCAL) {
+        snprintf(out, size, "inproc://scheduler");
+    } else if (t->opt->transport == LH_TRANSPORT_TCP) {
+        snprintf(out, size, "tcp://127.0.0.1:*");
+    } else {
+        LH_TRY(make_socket_dir(t));
+        snprintf(out, size, "ipc://%s/scheduler", t->sockets);
+    }
+    return 0;
+}
+
+static int schedule(struct train *t, struct lh_scheduler_result *result)
+{
+    char bind[LH_NET_ENDPOINT_MAX];
+    LH_TRY(endpoint(t, bind, sizeof bind));
+    t->zmq = zmq_ctx_new();
+    if (!t->zmq)
+        return lh_err_set(LH_ENOMEM, "no memory for the network");
+    int rc =
+        lh_scheduler_run(t->zmq,
+                         &(struct lh_scheduler_options){
+                             .bind = bind,
+                             .dir = t->opt->dir,
+                             .job = t->job,
+                             .model = &t->model,
+                             .record = &t->record,
+                             .clock = t->clock,
+                             .transitions = t->transitions,
+                             .workers = t->opt->workers,
+                             .servers = t->opt->servers,
+                             .patience = patience(t),
+                             .bound = place_roles,
+                             .watch = watch_roles,
+                             .launcher = t,
+                             .evaluate = t->evaluation.behaviour ? lh_cut_evaluation_run : NULL,
+                             .evaluation = &t->evaluation,
+                             .quiet = t->opt->quiet,
+                             .interrupted = t->opt->uninterruptible ? NULL : lh_cli_interrupted},
+                         result);
+    struct lh_err err;
+    lh_err_save(&err, rc);
+    if (rc < 0)
+        zmq_ctx_shutdown(t->zmq); /* wakes whoever did not hear the end */
+    lh_launch_local_stop(&t->threads);
+    lh_launch_processes_stop(&t->processes);
+    zmq_ctx_term(t->zmq);
+    return err.code < 0 ? lh_err_load(&err) : 0;
+}
+
+/* --- reporting ---------------------------------------------------------------------------------
+ */
+static struct lh_role_times times_of(const Lh__Phases *p, uint32_t roles)
+{
+    return (struct lh_role_times){.roles = roles,
+                                  .gather = p->gather,
+                                  .compute = p->compute,
+                                  .reduce = p->reduce,
+                                  .push = p->push,
+                                  .wait = p->wait,
+                                  .optimise = p->optimise,
+                                  .reply = p->reply,
+                                  .cut = p->cut,
+                                  .dropped = p->dropped,
+                                  .bytes_in = p->bytes_in,
+                                  .bytes_out = p->bytes_out};
+}
+
+static int report_best(const struct train *t, struct lh_train_result *out)
+{
+    const struct lh_run_record *r = &t->record;
+    out->best_version = r->has_best ? r->best : r->has_last ? r->last : 0;
+    const struct lh_run_cut *cut = r->has_best ? lh_run_record_cut(r, r->best) : NULL;
+    cJSON *json = cut && cut->evaluation_json ? cJSON_Parse(cut->evaluation_json) : NULL;
+    const cJSON *policy = cJSON_GetObjectItemCaseSensitive(json, "policy");
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(policy, "value");
+    out->has_evaluation = cJSON_IsNumber(value);
+    if (out->has_evaluation) {
+        out->best_value = value->valuedouble;
+        out->best_lo = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(policy, "lo"));
+        out->best_hi = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(policy, "hi"));
+        out->best_ess_share =
+            cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(policy, "ess_share"));
+    }
+    cJSON_Delete(json);
+    return 0;
+}
+
+static int write_times(const struct train *t, const struct lh_train_result *r)
+{
+    char *text = NULL;
+    const struct lh_role_times *w = &r->workers, *s = &r->servers;
+    LH_TRY(lh_mem_printf(
+        &text,
+        "{\"steps\": %llu, \"seconds\": %.6f, \"transitions\": %llu,\n"
+        " \"workers\": {\"roles\": %u, \"gather\": %.6f, \"compute\": %.6f, \"reduce\": %.6f, "
+        "\"push\": %.6f, \"take\": %.6f, \"wait\": %.6f, \"bytes_in\": %llu, \"bytes_out\": %llu, "
+        "\"dropped\": %llu},\n"
+        " \"servers\": {\"roles\": %u, \"reduce\": %.6f, \"optimise\": %.6f, \"reply\": %.6f, "
+        "\"cut\": %.6f, \"wait\": %.6f, \"bytes_in\": %llu, \"bytes_out\": %llu, \"dropped\": "
+        "%llu}}\n",
+        (unsigned long long)r->steps, r->seconds, (unsigned long long)r->transitions, w->roles,
+        w->gather, w->compute, w->reduce, w->push, w->reply, w->wait,
+        (unsigned long long)w->bytes_in, (unsigned long long)w->bytes_out,
+        (unsigned long long)w->dropped, s->roles, s->reduce, s->optimise, s->reply, s->cut, s->wait,
+        (unsigned long long)s->bytes_in, (unsigned long long)s->bytes_out,
+        (unsigned long long)s->dropped));
+    int rc = write_whole(t, "times.json", text);
+    lh_mem_free(text);
+    return rc;
+}
+
+static int run(struct train *t, struct lh_train_result *out)
+{
+    struct lh_scheduler_result result = {0};
+    int rc = schedule(t, &result);
+    out->version = result.version;
+    out->steps = result.steps;
+    out->seconds = result.seconds;
+    out->transitions = result.steps * t->job->batch;
+    out->workers = times_of(&result.workers, result.workers_seen);
+    out->servers = times_of(&result.servers, result.servers_seen);
+    LH_TRY(rc);
+    LH_TRY(remove_old_stores(t));
+    LH_TRY(write_times(t, out));
+    if (result.interrupted)
+        return lh_err_set(LH_ECANCELED, "%s: interrupted at step %llu of %llu; go on with --resume",
+                          t->opt->dir, (unsigned long long)result.version,
+                          (unsigned long long)t->clock.total);
+    return 0;
+}
+
+int lh_train(const struct lh_job *job, const struct lh_train_options *opt,
+             struct lh_train_result *out)
+{
+    struct train t = {.opt = opt, .lock = -1};
+    *out = (struct lh_train_result){0};
+    int rc = prepare(&t, job);
+    if (rc >= 0 && (t.clock.start < t.clock.until || t.clock.evaluate_start)) {
+        rc = run(&t, out);
+    } else if (rc >= 0) { /* a run that had ended is resumed: nothing is left to do */
+        out->version = t.clock.start;
+        t.record.state = t.clock.start >= t.clock.total ? LH_RUN_FINISHED : LH_RUN_STOPPED;
+        rc = lh_run_record_save(&t.record, opt->dir);
+    }
+    struct lh_err err;
+    lh_err_save(&err, rc);
+    report_best(&t, out);
+    if (t.sockets)
+        lh_fs_remove_tree(t.sockets);
+    lh_mem_free(t.sockets);
+    if (t.lock >= 0)
+        close(t.lock);
+    lh_cut_evaluation_fini(&t.evaluation);
+    lh_run_record_fini(&t.record);
+    lh_model_fini(&t.model);
+    lh_dataset_close(&t.dataset);
+    lh_job_destroy(&t.job);
+    return err.code < 0 ? lh_err_load(&err) : 0;
+}
