@@ -8,7 +8,7 @@
 #include "common/pool.h"
 #include "common/term.h"
 #include "worker/evaluate.h"
-#include "worker/judge.h"
+#include "worker/sim_play.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -184,8 +184,8 @@ static int play(struct session *s, struct subject *subject)
     if (!subject->policy)
         return lh_sim_play_builtin(s->sim, LH_SIM_BEHAVIOUR, NULL, users, sessions, seed,
                                    (unsigned)s->o.threads, &subject->true_value);
-    return lh_judge_play(s->sim, subject->policy, users, sessions, seed, (unsigned)s->o.threads,
-                         &subject->true_value);
+    return lh_sim_play_policy(s->sim, subject->policy, users, sessions, seed,
+                              (unsigned)s->o.threads, &subject->true_value);
 }
 
 static int evaluate_all(struct session *s)
