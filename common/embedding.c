@@ -83,8 +83,8 @@ static int read_factorise(struct lh_embedding *e, const struct lh_yaml_node *nod
     int64_t dim = 32, iterations = 15, seed = (int64_t)e->spec.seed, max_rows = ROWS_LIMIT;
     LH_TRY(lh_yaml_enum(lh_yaml_get(node, "feedback"), feedbacks, 2, &feedback));
     e->spec.implicit = feedback == 1;
-    e->spec.regularisation = e->spec.implicit ? 1.0 : 0.05;
-    e->spec.confidence = 10.0;
+    e->spec.regularisation = e->spec.implicit ? 10.0 : 0.05;
+    e->spec.confidence = 40.0; /* as in Hu, Koren, Volinsky */
     const struct lh_yaml_node *confidence = lh_yaml_get(node, "confidence");
     if (confidence && !e->spec.implicit)
         return lh_yaml_fail(confidence, "goes with feedback: implicit");
