@@ -1,19 +1,14 @@
-/* A delimited file held whole; records are cut in place. */
+/* Records as C strings, over the importer's reader and its splitting of records. */
 #include "common/delimited.h"
 
 #include "common/err.h"
 #include "common/mem.h"
-
-#include <archive.h>
-#include <archive_entry.h>
 
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-#define READ_BYTES (1 << 16)
 
 static const char *const endings[] = {"", ".gz", ".xz", ".zst", ".bz2"};
 #define N_ENDINGS (sizeof endings / sizeof *endings)
@@ -34,134 +29,79 @@ static int find_file(struct lh_delimited *d, const char *dir, const char *file)
                       *slash ? dir : "", slash, file);
 }
 
-static int archive_failed(const struct lh_delimited *d, struct archive *a)
-{
-    if (archive_errno(a) == ENOMEM)
-        return lh_err_set(LH_ENOMEM, "%s: out of memory", d->path);
-    return lh_err_set(LH_EFORMAT, "%s: cannot be read (%s)", d->path,
-                      archive_error_string(a) ? archive_error_string(a) : "damaged");
-}
-
-static int read_all(struct lh_delimited *d, struct archive *a)
-{
-    archive_read_support_filter_all(a);
-    archive_read_support_format_raw(a);
-    archive_read_support_format_empty(a);
-    struct archive_entry *entry = NULL;
-    if (archive_read_open_filename(a, d->path, READ_BYTES) != ARCHIVE_OK)
-        return archive_failed(d, a);
-    int rc = archive_read_next_header(a, &entry);
-    size_t cap = 0;
-    LH_TRY(LH_GROW(&d->text, &cap, READ_BYTES, "table"));
-    if (rc == ARCHIVE_EOF) /* an empty file */
-        return 0;
-    if (rc != ARCHIVE_OK)
-        return archive_failed(d, a);
-    for (;;) {
-        LH_TRY(LH_GROW(&d->text, &cap, d->n + READ_BYTES + 1, "table"));
-        la_ssize_t got = archive_read_data(a, d->text + d->n, READ_BYTES);
-        if (got < 0)
-            return archive_failed(d, a);
-        if (got == 0)
-            return 0;
-        d->n += (size_t)got;
-    }
-}
-
 int lh_delimited_open(struct lh_delimited *d, const char *dir, const char *file,
                       const char *separator)
 {
-    *d = (struct lh_delimited){.quotes = strlen(separator) == 1};
+    *d = (struct lh_delimited){0};
+    size_t n = strlen(separator);
+    if (n == 0 || n > sizeof d->csv.separator)
+        return lh_err_set(LH_ECONFIG, "%s: a separator is 1 to %zu bytes, not '%s'", file,
+                          sizeof d->csv.separator, separator);
+    memcpy(d->csv.separator, separator, n);
+    d->csv.separator_bytes = n;
+    d->csv.quote = n == 1 ? '"' : -1;
     int rc = 0;
-    struct archive *a = NULL;
     LH_TRY_TO(fail, find_file(d, dir, file));
-    LH_TRY_TO(fail, lh_mem_strdup(&d->separator, separator));
-    a = archive_read_new();
-    LH_TRY_TO(fail, a ? 0 : lh_err_set(LH_ENOMEM, "%s: out of memory", d->path));
-    LH_TRY_TO(fail, read_all(d, a));
-    archive_read_free(a);
-    d->text[d->n] = '\0';
-    if (d->n >= 3 && memcmp(d->text, "\xef\xbb\xbf", 3) == 0)
-        d->at = 3;
+    struct lh_reader_spec spec = {
+        .files = (const char *const *)&d->path, .n_files = 1, .csv = d->csv};
+    LH_TRY_TO(fail, lh_reader_create(&d->reader, &spec));
     return 0;
 fail:
-    if (a)
-        archive_read_free(a);
     lh_delimited_close(d);
     return rc;
 }
 
-static int add_field(struct lh_delimited *d, char *text)
+/* The next record's spans in d->span; LH_NOTFOUND at the end of the file. */
+static int next_spans(struct lh_delimited *d)
 {
-    LH_TRY(LH_GROW(&d->field, &d->cap_fields, d->n_fields + 1, "fields"));
-    d->field[d->n_fields++] = text;
-    return 0;
-}
-
-/* A quoted field from behind its opening quote: unfolds it in place, leaves `at` behind the closing
- * one. */
-static int take_quoted(struct lh_delimited *d, size_t *lines)
-{
-    char *to = d->text + d->at;
-    LH_TRY(add_field(d, to));
-    for (;; d->at++) {
-        if (d->at >= d->n)
+    for (;;) {
+        if (!d->in_chunk) {
+            int rc = lh_reader_next(d->reader, &d->chunk);
+            if (rc != 0)
+                return rc;
+            lh_csv_begin(&d->cursor, &d->csv, d->chunk.data, d->chunk.n, d->chunk.line);
+            d->in_chunk = true;
+        }
+        struct lh_csv_cursor before = d->cursor;
+        enum lh_csv_result got = lh_csv_next(&d->cursor, d->span, d->cap_span, &d->n_fields);
+        d->line = d->cursor.line;
+        if (got == LH_CSV_OPEN_QUOTE)
             return lh_delimited_fail(d, "a quoted field does not end");
-        char c = d->text[d->at];
-        if (c == '"' && d->text[d->at + 1] != '"')
-            break;
-        d->at += c == '"';
-        *lines += c == '\n';
-        *to++ = c;
+        if (got == LH_CSV_BEHIND_QUOTE)
+            return lh_delimited_fail(d, "there is text behind a closing quote");
+        if (got == LH_CSV_RECORD && d->n_fields <= d->cap_span)
+            return 0;
+        if (got == LH_CSV_RECORD) { /* once more, with room for all its fields */
+            LH_TRY(LH_GROW(&d->span, &d->cap_span, d->n_fields, "fields"));
+            d->cursor = before;
+        } else {
+            d->in_chunk = false;
+        }
     }
-    d->at++;
-    *to = '\0'; /* at the closing quote or before it */
-    return 0;
 }
 
 int lh_delimited_next(struct lh_delimited *d)
 {
-    size_t skip = strlen(d->separator), lines = 0;
-    d->line += d->more_lines;
-    d->more_lines = 0;
-    d->n_fields = 0;
-    for (d->line++; d->at < d->n; d->line++, d->at++) { /* empty lines */
-        d->at += d->text[d->at] == '\r' && d->text[d->at + 1] == '\n';
-        if (d->text[d->at] != '\n')
-            break;
+    int rc = next_spans(d);
+    if (rc != 0)
+        return rc;
+    size_t bytes = 0;
+    for (size_t k = 0; k < d->n_fields; k++)
+        bytes += d->span[k].n + 1;
+    LH_TRY(LH_GROW(&d->text, &d->cap_text, bytes, "record"));
+    LH_TRY(LH_GROW(&d->field, &d->cap_field, d->n_fields, "fields"));
+    char *to = d->text;
+    for (size_t k = 0; k < d->n_fields; k++) {
+        const char *text;
+        size_t n; /* escapes only make a field shorter */
+        LH_TRY(lh_field_resolve(&d->span[k], &d->scratch, &d->cap_scratch, &text, &n));
+        if (memchr(text, '\0', n))
+            return lh_delimited_fail(d, "holds a zero byte: not a text file");
+        memcpy(to, text, n);
+        to[n] = '\0';
+        d->field[k] = to;
+        to += n + 1;
     }
-    if (d->at >= d->n)
-        return LH_NOTFOUND;
-    for (;;) {
-        if (d->quotes && d->text[d->at] == '"') {
-            d->at++;
-            LH_TRY(take_quoted(d, &lines));
-        } else {
-            LH_TRY(add_field(d, d->text + d->at));
-            while (d->at < d->n && d->text[d->at] != '\n' &&
-                   strncmp(d->text + d->at, d->separator, skip) != 0) {
-                if (d->text[d->at] == '\0')
-                    return lh_delimited_fail(d, "holds a zero byte: not a text file");
-                d->at++;
-            }
-        }
-        char *end = d->text + d->at;
-        if (d->at < d->n && strncmp(end, d->separator, skip) == 0) {
-            *end = '\0';
-            d->at += skip;
-            continue;
-        }
-        if (*end == '\r')
-            *end++ = '\0';
-        else if (end > d->text && end[-1] == '\r')
-            end[-1] = '\0';
-        if (*end && *end != '\n')
-            return lh_delimited_fail(d, "text behind a closing quote");
-        d->at = (size_t)(end - d->text) + 1;
-        *end = '\0';
-        break;
-    }
-    d->more_lines = lines;
     return 0;
 }
 
@@ -177,9 +117,12 @@ int lh_delimited_fail(const struct lh_delimited *d, const char *fmt, ...)
 
 void lh_delimited_close(struct lh_delimited *d)
 {
+    lh_reader_destroy(&d->reader);
+    lh_chunk_fini(&d->chunk);
     lh_mem_free(d->path);
-    lh_mem_free(d->text);
-    lh_mem_free(d->separator);
+    lh_mem_free(d->span);
     lh_mem_free(d->field);
+    lh_mem_free(d->text);
+    lh_mem_free(d->scratch);
     *d = (struct lh_delimited){0};
 }

@@ -1,31 +1,37 @@
-/* Delimited text files that are small enough to hold: tables and item files. Plain or compressed
- * (gzip, xz, zstd, …). The log itself is read by the importer, in pieces. */
+/* Delimited text files read record by record as C strings: joined tables and item files. Plain or
+ * compressed. (The importer reads a log in chunks, on several threads: reader.h, csv.h.) */
 #pragma once
+
+#include "common/csv.h"
+#include "common/reader.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 
 struct lh_delimited {
     char *path;
-    char *text; /* the whole file, cut into fields as records are read */
-    size_t n, at;
-    char *separator;
-    bool quotes;
-    size_t line;       /* where the record at hand begins, 1-based */
-    size_t more_lines; /* that it goes on for, inside quotes */
+    struct lh_reader *reader;
+    struct lh_csv csv;
+    struct lh_chunk chunk;
+    struct lh_csv_cursor cursor;
+    bool in_chunk;
+    size_t line; /* where the record at hand begins, 1-based */
     char **field;
-    size_t n_fields, cap_fields;
+    size_t n_fields;
+    struct lh_field *span; /* working memory of next */
+    size_t cap_span, cap_field, cap_text, cap_scratch;
+    char *text, *scratch;
 };
 
-/* Reads `file`, from under `dir` unless its path is absolute; where it does not exist, `file`.gz,
- * .xz, .zst and .bz2 are tried. Quotes are understood ("a, ""b""") where the separator is one
- * character. A byte order mark is passed over. Errors: LH_ENOENT, LH_EACCES, LH_EIO, LH_EFORMAT for
- * a damaged archive, LH_ENOMEM. */
+/* Opens `file`, under `dir` unless its path is absolute; where it does not exist, `file`.gz, .xz,
+ * .zst and .bz2 are tried. `separator`: 1 to 8 bytes. Quotes are understood ("a, ""b""") where it
+ * is one byte. A byte order mark is passed over. Errors: LH_ENOENT, LH_EACCES, LH_ENOMEM. */
 int lh_delimited_open(struct lh_delimited *d, const char *dir, const char *file,
                       const char *separator);
 
-/* Next record: field[0 .. n_fields-1], valid until close. Empty lines are passed over. LH_NOTFOUND
- * at the end. Errors: LH_EFORMAT for a quote that does not end, or a zero byte. */
+/* Next record that is not blank: field[0 .. n_fields-1], valid until the next call. LH_NOTFOUND at
+ * the end. Errors: LH_EFORMAT for a quote that does not end, text behind one, a zero byte, or
+ * broken compression; LH_EIO. */
 int lh_delimited_next(struct lh_delimited *d);
 
 /* LH_EFORMAT with "path:line: " in front. */
