@@ -1,0 +1,254 @@
+#include "tests/trainkit.h"
+
+#include "cluster/run_record.h"
+#include "common/dataset.h"
+#include "common/rng.h"
+#include "common/term.h"
+#include "ps/store.h"
+#include "tests/testkit.h"
+#include "worker/model.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { H = 3, L = 2, A = 2, ROWS_MAX = 12 };
+
+static void add_trajectory(struct lh_dataset_writer *w, uint64_t id)
+{
+    struct lh_rng_at at = {.seed = 77, .purpose = 1, .step = id};
+    size_t n = 3 + lh_rng_below(&at, 1000, ROWS_MAX - 2);
+    float high[ROWS_MAX * H], low[ROWS_MAX * L], action[ROWS_MAX * A], reward[ROWS_MAX];
+    int64_t time_us[ROWS_MAX];
+    uint32_t session[ROWS_MAX];
+    at.part = 1;
+    lh_rng_normal(&at, high, n * H);
+    at.part = 2;
+    lh_rng_normal(&at, low, n * L);
+    at.part = 3;
+    lh_rng_normal(&at, action, n * A);
+    for (size_t i = 0; i < n; i++) {
+        reward[i] = (float)lh_rng_below(&at, 5000 + i, 3);
+        time_us[i] = (int64_t)(id * 1000 + i) * 1000000;
+        session[i] = (uint32_t)(i / 4);
+    }
+    assert_ok(lh_dataset_writer_add(
+        w, &(struct lh_trajectory){.split = id < 40 ? LH_TRAIN : LH_VALIDATION,
+                                   .user = id,
+                                   .id = id,
+                                   .ends = id % 3 == 0,
+                                   .n = n,
+                                   .high = high,
+                                   .low = low,
+                                   .action = action,
+                                   .reward = reward,
+                                   .time_us = time_us,
+                                   .session = session}));
+}
+
+void trainkit_dataset(void)
+{
+    static const char *const high[] = {"h0", "h1", "h2"}, *const low[] = {"l0", "l1"},
+                             *const action[] = {"a0", "a1"};
+    struct lh_dataset_writer *w = NULL;
+    assert_ok(
+        lh_dataset_writer_open(&w, kit_path("data"),
+                               &(struct lh_dataset_spec){.dims = {.high = H, .low = L, .action = A},
+                                                         .high_names = high,
+                                                         .low_names = low,
+                                                         .action_names = action,
+                                                         .hash_partitions = 2,
+                                                         .kind = "import",
+                                                         .memory_limit = 1 << 20}));
+    for (uint64_t id = 0; id < 46; id++)
+        add_trajectory(w, id);
+    assert_ok(lh_dataset_writer_commit(&w));
+}
+
+static void job_text(char *out, size_t size, unsigned steps, unsigned cut_every, const char *more)
+{
+    snprintf(out, size,
+             "dataset: %s\nalgorithm: resact\nseed: 3\n"
+             "network: {hidden: [8, 8], z_high: 4, z_low: 4}\n"
+             "objective: {estimators: 2}\n"
+             "optimiser: {lr_actor: 0.001, lr_critic: 0.001, lr_cvae: 0.001, target_period: 2}\n"
+             "train: {batch: 52, micro_batch: 8, steps: %u}\n"
+             "checkpoint: {every: %u}\n"
+             "cluster: {heartbeat_seconds: 0.2, deadline_seconds: 5}\n%s\n",
+             kit_path("data"), steps, cut_every, more ? more : "");
+}
+
+struct lh_job *trainkit_job(unsigned steps, unsigned cut_every, const char *more)
+{
+    char text[2048];
+    struct lh_job *job = NULL;
+    job_text(text, sizeof text, steps, cut_every, more);
+    assert_ok(lh_job_load_text(&job, text, strlen(text), "test", "/"));
+    return job;
+}
+
+void trainkit_job_file(const char *path, unsigned steps, unsigned cut_every, const char *more)
+{
+    char text[2048];
+    job_text(text, sizeof text, steps, cut_every, more);
+    kit_write(path, text);
+}
+
+struct lh_train_options trainkit_options(const char *dir)
+{
+    return (struct lh_train_options){.dir = dir,
+                                     .workers = 1,
+                                     .servers = 1,
+                                     .launcher = LH_LAUNCH_LOCAL,
+                                     .quiet = true,
+                                     .no_evaluation = true};
+}
+
+/* --- what a cut holds ---------------------------------------------------------------------------
+ */
+struct trainkit_state trainkit_read(const char *dir)
+{
+    struct trainkit_state out = {0};
+    struct lh_run_record record = {0};
+    struct lh_job *job = NULL;
+    struct lh_model model = {0};
+    struct lh_shard *shard = NULL;
+    const struct lh_frozen *frozen = NULL;
+    char config[512], paths[8][512];
+    const char *dirs[8];
+    assert_ok(lh_run_record_load(&record, dir));
+    assert_true(record.has_last);
+    const struct lh_run_cut *cut = lh_run_record_cut(&record, record.last);
+    assert_non_null(cut);
+    snprintf(config, sizeof config, "%s/config.yaml", dir);
+    assert_ok(lh_job_load(&job, config, NULL, 0));
+    assert_ok(lh_model_init(&model, job, 1));
+    assert_ok(lh_shard_create(&shard, &(struct lh_shard_spec){.range = &model.layout.shards[0],
+                                                              .leaves = model.leaves,
+                                                              .beta1 = 0.9,
+                                                              .beta2 = 0.999,
+                                                              .epsilon = 1e-8}));
+    assert_true(cut->servers <= 8);
+    for (uint32_t i = 0; i < cut->servers; i++) {
+        snprintf(paths[i], sizeof paths[i], "%s/store-%u", dir, i);
+        dirs[i] = paths[i];
+    }
+    assert_ok(lh_store_restore(shard, cut->version, dirs, cut->servers, record.job_digest));
+    assert_ok(lh_shard_freeze(shard, &frozen));
+    size_t n = lh_shard_size(shard);
+    out.version = cut->version;
+    out.n = 4 * n;
+    assert_ok(LH_NEW_ARRAY(&out.values, out.n, "test"));
+    memcpy(out.values, frozen->w, n * sizeof(float));
+    memcpy(out.values + n, frozen->m, n * sizeof(float));
+    memcpy(out.values + 2 * n, frozen->v, n * sizeof(float));
+    memcpy(out.values + 3 * n, frozen->target, n * sizeof(float));
+    lh_shard_thaw(shard, frozen);
+    lh_shard_destroy(&shard);
+    lh_model_fini(&model);
+    lh_job_destroy(&job);
+    lh_run_record_fini(&record);
+    return out;
+}
+
+void trainkit_assert_same(const struct trainkit_state *want, const char *dir, const char *what)
+{
+    struct trainkit_state got = trainkit_read(dir);
+    if (got.version != want->version || got.n != want->n)
+        fail_msg("%s: version %llu of %zu values, expected %llu of %zu", what,
+                 (unsigned long long)got.version, got.n, (unsigned long long)want->version,
+                 want->n);
+    size_t differ = 0, first = 0;
+    for (size_t i = 0; i < want->n; i++)
+        if (memcmp(&got.values[i], &want->values[i], sizeof(float)) != 0 && differ++ == 0)
+            first = i;
+    if (differ)
+        fail_msg("%s: %zu of %zu values differ, first the %zu-th: %.9g for %.9g", what, differ,
+                 want->n, first, (double)got.values[first], (double)want->values[first]);
+    lh_mem_free(got.values);
+}
+
+/* --- processes ----------------------------------------------------------------------------------
+ */
+uint64_t trainkit_last_cut(const char *dir)
+{
+    struct lh_run_record record = {0};
+    uint64_t last = 0;
+    if (lh_run_record_load(&record, dir) == 0 && record.has_last)
+        last = record.last;
+    lh_run_record_fini(&record);
+    return last;
+}
+
+bool trainkit_wait_cut(const char *dir, uint64_t version)
+{
+    double began = lh_now();
+    while (lh_now() - began < 30) {
+        if (trainkit_last_cut(dir) >= version)
+            return true;
+        usleep(2000);
+    }
+    return false;
+}
+
+pid_t trainkit_spawn(const char *log, const char *const *argv)
+{
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid > 0) {
+        setpgid(pid, pid);
+        return pid;
+    }
+    setpgid(0, 0);
+    int fd = open(log, O_CREAT | O_WRONLY | O_APPEND, 0666);
+    dup2(fd, STDOUT_FILENO);
+    dup2(fd, STDERR_FILENO);
+    execv(argv[0], (char *const *)(uintptr_t)argv);
+    _exit(127);
+}
+
+static pid_t parent_of(const char *pid)
+{
+    char path[300], text[512] = "";
+    snprintf(path, sizeof path, "/proc/%s/stat", pid);
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return 0;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = 0;
+    const char *behind = strrchr(text, ')');
+    int parent = 0;
+    return behind && sscanf(behind, ") %*c %d", &parent) == 1 ? parent : 0;
+}
+
+/* The command line is "longhaul", "ROLE", … with NUL between. */
+static bool runs_role(const char *pid, const char *role)
+{
+    char path[300], text[256] = "";
+    snprintf(path, sizeof path, "/proc/%s/cmdline", pid);
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return false;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    const char *second = memchr(text, 0, n);
+    return second && strcmp(second + 1, role) == 0;
+}
+
+pid_t trainkit_find_role(pid_t parent, const char *role)
+{
+    DIR *d = opendir("/proc");
+    pid_t found = 0;
+    struct dirent *e;
+    assert_non_null(d);
+    while (!found && (e = readdir(d)))
+        if (e->d_name[0] >= '1' && e->d_name[0] <= '9' && parent_of(e->d_name) == parent &&
+            runs_role(e->d_name, role))
+            found = (pid_t)atoi(e->d_name);
+    closedir(d);
+    return found;
+}

@@ -1,0 +1,38 @@
+/* For tests that train: a tiny log, a tiny job, and everything a checkpoint holds, to compare. */
+#pragma once
+
+#include "cluster/train.h"
+
+#include <sys/types.h>
+
+/* Writes a dataset of 40 training trajectories (and 6 for validation) to kit_path("data"). */
+void trainkit_dataset(void);
+
+/* A ResAct job on it, with batches that are no multiple of the micro-batch. `more` is YAML behind
+ * it, NULL for none. */
+struct lh_job *trainkit_job(unsigned steps, unsigned cut_every, const char *more);
+/* The same as a file. */
+void trainkit_job_file(const char *path, unsigned steps, unsigned cut_every, const char *more);
+
+/* Local, 1 worker, 1 server, no evaluation, quiet; to be changed as needed. */
+struct lh_train_options trainkit_options(const char *dir);
+
+/* Weights, moments, targets of a run's last cut, one after the other; free with lh_mem_free. */
+struct trainkit_state {
+    uint64_t version;
+    size_t n;
+    float *values;
+};
+struct trainkit_state trainkit_read(const char *dir);
+/* Both at `version`, and the same to the bit. */
+void trainkit_assert_same(const struct trainkit_state *want, const char *dir, const char *what);
+
+/* Version of the last complete cut, 0 if none. */
+uint64_t trainkit_last_cut(const char *dir);
+/* Waits until the run in dir has a cut at or beyond `version`, at most 30 s; false if not. */
+bool trainkit_wait_cut(const char *dir, uint64_t version);
+
+/* Runs a program of this build in a process group of its own; output goes to a file. */
+pid_t trainkit_spawn(const char *log, const char *const *argv);
+/* A descendant of `parent` (a process) that runs `longhaul ROLE`; 0 if there is none. */
+pid_t trainkit_find_role(pid_t parent, const char *role);
