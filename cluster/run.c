@@ -1,101 +1,138 @@
-/* Opens a cut of a run from its record, its config and its stores. */
+/* Reading a run back: run.json says which cuts are complete, config.yaml what the model is, the
+ * stores hold the rows. */
 #include "cluster/run.h"
 
 #include "cluster/run_record.h"
 #include "common/err.h"
+#include "common/fs.h"
 #include "common/mem.h"
 #include "ps/store.h"
 #include "worker/model.h"
 
+#include <inttypes.h>
 #include <string.h>
+
+enum { CONFIG_MAX = 1 << 20, TRIES = 3 };
+
+/* What a caller sees comes first, so that one pointer is both. */
+struct opened {
+    struct lh_run run;
+    struct lh_model model; /* owns run.graph */
+};
+
+static int load_job(struct lh_job **out, const char *dir)
+{
+    int rc;
+    char *path = NULL, *text = NULL;
+    size_t n;
+    LH_TRY(lh_mem_printf(&path, "%s/config.yaml", dir));
+    LH_TRY_TO(done, lh_fs_read_file(&text, &n, path, CONFIG_MAX));
+    LH_TRY_TO(done, lh_job_load_text(out, text, n, path, NULL));
+done:
+    lh_mem_free(text);
+    lh_mem_free(path);
+    return rc;
+}
 
 static int choose(const struct lh_run_record *r, const char *dir, enum lh_which_cut which,
                   const struct lh_run_cut **out)
 {
     if (!r->has_last)
-        return lh_err_set(LH_ENOENT, "%s: the run has no complete checkpoint yet", dir);
+        return lh_err_set(LH_ENOENT, "%s: no checkpoint of this run is complete yet", dir);
     *out = lh_run_record_cut(r, which == LH_CUT_BEST && r->has_best ? r->best : r->last);
-    return *out ? 0 : lh_err_set(LH_EFORMAT, "%s/run.json: the last cut is not listed", dir);
-}
-
-static int read_stores(struct lh_run *run, const char *dir, const struct lh_model *model,
-                       const struct lh_run_cut *cut)
-{
-    uint64_t taken = 0;
-    for (uint32_t i = 0; i < cut->servers; i++) {
-        struct lh_store *store = NULL;
-        char *path = NULL;
-        LH_TRY(lh_mem_printf(&path, "%s/store-%u", dir, i));
-        int rc = lh_store_open(&store, path, NULL, 1);
-        if (rc >= 0)
-            rc = lh_store_read(store, cut->version, &model->layout, run->weights, run->targets,
-                               &taken);
-        lh_store_close(&store);
-        lh_mem_free(path);
-        LH_TRY(rc);
-    }
-    if (taken != model->layout.elements)
-        return lh_err_set(LH_EMISMATCH, "%s: version %llu has %llu of %llu weights", dir,
-                          (unsigned long long)cut->version, (unsigned long long)taken,
-                          (unsigned long long)model->layout.elements);
     return 0;
 }
 
-static int load(struct lh_run *run, const char *dir, const struct lh_run_record *record,
-                enum lh_which_cut which)
+static int allocate(float **out, size_t n)
 {
-    const struct lh_run_cut *cut = NULL;
-    struct lh_model model = {0};
-    char *config = NULL;
+    void *p = NULL;
+    LH_TRY(lh_mem_alloc_aligned(&p, n, sizeof(float), "weights of a run"));
+    memset(p, 0, n * sizeof(float));
+    *out = p;
+    return 0;
+}
+
+static int read_store(struct opened *o, const char *dir, const struct lh_run_cut *cut, uint32_t i,
+                      uint64_t *taken)
+{
     int rc;
-    LH_TRY(choose(record, dir, which, &cut));
-    LH_TRY(lh_mem_printf(&config, "%s/config.yaml", dir));
-    rc = lh_job_load(&run->job, config, NULL, 0);
-    lh_mem_free(config);
-    LH_TRY(rc);
-    LH_TRY(lh_model_init(&model, run->job, 1));
-    size_t flat = model.layout.flat_size;
-    LH_TRY_TO(done, lh_mem_alloc_aligned((void **)&run->weights, flat, sizeof(float), "weights"));
-    LH_TRY_TO(done, lh_mem_alloc_aligned((void **)&run->targets, flat, sizeof(float), "targets"));
-    memset(run->weights, 0, flat * sizeof(float));
-    memset(run->targets, 0, flat * sizeof(float));
-    LH_TRY_TO(done, read_stores(run, dir, &model, cut));
-    run->version = cut->version;
-    if (cut->evaluation_json)
-        LH_TRY_TO(done, lh_mem_strdup(&run->evaluation_json, cut->evaluation_json));
-    run->graph = model.graph;
-    model.graph = NULL;
+    char *path = NULL;
+    struct lh_store *st = NULL;
+    const struct lh_store_id id = {lh_job_digest(o->run.job), i, cut->servers};
+    LH_TRY(lh_mem_printf(&path, "%s/store-%u", dir, i));
+    LH_TRY_TO(done, lh_store_open(&st, path, &id, 1));
+    LH_TRY_TO(done, lh_store_read(st, cut->version, &o->model.layout, o->run.weights,
+                                  o->run.targets, taken));
 done:
-    lh_model_fini(&model);
+    lh_store_close(&st);
+    lh_mem_free(path);
+    return rc;
+}
+
+static int read_cut(struct opened *o, const char *dir, const struct lh_run_record *r,
+                    const struct lh_run_cut *cut)
+{
+    uint64_t taken = 0;
+    LH_TRY(load_job(&o->run.job, dir));
+    if (lh_job_digest(o->run.job) != r->job_digest)
+        return lh_err_set(LH_EMISMATCH,
+                          "%s: config.yaml describes job %016" PRIx64 ", run.json job %016" PRIx64
+                          "; one of them was changed after the run",
+                          dir, lh_job_digest(o->run.job), r->job_digest);
+    LH_TRY(lh_model_init(&o->model, o->run.job, 1));
+    o->run.graph = o->model.graph;
+    LH_TRY(allocate(&o->run.weights, o->model.layout.flat_size));
+    LH_TRY(allocate(&o->run.targets, o->model.layout.flat_size));
+    for (uint32_t i = 0; i < cut->servers; i++)
+        LH_TRY(read_store(o, dir, cut, i, &taken));
+    if (taken != o->model.layout.elements)
+        return lh_err_set(LH_EMISMATCH,
+                          "%s: the stores of version %" PRIu64 " hold %" PRIu64 " of %" PRIu64
+                          " elements; they do not belong together",
+                          dir, cut->version, taken, o->model.layout.elements);
+    o->run.version = cut->version;
+    return cut->evaluation_json ? lh_mem_strdup(&o->run.evaluation_json, cut->evaluation_json) : 0;
+}
+
+static int open_once(struct lh_run **out, const char *dir, enum lh_which_cut which)
+{
+    int rc;
+    struct lh_run_record r = {0};
+    const struct lh_run_cut *cut = NULL;
+    struct opened *o = NULL;
+    struct lh_run *run = NULL;
+    LH_TRY_TO(fail, lh_run_record_load(&r, dir));
+    LH_TRY_TO(fail, choose(&r, dir, which, &cut));
+    LH_TRY_TO(fail, LH_NEW(&o, "run"));
+    run = &o->run;
+    LH_TRY_TO(fail, read_cut(o, dir, &r, cut));
+    *out = run;
+    run = NULL;
+fail:
+    lh_run_close(&run);
+    lh_run_record_fini(&r);
     return rc;
 }
 
 int lh_run_open(struct lh_run **out, const char *dir, enum lh_which_cut which)
 {
-    struct lh_run_record record = {0};
-    struct lh_run *run = NULL;
-    int rc;
-    LH_TRY_TO(done, lh_run_record_load(&record, dir));
-    LH_TRY_TO(done, LH_NEW(&run, "run"));
-    LH_TRY_TO(done, load(run, dir, &record, which));
-    *out = run;
-    run = NULL;
-done:
-    lh_run_close(&run);
-    lh_run_record_fini(&record);
+    int rc = LH_ENOENT;
+    /* A run that goes on may prune a cut between our look at run.json and at the stores. */
+    for (int i = 0; i < TRIES && rc == LH_ENOENT; i++)
+        rc = open_once(out, dir, which);
     return rc;
 }
 
-void lh_run_close(struct lh_run **out)
+void lh_run_close(struct lh_run **run)
 {
-    struct lh_run *run = *out;
-    if (!run)
+    struct opened *o = (struct opened *)*run;
+    if (!o)
         return;
-    lh_job_destroy(&run->job);
-    lh_graph_destroy(&run->graph);
-    lh_mem_free(run->weights);
-    lh_mem_free(run->targets);
-    lh_mem_free(run->evaluation_json);
-    lh_mem_free(run);
-    *out = NULL;
+    lh_mem_free(o->run.evaluation_json);
+    lh_mem_free(o->run.weights);
+    lh_mem_free(o->run.targets);
+    lh_model_fini(&o->model);
+    lh_job_destroy(&o->run.job);
+    lh_mem_free(o);
+    *run = NULL;
 }

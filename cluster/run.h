@@ -1,5 +1,5 @@
-/* Reading a run directory: the weights of a finished (or interrupted, or still running) training.
- */
+/* Reading a run directory: the weights of a finished, interrupted or still running training (a
+ * checkpoint that falls due then waits for the reading). run.json says which cuts are complete. */
 #pragma once
 
 #include "common/graph.h"
@@ -12,10 +12,13 @@ struct lh_run {
     struct lh_job *job;
     struct lh_graph *graph; /* the training graph at rows = micro_batch: layout of `weights` */
     uint64_t version;
-    float *weights, *targets; /* flat; a tensor without a target copy is 0 in targets */
+    float *weights, *targets; /* flat, 64-byte aligned; a tensor without a target copy is 0 in
+                                 targets */
     char *evaluation_json;    /* of that cut; NULL if none */
 };
 /* BEST is the last cut where none was evaluated, or none could be ranked. Errors: LH_ENOENT if DIR
- * is no run or has no complete cut yet; those of the record, the config and the stores. */
+ * is no run or has no complete cut yet; LH_EMISMATCH if config.yaml, run.json and the stores do not
+ * belong together; LH_ECORRUPT naming store, version, tensor and row block; those of the record and
+ * the config. */
 int lh_run_open(struct lh_run **out, const char *dir, enum lh_which_cut which);
 void lh_run_close(struct lh_run **run);
