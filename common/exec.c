@@ -12,6 +12,7 @@ struct lh_exec {
     struct lh_call *call;
     lh_real *values;       /* [plan.arena] */
     const lh_real **given; /* [n_noise] values instead of drawn ones, or NULL */
+    const struct lh_gemm *gemm;
 };
 
 static const lh_op_kernel kernels[LH_OP_COUNT] = {
@@ -32,7 +33,8 @@ static int carve(struct lh_arena *block, const struct lh_graph *g, struct lh_exe
     LH_TRY(lh_arena_alloc(block, &values, g->plan.arena, sizeof(lh_real)));
     if (exec) {
         *out = exec;
-        **out = (struct lh_exec){.g = g, .call = call, .values = values, .given = given};
+        **out = (struct lh_exec){
+            .g = g, .call = call, .values = values, .given = given, .gemm = lh_gemm_choose()};
     }
     return 0;
 }
@@ -130,7 +132,7 @@ void lh_exec_run(struct lh_exec *e, const lh_real *params, const lh_real *target
 {
     const struct lh_graph *g = e->g;
     const struct lh_plan *p = &g->plan;
-    struct lh_run run = {.params = params, .targets = targets, .grads = grads};
+    struct lh_run run = {.params = params, .targets = targets, .grads = grads, .gemm = e->gemm};
     if (at)
         run.at = *at;
     if (grads)
@@ -151,6 +153,13 @@ void lh_exec_run(struct lh_exec *e, const lh_real *params, const lh_real *target
         metrics[i] = *value(e, g->loss[i].value);
     for (size_t i = 0; i < g->n_metrics; i++)
         metrics[g->n_losses + i] = *value(e, g->metric[i].node);
+}
+
+void lh_exec_run_step(struct lh_exec *e, size_t step, const lh_real *params, const lh_real *targets,
+                      lh_real *grads)
+{
+    struct lh_run run = {.params = params, .targets = targets, .grads = grads, .gemm = e->gemm};
+    e->call[step].kernel(&e->call[step], &run);
 }
 
 const lh_real *lh_exec_output(const struct lh_exec *e, const char *name, size_t *rows, size_t *cols)

@@ -1,12 +1,14 @@
-/* Matrix products. A product with a vector does not go to BLAS: its kernels for n = 1 read the
- * matrix no faster, differ between shapes and are called for the output of every critic. Here the
- * order of the sums is fixed: LANES partial sums, then a tree. */
+/* Matrix products: choice of the kernel, OpenBLAS, and products with a vector. Those have a kernel
+ * of their own since a tile would be mostly empty, and the output of every critic is one; the order
+ * of its sums is fixed: LANES partial sums, then a tree. */
 #include "common/gemm.h"
 
 #include "common/err.h"
+#include "common/gemm_internal.h"
 
 #include <cblas.h>
 
+#include <stdlib.h>
 #include <string.h>
 
 #define LANES 16
@@ -17,6 +19,31 @@
 #define GEMM cblas_sgemm
 #endif
 
+/* --- OpenBLAS ----------------------------------------------------------------------------------
+ */
+static void finish_row(size_t n, const lh_real *restrict bias, bool relu, lh_real *restrict c)
+{
+    if (bias)
+        for (size_t j = 0; j < n; j++)
+            c[j] += bias[j];
+    if (relu)
+        for (size_t j = 0; j < n; j++)
+            c[j] = c[j] <= 0 ? 0 : c[j];
+}
+
+static void openblas(enum lh_gemm_kind kind, const struct lh_gemm_args *x)
+{
+    GEMM(CblasRowMajor, kind == LH_GEMM_TN ? CblasTrans : CblasNoTrans,
+         kind == LH_GEMM_NT ? CblasTrans : CblasNoTrans, (blasint)x->m, (blasint)x->n,
+         (blasint)x->k, 1, x->a, (blasint)x->lda, x->b, (blasint)x->ldb, x->add, x->c,
+         (blasint)x->ldc);
+    if (x->bias || x->relu)
+        for (size_t i = 0; i < x->m; i++)
+            finish_row(x->n, x->bias, x->relu, x->c + i * x->ldc);
+}
+
+/* --- vectors -----------------------------------------------------------------------------------
+ */
 static inline lh_real tree(lh_real *s)
 {
     for (int width = LANES / 2; width > 0; width /= 2)
@@ -31,8 +58,8 @@ static inline lh_real dot(size_t k, const lh_real *restrict x, const lh_real *re
     size_t p = 0;
     for (; p + LANES <= k; p += LANES)
         for (int j = 0; j < LANES; j++)
-            s[j] += x[p + j] * y[p + j];
-    for (int j = 0; p + (size_t)j < k; j++)
+            s[j] += x[p + (size_t)j] * y[p + (size_t)j];
+    for (size_t j = 0; p + j < k; j++)
         s[j] += x[p + j] * y[p + j];
     return tree(s);
 }
@@ -80,40 +107,63 @@ static void outer(size_t m, size_t n, const lh_real *restrict a, size_t lda,
     }
 }
 
-void lh_gemm_nt(size_t m, size_t n, size_t k, const lh_real *a, size_t lda, const lh_real *b,
-                size_t ldb, bool add, lh_real *c, size_t ldc)
+/* Whether one side is a vector that lies together; then the product is done. */
+static bool with_vector(enum lh_gemm_kind kind, const struct lh_gemm_args *x)
 {
-    if (n == 1)
-        matrix_vector(m, k, a, lda, b, add, c, ldc);
-    else if (m == 1)
-        matrix_vector(n, k, b, ldb, a, add, c, 1);
+    if (kind == LH_GEMM_NT && x->n == 1)
+        matrix_vector(x->m, x->k, x->a, x->lda, x->b, x->add, x->c, x->ldc);
+    else if (kind == LH_GEMM_NT && x->m == 1)
+        matrix_vector(x->n, x->k, x->b, x->ldb, x->a, x->add, x->c, 1);
+    else if (kind == LH_GEMM_NN && x->k == 1)
+        outer(x->m, x->n, x->a, x->lda, x->b, x->add, x->c, x->ldc);
+    else if (kind == LH_GEMM_NN && x->m == 1)
+        vector_matrix(x->n, x->k, x->a, 1, x->b, x->ldb, x->add, x->c);
+    else if (kind == LH_GEMM_TN && x->m == 1)
+        vector_matrix(x->n, x->k, x->a, x->lda, x->b, x->ldb, x->add, x->c);
+    else if (kind == LH_GEMM_TN && x->k == 1)
+        outer(x->m, x->n, x->a, 1, x->b, x->add, x->c, x->ldc);
     else
-        GEMM(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)m, (blasint)n, (blasint)k, 1, a,
-             (blasint)lda, b, (blasint)ldb, add, c, (blasint)ldc);
+        return false;
+    for (size_t i = 0; (x->bias || x->relu) && i < x->m; i++)
+        finish_row(x->n, x->bias, x->relu, x->c + i * x->ldc);
+    return true;
 }
 
-void lh_gemm_nn(size_t m, size_t n, size_t k, const lh_real *a, size_t lda, const lh_real *b,
-                size_t ldb, bool add, lh_real *c, size_t ldc)
+void lh_gemm_run(const struct lh_gemm *gemm, enum lh_gemm_kind kind, const struct lh_gemm_args *x)
 {
-    if (k == 1)
-        outer(m, n, a, lda, b, add, c, ldc);
-    else if (m == 1)
-        vector_matrix(n, k, a, 1, b, ldb, add, c);
-    else
-        GEMM(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)m, (blasint)n, (blasint)k, 1, a,
-             (blasint)lda, b, (blasint)ldb, add, c, (blasint)ldc);
+    if (!with_vector(kind, x))
+        gemm->run(kind, x);
 }
 
-void lh_gemm_tn(size_t m, size_t n, size_t k, const lh_real *a, size_t lda, const lh_real *b,
-                size_t ldb, bool add, lh_real *c, size_t ldc)
+/* --- choice ------------------------------------------------------------------------------------
+ */
+static const struct lh_gemm by_openblas = {"openblas", "openblas", openblas};
+
+#if LH_GEMM_OWN
+static const struct lh_gemm by_avx512 = {"fma", "avx512", lh_gemm_avx512_run};
+static const struct lh_gemm by_avx2 = {"fma", "avx2", lh_gemm_avx2_run};
+static const struct lh_gemm *const all[] = {&by_avx512, &by_avx2, &by_openblas, NULL};
+#else
+static const struct lh_gemm *const all[] = {&by_openblas, NULL};
+#endif
+
+const struct lh_gemm *const *lh_gemm_all(void)
 {
-    if (m == 1)
-        vector_matrix(n, k, a, lda, b, ldb, add, c);
-    else if (k == 1)
-        outer(m, n, a, 1, b, add, c, ldc);
-    else
-        GEMM(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)m, (blasint)n, (blasint)k, 1, a,
-             (blasint)lda, b, (blasint)ldb, add, c, (blasint)ldc);
+#if LH_GEMM_OWN
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return all + (__builtin_cpu_supports("avx512f") ? 0 : avx2 ? 1 : 2);
+#else
+    return all;
+#endif
+}
+
+const struct lh_gemm *lh_gemm_choose(void)
+{
+    const char *wish = getenv("LONGHAUL_GEMM");
+    const struct lh_gemm *const *k = lh_gemm_all();
+    for (; wish && k[1] && strcmp(k[0]->instructions, wish) != 0; k++)
+        ;
+    return wish && strcmp(k[0]->instructions, wish) != 0 ? *lh_gemm_all() : k[0];
 }
 
 int lh_gemm_check(void)
@@ -127,12 +177,9 @@ int lh_gemm_check(void)
     return 0;
 }
 
+/* OpenBLAS' description of itself names its version and its kernel. */
 const char *lh_gemm_kernel_name(void)
 {
-    return openblas_get_corename();
-}
-
-const char *lh_gemm_library(void)
-{
-    return openblas_get_config();
+    const struct lh_gemm *k = lh_gemm_choose();
+    return k == &by_openblas ? openblas_get_config() : k->name;
 }

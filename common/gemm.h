@@ -1,26 +1,61 @@
-/* Matrix products, by OpenBLAS or, where one side is a vector, by kernels of our own. C is
- * [m, n], k is what is summed over; ld* are distances between rows, in elements; `add` adds to C
- * instead of overwriting it. All are deterministic: the same shape and data on the same BLAS kernel
- * give the same bits, as long as BLAS uses one thread (OPENBLAS_NUM_THREADS=1 in the environment
- * before the program starts; setting it later leaves the pool's threads behind). Allocate nothing.
- */
+/* Matrix products. C is [m, n], k is what is summed over; ld* are distances between rows, in
+ * elements. Three kernels lie behind one call:
+ *
+ *   fma       our own, for processors with AVX-512 or AVX2 and FMA. An element of C is one chain of
+ *             fused multiply-adds in the order of k, started from 0, the bias or C: so its bits
+ *             depend on nothing but its operands, neither on the shape of the call nor on which of
+ *             the two instruction sets does it.
+ *   OpenBLAS  elsewhere, in the double build, or when LONGHAUL_GEMM=openblas is in the environment
+ *             (avx512 and avx2 may be asked for as well, where the processor has them).
+ *             The same shape and data on the same OpenBLAS kernel give the same bits, as long as it
+ *             uses one thread: OPENBLAS_NUM_THREADS=1 in the environment before the program starts
+ *             (setting it later leaves the threads of its pool behind).
+ *   vectors   whichever of the two is chosen: products with m, n or k of 1, sixteen sums side by
+ *             side and a tree, without FMA.
+ *
+ * All allocate nothing and may be called by any thread. */
 #pragma once
 
 #include "common/tensor.h"
 
 #include <stdbool.h>
 
-void lh_gemm_nt(size_t m, size_t n, size_t k, const lh_real *a, size_t lda, const lh_real *b,
-                size_t ldb, bool add, lh_real *c, size_t ldc); /* C = A B^T; A [m, k], B [n, k] */
-void lh_gemm_nn(size_t m, size_t n, size_t k, const lh_real *a, size_t lda, const lh_real *b,
-                size_t ldb, bool add, lh_real *c, size_t ldc); /* C = A B; A [m, k], B [k, n] */
-void lh_gemm_tn(size_t m, size_t n, size_t k, const lh_real *a, size_t lda, const lh_real *b,
-                size_t ldb, bool add, lh_real *c, size_t ldc); /* C = A^T B; A [k, m], B [k, n] */
+enum lh_gemm_kind {
+    LH_GEMM_NT, /* C = A B^T; A [m, k], B [n, k] */
+    LH_GEMM_NN, /* C = A B;   A [m, k], B [k, n] */
+    LH_GEMM_TN  /* C = A^T B; A [k, m], B [k, n] */
+};
 
-/* Errors: LH_ECONFIG if BLAS would use more than one thread. */
+struct lh_gemm_args {
+    size_t m, n, k;
+    const lh_real *a, *b;
+    size_t lda, ldb;
+    lh_real *c; /* overlaps neither a nor b */
+    size_t ldc;
+    bool add;            /* to what is in C, instead of overwriting it */
+    const lh_real *bias; /* [n] added to every row, or NULL; not with add */
+    bool relu;           /* max(0, .) at the end; NaN stays */
+};
+
+struct lh_gemm {
+    const char *name;         /* what decides the bits: "fma", "openblas" */
+    const char *instructions; /* how: "avx512", "avx2", "openblas" */
+    void (*run)(enum lh_gemm_kind kind, const struct lh_gemm_args *x);
+};
+
+/* What this machine and environment say. The answer is the same throughout a process unless it
+ * changes its environment. */
+const struct lh_gemm *lh_gemm_choose(void);
+
+/* Every kernel that runs here, the chosen one among them; NULL-terminated. For tests. */
+const struct lh_gemm *const *lh_gemm_all(void);
+
+/* One product by `gemm`; vectors as said above. k >= 1. */
+void lh_gemm_run(const struct lh_gemm *gemm, enum lh_gemm_kind kind, const struct lh_gemm_args *x);
+
+/* Errors: LH_ECONFIG if OpenBLAS would use more than one thread. */
 int lh_gemm_check(void);
 
-/* What computes: "SkylakeX", "Haswell", …, as OpenBLAS calls its kernel. Roles compare it. */
+/* Name of the chosen kernel, in which OpenBLAS counts with its version and kernel; lives as long as
+ * the process. Roles with different names must not work on one job. */
 const char *lh_gemm_kernel_name(void);
-/* Version and build of the library, "OpenBLAS 0.3.21 …". Roles compare it. */
-const char *lh_gemm_library(void);

@@ -98,3 +98,8 @@ int lh_grad_derive(struct lh_graph *g);
 /* plan.c: fills g->plan. */
 int lh_plan_make(struct lh_graph *g);
 void lh_plan_fini(struct lh_plan *p);
+
+/* exec.c: runs one step of the plan alone, for profiles. Those it needs must have run. */
+struct lh_exec;
+void lh_exec_run_step(struct lh_exec *e, size_t step, const lh_real *params, const lh_real *targets,
+                      lh_real *grads);

@@ -27,19 +27,16 @@ void lh_op_gauss_sample_grad(const struct lh_call *c, const struct lh_run *run)
         out[i] = dy[i] * (lh_vecmath_exp(s[i]) * e[i]);
 }
 
-/* KL = sum_j (m^2 + exp(2 s) - 1) / 2 - s. The terms of four columns at a time, in double. */
+/* KL = sum_j (m^2 + exp(2 s) - 1) / 2 - s. */
 void lh_op_gauss_kl(const struct lh_call *c, const struct lh_run *run)
 {
     LH_OP_UNUSED(run);
     size_t n = c->in_cols[0];
     for (size_t i = 0; i < c->def->rows; i++) {
         const lh_real *m = c->in[0] + i * n, *s = c->in[1] + i * n;
-        double sum[4] = {0};
-        for (size_t j = 0; j < n; j++) {
-            double v = (double)lh_vecmath_exp(2 * s[j]), mj = (double)m[j];
-            sum[j % 4] += (mj * mj + v - 1) / 2 - (double)s[j];
-        }
-        c->out[i] = (lh_real)((sum[0] + sum[1]) + (sum[2] + sum[3]));
+        double sum;
+        LH_OP_SUM(n, sum, (m[j] * m[j] + lh_vecmath_exp(2 * s[j]) - 1) / 2 - s[j]);
+        c->out[i] = (lh_real)sum;
     }
 }
 
@@ -56,6 +53,11 @@ void lh_op_gauss_kl_grad_std(const struct lh_call *c, const struct lh_run *run)
     }
 }
 
+static inline lh_real half_square(lh_real z)
+{
+    return z * z / 2;
+}
+
 /* NLL = sum_j ((x - m) exp(-s))^2 / 2 + s + log(2 pi) / 2. */
 void lh_op_gauss_nll(const struct lh_call *c, const struct lh_run *run)
 {
@@ -63,12 +65,9 @@ void lh_op_gauss_nll(const struct lh_call *c, const struct lh_run *run)
     size_t n = c->in_cols[0];
     for (size_t i = 0; i < c->def->rows; i++) {
         const lh_real *x = c->in[0] + i * n, *m = c->in[1] + i * n, *s = c->in[2] + i * n;
-        double sum[4] = {0};
-        for (size_t j = 0; j < n; j++) {
-            double z = (double)((x[j] - m[j]) * lh_vecmath_exp(-s[j]));
-            sum[j % 4] += z * z / 2 + (double)s[j];
-        }
-        c->out[i] = (lh_real)((sum[0] + sum[1]) + (sum[2] + sum[3]) + (double)n * HALF_LOG_2_PI);
+        double sum;
+        LH_OP_SUM(n, sum, half_square((x[j] - m[j]) * lh_vecmath_exp(-s[j])) + s[j]);
+        c->out[i] = (lh_real)(sum + (double)n * HALF_LOG_2_PI);
     }
 }
 

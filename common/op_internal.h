@@ -4,6 +4,7 @@
  * (unless only gradients use it) and one case in grad.c. */
 #pragma once
 
+#include "common/gemm.h"
 #include "common/graph.h"
 
 #define LH_OP_INPUTS 8 /* most inputs of an operator; a wider concat nests */
@@ -101,6 +102,7 @@ struct lh_run {
     const lh_real *params, *targets;
     lh_real *grads;
     struct lh_rng_at at;
+    const struct lh_gemm *gemm;
 };
 
 /* One step of an exec: a node with its memory. */
@@ -128,3 +130,27 @@ LH_OPS(LH_OP_DECLARE)
 #undef LH_OP_DECLARE
 
 #define LH_OP_UNUSED(run) ((void)(run))
+
+/* result = sum of `expression` over j = 0 .. n - 1, in double: terms are computed a strip at a
+ * time, so that this vectorises, and added into eight sums, over j = 0, 8, 16, …, j = 1, 9, 17, …
+ */
+#define LH_OP_STRIP 64
+#define LH_OP_SUM(n, result, expression)                                                           \
+    do {                                                                                           \
+        double sum_[8] = {0};                                                                      \
+        for (size_t at_ = 0; at_ < (n); at_ += LH_OP_STRIP) {                                      \
+            lh_real term_[LH_OP_STRIP];                                                            \
+            const size_t strip_ = (n)-at_ < LH_OP_STRIP ? (n)-at_ : LH_OP_STRIP;                   \
+            for (size_t l_ = 0; l_ < strip_; l_++) {                                               \
+                const size_t j = at_ + l_;                                                         \
+                term_[l_] = (expression);                                                          \
+            }                                                                                      \
+            for (size_t l_ = strip_; l_ % 8 != 0; l_++)                                            \
+                term_[l_] = 0;                                                                     \
+            for (size_t l_ = 0; l_ < strip_; l_ += 8)                                              \
+                for (size_t q_ = 0; q_ < 8; q_++)                                                  \
+                    sum_[q_] += (double)term_[l_ + q_];                                            \
+        }                                                                                          \
+        (result) = ((sum_[0] + sum_[4]) + (sum_[2] + sum_[6])) +                                   \
+                   ((sum_[1] + sum_[5]) + (sum_[3] + sum_[7]));                                    \
+    } while (0)

@@ -1,6 +1,5 @@
-/* Linear layers: the products, and one pass over the result for bias and activation (forward) or
+/* Linear layers: the products, which take bias and activation along (forward), and one pass for
  * mask and bias gradient (backward). */
-#include "common/gemm.h"
 #include "common/op_internal.h"
 #include "common/vecmath.h"
 
@@ -15,45 +14,60 @@ void lh_op_linear(const struct lh_call *c, const struct lh_run *run)
 {
     size_t m = c->def->rows, n = c->def->cols, k = c->in_cols[0];
     const lh_real *flat = weights(c, run);
-    const lh_real *restrict bias = flat + c->bias;
-    lh_gemm_nt(m, n, k, c->in[0], k, flat + c->weight, k, false, c->out, n);
-    for (size_t i = 0; i < m; i++) {
-        lh_real *restrict y = c->out + i * n;
-        switch (c->def->act) {
-        case LH_LINEAR:
-            for (size_t j = 0; j < n; j++)
-                y[j] += bias[j];
-            break;
-        case LH_RELU:
-            for (size_t j = 0; j < n; j++) {
-                lh_real z = y[j] + bias[j];
-                y[j] = z <= 0 ? 0 : z; /* NaN stays */
-            }
-            break;
-        case LH_TANH:
-            for (size_t j = 0; j < n; j++)
-                y[j] = lh_vecmath_tanh(y[j] + bias[j]);
-            break;
-        }
+    lh_gemm_run(run->gemm, LH_GEMM_NT,
+                &(struct lh_gemm_args){.m = m,
+                                       .n = n,
+                                       .k = k,
+                                       .a = c->in[0],
+                                       .lda = k,
+                                       .b = flat + c->weight,
+                                       .ldb = k,
+                                       .c = c->out,
+                                       .ldc = n,
+                                       .bias = flat + c->bias,
+                                       .relu = c->def->act == LH_RELU});
+    if (c->def->act == LH_TANH) {
+        lh_real *restrict y = c->out;
+        for (size_t i = 0; i < m * n; i++)
+            y[i] = lh_vecmath_tanh(y[i]);
     }
 }
 
 /* dX = dZ W over columns [i, i + cols) of W, added to in[1] if there is one. */
 void lh_op_linear_dx(const struct lh_call *c, const struct lh_run *run)
 {
-    size_t m = c->def->rows, n = c->def->cols, k = c->in_cols[0], ld = c->def->j;
+    size_t m = c->def->rows, n = c->def->cols, k = c->in_cols[0];
     bool add = c->def->n_in > 1;
     if (add && c->in[1] != c->out)
         memcpy(c->out, c->in[1], m * n * sizeof *c->out);
-    lh_gemm_nn(m, n, k, c->in[0], k, weights(c, run) + c->weight + c->def->i, ld, add, c->out, n);
+    lh_gemm_run(run->gemm, LH_GEMM_NN,
+                &(struct lh_gemm_args){.m = m,
+                                       .n = n,
+                                       .k = k,
+                                       .a = c->in[0],
+                                       .lda = k,
+                                       .b = weights(c, run) + c->weight + c->def->i,
+                                       .ldb = c->def->j,
+                                       .c = c->out,
+                                       .ldc = n,
+                                       .add = add});
 }
 
 /* dW = dZ^T X. */
 void lh_op_linear_dw(const struct lh_call *c, const struct lh_run *run)
 {
     size_t m = c->def->rows, n = c->def->cols;
-    lh_gemm_tn(m, n, c->in_rows, c->in[0], m, c->in[1], n, c->weight_adds, run->grads + c->weight,
-               n);
+    lh_gemm_run(run->gemm, LH_GEMM_TN,
+                &(struct lh_gemm_args){.m = m,
+                                       .n = n,
+                                       .k = c->in_rows,
+                                       .a = c->in[0],
+                                       .lda = m,
+                                       .b = c->in[1],
+                                       .ldb = n,
+                                       .c = run->grads + c->weight,
+                                       .ldc = n,
+                                       .add = c->weight_adds});
 }
 
 /* Adds rows of dz to db, four at a time. */

@@ -1,24 +1,8 @@
-/* Operators that sum over columns, the mean over rows, and their gradients. Sums run in double, in
- * the order of the elements: four sums over columns j, j + 4, j + 8, …, then those four. */
+/* Operators that sum over columns, the mean over rows, and their gradients. */
 #include "common/op_internal.h"
 #include "common/vecmath.h"
 
 #include <math.h>
-
-/* Sum of `expression` over j = 0 .. n - 1. */
-#define SUM(n, result, expression)                                                                 \
-    do {                                                                                           \
-        double s_[4] = {0};                                                                        \
-        size_t j_ = 0;                                                                             \
-        for (; j_ + 4 <= (n); j_ += 4)                                                             \
-            for (size_t l_ = 0; l_ < 4; l_++) {                                                    \
-                const size_t j = j_ + l_;                                                          \
-                s_[l_] += (double)(expression);                                                    \
-            }                                                                                      \
-        for (size_t j = j_; j < (n); j++)                                                          \
-            s_[j - j_] += (double)(expression);                                                    \
-        (result) = (s_[0] + s_[1]) + (s_[2] + s_[3]);                                              \
-    } while (0)
 
 void lh_op_row_sum(const struct lh_call *c, const struct lh_run *run)
 {
@@ -27,7 +11,7 @@ void lh_op_row_sum(const struct lh_call *c, const struct lh_run *run)
     for (size_t i = 0; i < c->def->rows; i++) {
         const lh_real *x = c->in[0] + i * n;
         double s;
-        SUM(n, s, x[j]);
+        LH_OP_SUM(n, s, x[j]);
         c->out[i] = (lh_real)s;
     }
 }
@@ -39,7 +23,7 @@ void lh_op_row_norm(const struct lh_call *c, const struct lh_run *run)
     for (size_t i = 0; i < c->def->rows; i++) {
         const lh_real *x = c->in[0] + i * n;
         double s;
-        SUM(n, s, (double)x[j] * (double)x[j]);
+        LH_OP_SUM(n, s, x[j] * x[j]);
         c->out[i] = (lh_real)sqrt(s);
     }
 }
@@ -51,7 +35,7 @@ void lh_op_sqdist(const struct lh_call *c, const struct lh_run *run)
     for (size_t i = 0; i < c->def->rows; i++) {
         const lh_real *x = c->in[0] + i * n, *y = c->in[1] + i * n;
         double s;
-        SUM(n, s, (x[j] - y[j]) * (x[j] - y[j]));
+        LH_OP_SUM(n, s, (x[j] - y[j]) * (x[j] - y[j]));
         c->out[i] = (lh_real)s;
     }
 }
@@ -60,9 +44,10 @@ void lh_op_mean(const struct lh_call *c, const struct lh_run *run)
 {
     LH_OP_UNUSED(run);
     size_t copies = c->def->i;
-    double s;
-    SUM(c->in_rows, s, (double)c->in[0][j] * (double)c->in[1][j / copies]);
-    *c->out = (lh_real)(s / (double)copies);
+    double s[4] = {0}; /* the value of a loss: products in double as well */
+    for (size_t i = 0; i < c->in_rows; i++)
+        s[i % 4] += (double)c->in[0][i] * (double)c->in[1][i / copies];
+    *c->out = (lh_real)(((s[0] + s[1]) + (s[2] + s[3])) / (double)copies);
 }
 
 void lh_op_cross_entropy(const struct lh_call *c, const struct lh_run *run)
@@ -79,8 +64,8 @@ void lh_op_cross_entropy(const struct lh_call *c, const struct lh_run *run)
         for (size_t j = 1; j < n; j++)
             top = x[j] > top ? x[j] : top;
         double s;
-        SUM(n, s, lh_vecmath_exp(x[j] - top));
-        c->out[i] = (lh_real)log(s) + (top - x[(size_t) class]);
+        LH_OP_SUM(n, s, lh_vecmath_exp(x[j] - top));
+        c->out[i] = lh_vecmath_log((lh_real)s) + (top - x[(size_t) class]);
     }
 }
 

@@ -1,6 +1,7 @@
 #include "common/gemm.h"
 #include "tests/testkit.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,52 +15,156 @@ static void fill(lh_real *x, size_t n)
     }
 }
 
-enum { MAX = 70 * 70, LD = 5 };
+enum { MAX = 90 * 90, LD = 5 };
 
-/* C = op(A) op(B) [+ C] with rows further apart than they are long, against three loops. */
-static void check(int kind, size_t m, size_t n, size_t k, bool add)
+/* C = op(A) op(B) [+ C or bias] with rows further apart than they are long, against three loops. */
+static void check(const struct lh_gemm *g, enum lh_gemm_kind kind, size_t m, size_t n, size_t k,
+                  int variant)
 {
-    static lh_real a[MAX], b[MAX], c[MAX], was[MAX];
-    size_t lda = (kind == 2 ? m : k) + LD, ldb = (kind == 0 ? k : n) + LD, ldc = n + LD;
+    static lh_real a[MAX], b[MAX], c[MAX], was[MAX], bias[MAX];
+    size_t lda = (kind == LH_GEMM_TN ? m : k) + LD, ldb = (kind == LH_GEMM_NT ? k : n) + LD;
+    size_t ldc = n + LD;
     fill(a, MAX);
     fill(b, MAX);
     fill(c, MAX);
+    fill(bias, MAX);
     memcpy(was, c, sizeof c);
-    if (kind == 0)
-        lh_gemm_nt(m, n, k, a, lda, b, ldb, add, c, ldc);
-    else if (kind == 1)
-        lh_gemm_nn(m, n, k, a, lda, b, ldb, add, c, ldc);
-    else
-        lh_gemm_tn(m, n, k, a, lda, b, ldb, add, c, ldc);
+    struct lh_gemm_args x = {.m = m,
+                             .n = n,
+                             .k = k,
+                             .a = a,
+                             .lda = lda,
+                             .b = b,
+                             .ldb = ldb,
+                             .c = c,
+                             .ldc = ldc,
+                             .add = variant == 1,
+                             .bias = variant >= 2 ? bias : NULL,
+                             .relu = variant == 3};
+    lh_gemm_run(g, kind, &x);
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < ldc; j++) {
             if (j >= n) { /* between rows nothing is touched */
                 assert_true(c[i * ldc + j] == was[i * ldc + j]);
                 continue;
             }
-            double s = add ? (double)was[i * ldc + j] : 0;
+            double s = variant == 1 ? (double)was[i * ldc + j] : variant ? (double)bias[j] : 0;
             for (size_t p = 0; p < k; p++)
-                s += (double)(kind == 2 ? a[p * lda + i] : a[i * lda + p]) *
-                     (double)(kind == 0 ? b[j * ldb + p] : b[p * ldb + j]);
-            kit_assert_close((double)c[i * ldc + j], s, 1e-5, "element");
+                s += (double)(kind == LH_GEMM_TN ? a[p * lda + i] : a[i * lda + p]) *
+                     (double)(kind == LH_GEMM_NT ? b[j * ldb + p] : b[p * ldb + j]);
+            kit_assert_close((double)c[i * ldc + j], variant == 3 && s < 0 ? 0 : s, 1e-5,
+                             g->instructions);
         }
+    for (size_t i = m * ldc; i < MAX; i++) /* nor behind the last */
+        assert_true(c[i] == was[i]);
 }
 
 static void products_of_any_shape_agree_with_three_loops(void **state)
 {
     (void)state;
-    static const size_t sizes[] = {1, 2, 3, 15, 16, 17, 33, 47};
+    static const size_t sizes[] = {1, 2, 5, 8, 15, 16, 19, 32, 33, 47};
     enum { N = sizeof sizes / sizeof *sizes };
-    for (int kind = 0; kind < 3; kind++)
+    for (const struct lh_gemm *const *g = lh_gemm_all(); *g; g++)
         for (int at = 0; at < N * N * N; at++)
-            check(kind, sizes[at % N], sizes[at / N % N], sizes[at / N / N], at % 2);
+            for (int kind = 0; kind < 3; kind++)
+                check(*g, (enum lh_gemm_kind)kind, sizes[at % N], sizes[at / N % N],
+                      sizes[at / N / N], (at + kind) % 4);
 }
 
-static void kernel_and_library_have_names(void **state)
+/* Depths at which a product is done in parts. */
+static void products_deeper_than_a_panel_agree(void **state)
 {
     (void)state;
-    assert_true(strlen(lh_gemm_kernel_name()) > 2);
-    kit_assert_contains(lh_gemm_library(), "OpenBLAS");
+    static const size_t depths[] = {256, 257, 600, 1025};
+    static lh_real a[7 * 1025], b[7 * 1025], c[49];
+    fill(a, 7 * 1025);
+    fill(b, 7 * 1025);
+    for (const struct lh_gemm *const *g = lh_gemm_all(); *g; g++)
+        for (size_t d = 0; d < 4; d++) {
+            size_t k = depths[d];
+            lh_gemm_run(*g, LH_GEMM_NT,
+                        &(struct lh_gemm_args){.m = 7,
+                                               .n = 7,
+                                               .k = k,
+                                               .a = a,
+                                               .lda = k,
+                                               .b = b,
+                                               .ldb = k,
+                                               .c = c,
+                                               .ldc = 7,
+                                               .relu = true});
+            for (size_t i = 0; i < 49; i++) {
+                double s = 0;
+                for (size_t p = 0; p < k; p++)
+                    s += (double)a[i / 7 * k + p] * (double)b[i % 7 * k + p];
+                kit_assert_close((double)c[i], s < 0 ? 0 : s, 1e-5, (*g)->instructions);
+            }
+        }
+}
+
+/* What "fma" promises: the bits do not depend on the instruction set, and those of a row not on how
+ * many rows there are. */
+static void products_by_fma_have_the_same_bits_on_any_set_and_shape(void **state)
+{
+    (void)state;
+    enum { M = 37, N = 45, K = 300 };
+    static lh_real a[M * K], b[N * K], c[4][M * N];
+    fill(a, M * K);
+    fill(b, N * K);
+    size_t n = 0;
+    for (const struct lh_gemm *const *g = lh_gemm_all(); *g; g++) {
+        if (strcmp((*g)->name, "fma") != 0)
+            continue;
+        struct lh_gemm_args x = {
+            .m = M, .n = N, .k = K, .a = a, .lda = K, .b = b, .ldb = K, .c = c[n++], .ldc = N};
+        lh_gemm_run(*g, LH_GEMM_NT, &x);
+        x.c = c[3];
+        for (x.m = 2; x.m < M; x.m += 7) {
+            lh_gemm_run(*g, LH_GEMM_NT, &x);
+            assert_memory_equal(c[3], c[n - 1], x.m * N * sizeof(lh_real));
+        }
+        for (size_t i = 0; i < M; i++) /* one chain in the order of k */
+            for (size_t j = 0; j < N; j++) {
+                lh_real s = 0;
+                for (size_t p = 0; p < K; p++)
+                    s = __builtin_fmaf(a[i * K + p], b[j * K + p], s);
+                assert_true(s == c[n - 1][i * N + j]);
+            }
+    }
+    if (n > 1)
+        assert_memory_equal(c[0], c[1], sizeof c[0]);
+}
+
+static void product_with_what_is_no_number_keeps_it(void **state)
+{
+    (void)state;
+    lh_real a[4] = {1, (lh_real)NAN, 1, 1}, b[4] = {1, 1, 1, 1}, c[4];
+    for (const struct lh_gemm *const *g = lh_gemm_all(); *g; g++) {
+        lh_gemm_run(*g, LH_GEMM_NT,
+                    &(struct lh_gemm_args){.m = 2,
+                                           .n = 2,
+                                           .k = 2,
+                                           .a = a,
+                                           .lda = 2,
+                                           .b = b,
+                                           .ldb = 2,
+                                           .c = c,
+                                           .ldc = 2,
+                                           .relu = true});
+        assert_true(isnan(c[0]) && isnan(c[1]) && c[2] == 2 && c[3] == 2);
+    }
+}
+
+static void choice_follows_the_environment(void **state)
+{
+    (void)state;
+    assert_int_equal(setenv("LONGHAUL_GEMM", "openblas", 1), 0);
+    assert_string_equal(lh_gemm_choose()->instructions, "openblas");
+    kit_assert_contains(lh_gemm_kernel_name(), "OpenBLAS 0.");
+    assert_int_equal(setenv("LONGHAUL_GEMM", "abacus", 1), 0);
+    assert_ptr_equal(lh_gemm_choose(), *lh_gemm_all());
+    assert_int_equal(unsetenv("LONGHAUL_GEMM"), 0);
+    assert_ptr_equal(lh_gemm_choose(), *lh_gemm_all());
     assert_ok(lh_gemm_check()); /* tests run with OPENBLAS_NUM_THREADS=1 */
 }
 
@@ -67,7 +172,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(products_of_any_shape_agree_with_three_loops),
-        kit_test(kernel_and_library_have_names),
+        kit_test(products_deeper_than_a_panel_agree),
+        kit_test(products_by_fma_have_the_same_bits_on_any_set_and_shape),
+        kit_test(product_with_what_is_no_number_keeps_it),
+        kit_test(choice_follows_the_environment),
     };
     return cmocka_run_group_tests_name("gemm", tests, NULL, NULL);
 }
