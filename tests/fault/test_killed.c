@@ -1,0 +1,272 @@
+/* Invariant 2: any process may be killed at any instant; the run goes on, or is resumed, to the
+ * same bits. */
+#include "tests/testkit.h"
+#include "tests/trainkit.h"
+
+#include "common/err.h"
+#include "common/term.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PROGRAM LH_BINARY_DIR "/longhaul"
+
+enum { STEPS = 150, EVERY = 10 };
+
+struct fixture {
+    struct lh_job *job;
+    struct trainkit_state want; /* of the undisturbed run */
+};
+
+static struct fixture fixture_new(void)
+{
+    struct fixture f;
+    struct lh_train_result result;
+    trainkit_dataset();
+    f.job = trainkit_job(STEPS, EVERY, NULL);
+    trainkit_job_file(kit_path("job.yaml"), STEPS, EVERY, NULL);
+    struct lh_train_options opt = trainkit_options(kit_path("undisturbed"));
+    assert_ok(lh_train(f.job, &opt, &result));
+    f.want = trainkit_read(kit_path("undisturbed"));
+    return f;
+}
+
+static void fixture_free(struct fixture *f)
+{
+    lh_mem_free(f->want.values);
+    lh_job_destroy(&f->job);
+}
+
+static pid_t start_train(const char *workers, const char *servers)
+{
+    const char *argv[] = {PROGRAM,
+                          "train",
+                          kit_path("job.yaml"),
+                          "--dir",
+                          kit_path("run"),
+                          "--launcher",
+                          "processes",
+                          "--workers",
+                          workers,
+                          "--servers",
+                          servers,
+                          "--no-evaluation",
+                          "--quiet",
+                          NULL};
+    return trainkit_spawn(kit_path("log"), argv);
+}
+
+/* Exit status of a process, at most 40 s from now. */
+static int wait_exit(pid_t pid)
+{
+    double began = lh_now();
+    int status;
+    while (lh_now() - began < 40) {
+        if (waitpid(pid, &status, WNOHANG) == pid)
+            return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+        usleep(2000);
+    }
+    kill(-pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    return -1;
+}
+
+static void assert_log_says(const char *words)
+{
+    size_t n;
+    char *text = kit_read(kit_path("log"), &n);
+    kit_assert_contains(text, words);
+    free(text);
+}
+
+static void resume_here(const struct fixture *f, unsigned workers, unsigned servers)
+{
+    struct lh_train_options opt = trainkit_options(kit_path("run"));
+    struct lh_train_result result;
+    opt.workers = workers;
+    opt.servers = servers;
+    opt.resume = true;
+    assert_ok(lh_train(f->job, &opt, &result));
+}
+
+static void run_whose_worker_is_killed_gives_the_same_bits(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_new();
+    pid_t train = start_train("2", "2");
+    assert_true(trainkit_wait_cut(kit_path("run"), 2 * EVERY));
+    pid_t worker = trainkit_find_role(train, "worker");
+    assert_true(worker > 0);
+    assert_int_equal(kill(worker, SIGKILL), 0);
+    assert_int_equal(wait_exit(train), 0);
+    assert_log_says("the others take its share");
+    trainkit_assert_same(&f.want, kit_path("run"), "a worker was killed");
+    fixture_free(&f);
+}
+
+static void run_whose_only_worker_is_killed_gives_the_same_bits(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_new();
+    pid_t train = start_train("1", "1");
+    assert_true(trainkit_wait_cut(kit_path("run"), 2 * EVERY));
+    pid_t worker = trainkit_find_role(train, "worker");
+    assert_true(worker > 0);
+    assert_int_equal(kill(worker, SIGKILL), 0);
+    assert_int_equal(wait_exit(train), 0);
+    assert_log_says("started another worker");
+    trainkit_assert_same(&f.want, kit_path("run"), "the only worker was killed");
+    fixture_free(&f);
+}
+
+/* The whole group at several moments, one after the other, each time resumed as something else. */
+static void run_killed_whole_and_resumed_gives_the_same_bits(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_new();
+    pid_t train = start_train("2", "2");
+    assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
+    kill(-train, SIGKILL);
+    assert_int_equal(wait_exit(train), 1000 + SIGKILL);
+    for (unsigned i = 1; i <= 2; i++) {
+        const char *argv[] = {PROGRAM,
+                              "train",
+                              kit_path("job.yaml"),
+                              "--dir",
+                              kit_path("run"),
+                              "--launcher",
+                              "processes",
+                              "--transport",
+                              "tcp",
+                              "--servers",
+                              i == 1 ? "1" : "3",
+                              "--resume",
+                              "--quiet",
+                              "--no-evaluation",
+                              NULL};
+        train = trainkit_spawn(kit_path("log"), argv);
+        assert_true(trainkit_wait_cut(kit_path("run"), (1 + 4 * i) * EVERY));
+        usleep(1000 * i);
+        kill(-train, SIGKILL);
+        assert_int_equal(wait_exit(train), 1000 + SIGKILL);
+    }
+    resume_here(&f, 2, 2);
+    trainkit_assert_same(&f.want, kit_path("run"), "killed three times");
+    fixture_free(&f);
+}
+
+static void run_whose_server_is_killed_says_so_and_can_be_resumed(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_new();
+    pid_t train = start_train("2", "1");
+    assert_true(trainkit_wait_cut(kit_path("run"), 2 * EVERY));
+    pid_t server = trainkit_find_role(train, "server");
+    assert_true(server > 0);
+    assert_int_equal(kill(server, SIGKILL), 0);
+    assert_int_equal(wait_exit(train), lh_err_exit_status(LH_EPEER));
+    assert_log_says("server 0 (process ");
+    assert_log_says("--resume");
+    resume_here(&f, 1, 2);
+    trainkit_assert_same(&f.want, kit_path("run"), "a server was killed");
+    fixture_free(&f);
+}
+
+static void run_interrupted_cuts_where_it_is_and_can_be_resumed(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_new();
+    pid_t train = start_train("2", "2");
+    assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
+    kill(-train, SIGINT); /* as a terminal does: to the whole group */
+    assert_int_equal(wait_exit(train), lh_err_exit_status(LH_ECANCELED));
+    assert_log_says("go on with --resume");
+    resume_here(&f, 2, 1);
+    trainkit_assert_same(&f.want, kit_path("run"), "interrupted");
+    fixture_free(&f);
+}
+
+/* --- roles started by hand ----------------------------------------------------------------------
+ */
+struct hand {
+    pid_t scheduler, server, worker;
+};
+
+/* In the worst order: worker, server, scheduler. */
+static struct hand start_by_hand(const char *endpoint, const char *bind, const char *resume)
+{
+    const char *worker[] = {PROGRAM, "worker", "--scheduler", endpoint, NULL};
+    const char *server[] = {PROGRAM, "server", "--scheduler", endpoint, "--bind", bind, NULL};
+    const char *scheduler[] = {
+        PROGRAM,  "scheduler", kit_path("job.yaml"), "--dir",   kit_path("run"),
+        "--bind", endpoint,    "--no-evaluation",    "--quiet", resume,
+        NULL};
+    struct hand h;
+    h.worker = trainkit_spawn(kit_path("log"), worker);
+    h.server = trainkit_spawn(kit_path("log"), server);
+    h.scheduler = trainkit_spawn(kit_path("log"), scheduler);
+    return h;
+}
+
+static void scheduler_killed_ends_all_roles_and_the_run_can_be_resumed(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_new();
+    char endpoint[300], bind[300];
+    snprintf(endpoint, sizeof endpoint, "ipc://%s/s", kit_dir());
+    snprintf(bind, sizeof bind, "ipc://%s/p", kit_dir());
+    struct hand h = start_by_hand(endpoint, bind, NULL);
+    assert_true(trainkit_wait_cut(kit_path("run"), 2 * EVERY));
+    kill(h.scheduler, SIGKILL);
+    assert_int_equal(wait_exit(h.scheduler), 1000 + SIGKILL);
+    assert_int_equal(wait_exit(h.worker), lh_err_exit_status(LH_EPEER));
+    assert_int_equal(wait_exit(h.server), lh_err_exit_status(LH_EPEER));
+    assert_log_says("the scheduler at ipc://");
+    h = start_by_hand(endpoint, bind, "--resume");
+    assert_int_equal(wait_exit(h.scheduler), 0);
+    assert_int_equal(wait_exit(h.worker), 0);
+    assert_int_equal(wait_exit(h.server), 0);
+    trainkit_assert_same(&f.want, kit_path("run"), "the scheduler was killed");
+    fixture_free(&f);
+}
+
+static void worker_joins_and_another_leaves_without_a_bit_changed(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_new();
+    char endpoint[300], bind[300];
+    snprintf(endpoint, sizeof endpoint, "ipc://%s/s", kit_dir());
+    snprintf(bind, sizeof bind, "ipc://%s/p", kit_dir());
+    const char *worker[] = {PROGRAM, "worker", "--scheduler", endpoint, NULL};
+    struct hand h = start_by_hand(endpoint, bind, NULL);
+    assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
+    pid_t second = trainkit_spawn(kit_path("log"), worker);
+    assert_true(trainkit_wait_cut(kit_path("run"), 5 * EVERY));
+    kill(h.worker, SIGINT);
+    assert_int_equal(wait_exit(h.worker), 0);
+    assert_int_equal(wait_exit(h.scheduler), 0);
+    assert_int_equal(wait_exit(second), 0);
+    assert_int_equal(wait_exit(h.server), 0);
+    assert_log_says("a worker joined");
+    trainkit_assert_same(&f.want, kit_path("run"), "one joined, one left");
+    fixture_free(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        kit_test(run_whose_worker_is_killed_gives_the_same_bits),
+        kit_test(run_whose_only_worker_is_killed_gives_the_same_bits),
+        kit_test(run_killed_whole_and_resumed_gives_the_same_bits),
+        kit_test(run_whose_server_is_killed_says_so_and_can_be_resumed),
+        kit_test(run_interrupted_cuts_where_it_is_and_can_be_resumed),
+        kit_test(scheduler_killed_ends_all_roles_and_the_run_can_be_resumed),
+        kit_test(worker_joins_and_another_leaves_without_a_bit_changed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
