@@ -8,15 +8,13 @@
 #include "common/idmap.h"
 #include "common/join.h"
 #include "common/mem.h"
+#include "common/range.h"
 #include "common/reward.h"
 
-#include <ctype.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define NAME_MAX_ 256
-#define RANGE_MAX (1 << 20)
 #define WIDTH_MAX (1 << 14)
 #define HOUR      3600.0
 
@@ -416,23 +414,17 @@ static int add_names(struct reader *rd, const struct kind *kind, const struct lh
 {
     const char *text = NULL;
     LH_TRY(lh_yaml_string(node, &text));
-    const char *dots = strstr(text, "..");
-    if (!dots || kind->takes == WORDS)
+    struct lh_range range;
+    if (kind->takes == WORDS || !strstr(text, ".."))
         return add_item(rd, kind, item, node, text);
-    size_t n = (size_t)(dots - text), digits = n;
-    while (digits > 0 && isdigit((unsigned char)text[digits - 1]))
-        digits--;
-    const char *second = dots + 2;
-    char *end = NULL;
-    long from = strtol(text + digits, NULL, 10), to = -1;
-    if (digits < n && strncmp(second, text, digits) == 0 && isdigit((unsigned char)second[digits]))
-        to = strtol(second + digits, &end, 10);
-    if (to < from || *end || to - from >= RANGE_MAX || digits >= NAME_MAX_)
+    if (!lh_range_parse(text, &range))
         return lh_yaml_fail(node, "'%s' is no range; write it as state_0..state_90", text);
-    for (long k = from; k <= to; k++) {
-        char name[NAME_MAX_ + 32];
-        snprintf(name, sizeof name, "%.*s%ld", (int)digits, text, k);
-        LH_TRY(add_item(rd, kind, item, node, name));
+    for (size_t k = 0; k < lh_range_count(&range); k++) {
+        char *name = NULL;
+        LH_TRY(lh_range_name(&range, k, &name));
+        int rc = add_item(rd, kind, item, node, name);
+        lh_mem_free(name);
+        LH_TRY(rc);
     }
     return 0;
 }

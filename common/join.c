@@ -5,6 +5,7 @@
 #include "common/err.h"
 #include "common/idmap.h"
 #include "common/mem.h"
+#include "common/range.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -41,24 +42,39 @@ struct lh_join {
 /* --- reading the schema
  * ---------------------------------------------------------------------------- */
 
+static int add_value(struct column *c, const struct lh_yaml_node *where, const char *text)
+{
+    for (size_t k = 0; k < c->n_values; k++) {
+        if (strcmp(c->value[k], text) == 0)
+            return lh_yaml_fail(where, "'%s' is listed twice", text);
+    }
+    LH_TRY(lh_mem_strdup(&c->value[c->n_values], text));
+    c->n_values++;
+    return 0;
+}
+
+/* A list, or a range: 0..20. */
 static int read_values(struct column *c, const struct lh_yaml_node *node,
                        const struct lh_yaml_node *values)
 {
     if (!values)
         return lh_yaml_fail(node, "needs values: [...], the ones that become columns");
-    LH_TRY(lh_yaml_expect(values, LH_YAML_SEQUENCE));
-    if (values->n == 0 || values->n > VALUES_MAX)
+    struct lh_range range;
+    bool is_range = values->kind == LH_YAML_SCALAR && lh_range_parse(values->text, &range);
+    if (!is_range)
+        LH_TRY(lh_yaml_expect(values, LH_YAML_SEQUENCE));
+    size_t n = is_range ? lh_range_count(&range) : values->n;
+    if (n == 0 || n > VALUES_MAX)
         return lh_yaml_fail(values, "expected 1 to %d values", VALUES_MAX);
-    LH_TRY(LH_NEW_ARRAY(&c->value, values->n, "table values"));
+    LH_TRY(LH_NEW_ARRAY(&c->value, n, "table values"));
+    for (size_t k = 0; is_range && k < n; k++) {
+        LH_TRY(lh_range_name(&range, k, &c->value[k]));
+        c->n_values++;
+    }
     for (const struct lh_yaml_node *v = values->child; v; v = v->next) {
         const char *text = NULL;
         LH_TRY(lh_yaml_string(v, &text));
-        for (size_t k = 0; k < c->n_values; k++) {
-            if (strcmp(c->value[k], text) == 0)
-                return lh_yaml_fail(v, "'%s' is listed twice", text);
-        }
-        LH_TRY(lh_mem_strdup(&c->value[c->n_values], text));
-        c->n_values++;
+        LH_TRY(add_value(c, v, text));
     }
     return 0;
 }
@@ -247,6 +263,8 @@ static int read_file(struct lh_join *j, const struct lh_yaml_node *node, const c
     const char *file = NULL, *separator = ",";
     LH_TRY(lh_yaml_string(lh_yaml_get(node, "file"), &file));
     LH_TRY(lh_yaml_string(lh_yaml_get(node, "separator"), &separator));
+    if (strcmp(separator, "tab") == 0)
+        separator = "\t";
     if (!file || !*separator)
         return lh_yaml_fail(node, file ? "separator: is empty" : "needs file:");
     struct lh_delimited d;

@@ -54,8 +54,13 @@ static void create_header_finds_columns_in_any_order(void **state)
 {
     (void)state;
     struct lh_join *j = NULL;
-    assert_ok(create(&j, "t: {file: t.csv, key: movie, columns: {n: {type: number, log1p: true}}}",
-                     "n,other,movie\n-1,\"a,b\",tt0042\n"));
+    assert_ok(create(&j,
+                     "t: {file: t.csv, separator: tab, key: movie, columns: {n: {type: number, "
+                     "log1p: true}, other: {type: category, values: 0..2}}}",
+                     "n\tother\tmovie\n-1\t2\ttt0042\n"));
+    assert_int_equal(lh_join_width(j), 4);
+    assert_string_equal(lh_join_names(j)[3], "other=2");
+    assert_true(lh_join_values(j)[3] == 1);
     const uint32_t row = lh_join_find(j, lh_userlog_id("tt0042", 6));
     assert_int_equal(row, 0);
     assert_true(lh_join_values(j)[0] == -logf(2));
