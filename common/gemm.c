@@ -177,9 +177,8 @@ int lh_gemm_check(void)
     return 0;
 }
 
-/* OpenBLAS' description of itself names its version and its kernel. */
 const char *lh_gemm_kernel_name(void)
 {
     const struct lh_gemm *k = lh_gemm_choose();
-    return k == &by_openblas ? openblas_get_config() : k->name;
+    return k == &by_openblas ? openblas_get_corename() : k->name;
 }

@@ -56,6 +56,7 @@ void lh_gemm_run(const struct lh_gemm *gemm, enum lh_gemm_kind kind, const struc
 /* Errors: LH_ECONFIG if OpenBLAS would use more than one thread. */
 int lh_gemm_check(void);
 
-/* Name of the chosen kernel, in which OpenBLAS counts with its version and kernel; lives as long as
- * the process. Roles with different names must not work on one job. */
+/* Name of what computes: "fma", or OpenBLAS' kernel ("SkylakeX", …); lives as long as the process.
+ * Roles with different names must not work on one job (with OpenBLAS its version counts as well:
+ * see lh_member_blas). */
 const char *lh_gemm_kernel_name(void);

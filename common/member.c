@@ -2,6 +2,7 @@
 #include "common/member.h"
 
 #include "common/err.h"
+#include "common/gemm.h"
 #include "common/mem.h"
 #include "common/term.h"
 
@@ -16,13 +17,18 @@
 
 void lh_member_blas(char *out, size_t size)
 {
+    const char *kernel = lh_gemm_kernel_name();
+    if (strcmp(kernel, openblas_get_corename()) != 0) { /* then OpenBLAS has no part in training */
+        snprintf(out, size, "%s", kernel);
+        return;
+    }
     /* "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH … SkylakeX MAX_THREADS=64": the first two words */
     const char *config = openblas_get_config();
     int n = 0;
     for (int words = 0; config[n]; n++)
         if (config[n] == ' ' && ++words == 2)
             break;
-    snprintf(out, size, "%.*s %s", n, config, openblas_get_corename());
+    snprintf(out, size, "%.*s %s", n, config, kernel);
 }
 
 static int send_hello(struct lh_member *m, Lh__Hello *hello)

@@ -39,6 +39,7 @@ int lh_member_stop_reason(const struct lh_net_message *msg);
  * from the scheduler). Returns `rc`, its sentence intact. */
 int lh_member_leave(struct lh_member *m, int rc, bool from_scheduler);
 
-/* OpenBLAS version and kernel: what workers of one job must share. Static storage of the library.
+/* What the bits of products depend on, which workers of one job must share: "fma" for our own
+ * kernels, else OpenBLAS version and kernel (gemm.h). Static storage of the library.
  */
 void lh_member_blas(char *out, size_t size);

@@ -10,10 +10,12 @@
 
 #include <cblas.h>
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <xxhash.h>
 
 #define ROUNDS 7 /* of which the best counts: others use the machine too */
 
@@ -203,6 +205,8 @@ static int bench(size_t rows)
     printf("    raw products %8.0f us  %6.1f GFLOP/s\n", blas * 1e6, flops / blas * 1e-9);
     printf("    graph        %8.0f us  %6.1f GFLOP/s  %.0f rows/s  %.1f%% of raw\n", graph * 1e6,
            flops / graph * 1e-9, (double)rows / graph, 100 * blas / graph);
+    printf("    bits of the gradient: %016" PRIx64 "\n",
+           XXH3_64bits(r.grads, lh_graph_flat_size(r.g) * sizeof *r.grads));
     profile(&r);
     release(&r);
     return 0;
