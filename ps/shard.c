@@ -19,7 +19,6 @@
  * last one frees it. */
 struct generation {
     _Atomic uint32_t refs;
-    uint64_t used;              /* the version it was made for */
     float *w, *target;          /* [size]; target NULL if no tensor has one */
     uint64_t *w_of, *target_of; /* [n_segments] the version that made each segment's content */
 };
@@ -93,20 +92,16 @@ fail:
     return rc;
 }
 
-/* The generation to write next: of those nobody reads, the one that was current longest ago. */
+/* The generation to write next: the first that nobody reads. With few loans these are always the
+ * same two, which the caches then know. */
 static int generation_next(struct lh_shard *s, struct generation **out)
 {
-    struct generation *best = NULL;
     for (size_t i = 0; i < s->n_generations; i++) {
-        struct generation *g = s->generations[i];
-        if (g != s->current && atomic_load_explicit(&g->refs, memory_order_acquire) == 1 &&
-            (!best || g->used < best->used))
-            best = g;
+        *out = s->generations[i];
+        if (*out != s->current && atomic_load_explicit(&(*out)->refs, memory_order_acquire) == 1)
+            return 0;
     }
-    if (!best)
-        return generation_add(s, out);
-    *out = best;
-    return 0;
+    return generation_add(s, out);
 }
 
 /* The current generation was written from outside: nobody else has its content. */
@@ -116,7 +111,6 @@ static void generation_renew(struct lh_shard *s)
         struct generation *g = s->generations[i];
         for (size_t k = 0; k < 2 * s->range.n_segments; k++)
             g->w_of[k] = g == s->current ? s->version : NEVER;
-        g->used = g == s->current ? s->version : 0;
     }
 }
 
@@ -398,7 +392,6 @@ int lh_shard_advance(struct lh_shard *s, int *applied, float *metrics_out)
     if (metrics_out && s->n_metrics > 0)
         memcpy(metrics_out, g + s->size, s->n_metrics * sizeof *g);
     s->version++;
-    next->used = s->version;
     s->current = next;
     lh_reduce_reset(s->reduce);
     *applied = 1;

@@ -3,6 +3,7 @@
 #include "tests/testkit.h"
 
 #include <fcntl.h>
+#include <lmdb.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -169,6 +170,40 @@ static void prune_gives_space_back_to_later_versions(void **state)
     fake_fini(&x);
 }
 
+static void prepare_sweeps_what_an_interrupted_one_left(void **state)
+{
+    (void)state;
+    struct fake x;
+    struct lh_store_version *v = NULL;
+    size_t n;
+    MDB_env *env = NULL;
+    MDB_txn *txn = NULL;
+    MDB_dbi dbi;
+    /* A block of version 9, as of a cut on another number of shards, and no meta record. */
+    char key[] = "\0\0\0\0\0\0\0\x09wide\0\0\0\0\0\0\0\0\x01", value[100] = "";
+    MDB_val k = {sizeof key - 1, key}, val = {sizeof value, value};
+    fake_init(&x, 1);
+    fake_fill(&x, 9);
+    struct lh_store *st = serve("s", 0);
+    lh_store_close(&st);
+    assert_int_equal(mdb_env_create(&env), 0);
+    assert_int_equal(mdb_env_open(env, kit_path("s"), MDB_NOLOCK, 0666), 0);
+    assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_dbi_open(txn, NULL, 0, &dbi), 0);
+    assert_int_equal(mdb_put(txn, dbi, &k, &val, 0), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    mdb_env_close(env);
+    st = serve("s", 0);
+    assert_ok(lh_store_versions(st, &v, &n));
+    assert_int_equal(n, 0);
+    lh_mem_free(v);
+    assert_err(lh_store_verify(st, 9), LH_ENOENT, "no version 9");
+    assert_ok(lh_store_prepare(st, &x.f[0]));
+    assert_ok(lh_store_verify(st, 9));
+    lh_store_close(&st);
+    fake_fini(&x);
+}
+
 /* --- through a shard ------------------------------------------------------------------------- */
 
 static struct lh_shard *shard_of(const struct lh_layout *l, size_t i)
@@ -325,9 +360,12 @@ static void prepare_waits_for_a_reader_and_goes_on(void **state)
     assert_true(content_is(reader, &x.l, 1));
     assert_err(lh_store_commit(reader, 1), LH_EINTERNAL, "reading only");
     assert_err(lh_store_prepare(reader, &x.f[0]), LH_EINTERNAL, "reading only");
-    assert_ok(lh_store_versions(reader, &v, &n));
-    assert_int_equal(n, 1);
-    lh_mem_free(v);
+    for (int i = 0; i < 50; i++) { /* time for a writer that does not wait */
+        assert_ok(lh_store_versions(reader, &v, &n));
+        assert_int_equal(n, 1);
+        lh_mem_free(v);
+        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+    }
     lh_store_close(&reader);
     assert_int_equal(pthread_join(thread, &result), 0);
     assert_int_equal((intptr_t)result, 0);
@@ -650,6 +688,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(two_phases_are_seen_in_versions),
+        kit_test(prepare_sweeps_what_an_interrupted_one_left),
         kit_test(prune_gives_space_back_to_later_versions),
         kit_test(restore_onto_any_number_of_shards_continues_with_the_same_bits),
         kit_test(open_twice_to_serve_is_busy),
