@@ -17,6 +17,17 @@
 #define POLL_MAX    64
 #define NOTED_PEERS 64
 
+/* ThreadSanitizer does not see into libzmq: what is sent happens before what is received. */
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+static const char order;
+#define ORDER_SENT()     __tsan_release((void *)(uintptr_t)&order)
+#define ORDER_RECEIVED() __tsan_acquire((void *)(uintptr_t)&order)
+#else
+#define ORDER_SENT()     ((void)0)
+#define ORDER_RECEIVED() ((void)0)
+#endif
+
 struct lh_net_socket {
     void *zmq;
     bool router;
@@ -175,6 +186,7 @@ int lh_net_send(struct lh_net_socket *s, const struct lh_net_peer *to,
 {
     unsigned char bytes[LH_WIRE_ENVELOPE_MAX];
     size_t size = lh_wire_encode(env, bytes);
+    ORDER_SENT();
     int rc = to ? send_first(s, to->id, to->size, ZMQ_SNDMORE) : 0;
     if (rc == 0)
         rc = send_first(s, bytes, size, n ? ZMQ_SNDMORE : 0);
@@ -201,6 +213,7 @@ int lh_net_send(struct lh_net_socket *s, const struct lh_net_peer *to,
         if (!parts[i].release && parts[i].size)
             memcpy(zmq_msg_data(&m), parts[i].data, parts[i].size);
         s->counts.bytes_out += parts[i].size;
+        ORDER_SENT();
         if (zmq_msg_send(&m, s->zmq, ZMQ_DONTWAIT | (i + 1 < n ? ZMQ_SNDMORE : 0)) < 0) {
             int failed = zmq_errno() == ETERM ? zmq_failed("sending", s->endpoint) : LH_NOTFOUND;
             zmq_msg_close(&m); /* releases this part */
@@ -264,6 +277,7 @@ static int recv_frame(struct lh_net_socket *s, zmq_msg_t *m, bool *more)
         zmq_msg_close(m);
         return e == EAGAIN || e == EINTR ? LH_AGAIN : zmq_failed("receiving", s->endpoint);
     }
+    ORDER_RECEIVED();
     s->counts.bytes_in += zmq_msg_size(m);
     *more = zmq_msg_more(m) != 0;
     return 0;
