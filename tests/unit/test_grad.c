@@ -277,12 +277,38 @@ static void loss_on_a_head_leaves_the_trunk_alone(void **state)
     assert_true(heads[0][2] == 0 && heads[1][2] != 0);
 }
 
+/* Where both sides are equal the first gets the gradient. */
+static void gradient_of_equal_sides_goes_to_the_first(void **state)
+{
+    (void)state;
+    for (int max = 0; max < 2; max++) {
+        struct lh_graph *g = NULL;
+        assert_ok(lh_graph_create(&g, &case_spec));
+        lh_node s = lh_input(g, LH_STATE_HIGH), a = lh_linear(g, LH_LIVE, "a", s, 2, LH_LINEAR),
+                b = lh_linear(g, LH_LIVE, "b", s, 2, LH_LINEAR);
+        lh_node m = max ? lh_max(g, a, b) : lh_min(g, a, b);
+        lh_loss(g, "loss", 1, lh_mean(g, lh_row_sum(g, m)), "*");
+        struct rig r;
+        rig_init(&r, g);
+        for (size_t i = 0; i < r.flat; i++)
+            r.params[i] = 0.5; /* a and b alike */
+        run(&r, true);
+        size_t n;
+        const struct lh_param *p = lh_graph_params(g, &n);
+        for (size_t i = 0; i < n; i++)
+            for (size_t k = 0; k < p[i].rows * p[i].cols; k++)
+                assert_int_equal(r.grads[p[i].offset + k] != 0, p[i].name[0] == 'a');
+        rig_fini(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(operators_every_argument_agrees_with_differences),
         kit_test(losses_of_an_actor_critic_reach_their_parameters_only),
         kit_test(losses_together_are_the_sum_of_losses_alone),
+        kit_test(gradient_of_equal_sides_goes_to_the_first),
         kit_test(loss_on_a_head_leaves_the_trunk_alone),
     };
     return cmocka_run_group_tests_name("grad", tests, NULL, NULL);

@@ -216,6 +216,20 @@ static void params_are_sorted_aligned_and_start_from_their_names(void **state_)
     lh_graph_destroy(&other);
 }
 
+static void params_of_a_large_tensor_do_not_repeat(void **state_)
+{
+    (void)state_;
+    struct lh_graph *g = graph();
+    lh_output(g, "y", lh_linear(g, LH_LIVE, "net", state(g), 100, LH_LINEAR));
+    assert_ok(lh_graph_compile(g));
+    float *x = floats(lh_graph_flat_size(g)), *w = x + param(g, "net.weight")->offset;
+    lh_graph_init_params(g, 1, x);
+    for (size_t lag = 1; lag < 350; lag++)
+        assert_memory_not_equal(w, w + lag, 16 * sizeof *w);
+    free(x);
+    lh_graph_destroy(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -227,6 +241,7 @@ int main(void)
         kit_test(compile_what_cannot_train_fails_with_a_sentence),
         kit_test(compile_twice_or_declaring_after_it_fails),
         kit_test(compile_with_failing_allocations_leaves_nothing),
+        kit_test(params_of_a_large_tensor_do_not_repeat),
         kit_test(params_are_sorted_aligned_and_start_from_their_names),
     };
     return cmocka_run_group_tests_name("graph", tests, NULL, NULL);
