@@ -7,6 +7,7 @@
 #include "common/mem.h"
 #include "common/yaml.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
@@ -97,7 +98,8 @@ static void print_default(const struct lh_opt *o, char *out, size_t size)
     case LH_OPT_STRING: {
         const char *s = *(const char *const *)o->value;
         if (s && *s)
-            snprintf(out, size, " Default: %s.", s);
+            snprintf(out, size, isalnum((unsigned char)*s) ? " Default: %s." : " Default: '%s'.",
+                     s);
         break;
     }
     case LH_OPT_INT:

@@ -6,6 +6,9 @@
 
 #include <string.h>
 
+extern const struct lh_cmd lh_cmd_act;
+extern const struct lh_cmd lh_cmd_evaluate;
+extern const struct lh_cmd lh_cmd_export;
 extern const struct lh_cmd lh_cmd_help;
 extern const struct lh_cmd lh_cmd_scheduler;
 extern const struct lh_cmd lh_cmd_server;
@@ -13,10 +16,20 @@ extern const struct lh_cmd lh_cmd_simulate;
 extern const struct lh_cmd lh_cmd_train;
 extern const struct lh_cmd lh_cmd_worker;
 
+/* clang-format off: one a line */
 static const struct lh_cmd *const commands[] = {
-    &lh_cmd_simulate, &lh_cmd_train, &lh_cmd_scheduler, &lh_cmd_server, &lh_cmd_worker,
-    &lh_cmd_help,     NULL,
+    &lh_cmd_simulate,
+    &lh_cmd_train,
+    &lh_cmd_evaluate,
+    &lh_cmd_export,
+    &lh_cmd_act,
+    &lh_cmd_server,
+    &lh_cmd_worker,
+    &lh_cmd_scheduler,
+    &lh_cmd_help,
+    NULL,
 };
+/* clang-format on */
 
 const struct lh_cmd *const *lh_commands_all(void)
 {

@@ -180,21 +180,26 @@ static int check_probe(struct lh_policy *p, const struct lh_snapshot *s)
     return rc;
 }
 
-int lh_policy_open(struct lh_policy **out, const char *snapshot_dir)
+int lh_policy_from_snapshot(struct lh_policy **out, const struct lh_snapshot *s)
 {
-    struct lh_snapshot *s = NULL;
     struct lh_policy *p = NULL;
     int rc;
-    LH_TRY(lh_snapshot_open(&s, snapshot_dir));
     LH_TRY_TO(fail, lh_policy_create(&p, s->job, &s->norm, s->params, s->n_params, s->weights));
     LH_TRY_TO(fail, check_probe(p, s));
-    lh_snapshot_close(&s);
     *out = p;
     return 0;
 fail:
     lh_policy_destroy(&p);
+    return rc;
+}
+
+int lh_policy_open(struct lh_policy **out, const char *snapshot_dir)
+{
+    struct lh_snapshot *s = NULL;
+    LH_TRY(lh_snapshot_open(&s, snapshot_dir));
+    int rc = lh_policy_from_snapshot(out, s);
     lh_snapshot_close(&s);
-    return lh_err_prefix(rc, "%s", snapshot_dir);
+    return rc < 0 ? lh_err_prefix(rc, "%s", snapshot_dir) : rc;
 }
 
 void lh_policy_destroy(struct lh_policy **pp)

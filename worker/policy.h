@@ -17,6 +17,9 @@ int lh_policy_create(struct lh_policy **out, const struct lh_job *job, const str
                      const struct lh_param *layout, size_t n_params, const float *params);
 /* From a snapshot directory; checks checksums, shapes and the recorded probe outputs. */
 int lh_policy_open(struct lh_policy **out, const char *snapshot_dir);
+/* The same from an open snapshot, which is a loan; asks its probe. */
+struct lh_snapshot;
+int lh_policy_from_snapshot(struct lh_policy **out, const struct lh_snapshot *s);
 void lh_policy_destroy(struct lh_policy **p);
 
 const struct lh_job *lh_policy_job(const struct lh_policy *p);
