@@ -23,7 +23,6 @@ static const char recipe[] = "name: behaviour\n"
                              "algorithm: il\n"
                              "objective: {bound: none}\n"
                              "optimiser: {lr_cvae: 0.001}\n"
-                             "train: {batch: 1024, micro_batch: 256}\n"
                              "checkpoint: {keep: 1}\n";
 
 struct training {
@@ -34,11 +33,21 @@ struct training {
     uint64_t leg_steps;
 };
 
+#define BATCH_MIN 64
+#define BATCH_MAX 1024
+
+/* The batch is what an epoch has at least 64 of, where it can. */
 static int job_for(struct lh_job **out, const struct lh_dataset *ds)
 {
     const struct lh_dataset_info *info = lh_dataset_info(ds);
     LH_TRY(lh_job_load_text(out, recipe, sizeof recipe - 1, "behaviour model", NULL));
-    return lh_job_resolve(*out, &info->dims, info->digest);
+    struct lh_job *job = *out;
+    job->batch = BATCH_MIN;
+    while (job->batch < BATCH_MAX && 64 * 2 * job->batch <= info->split[LH_TRAIN].transitions)
+        job->batch *= 2;
+    if (job->micro_batch > job->batch)
+        job->micro_batch = job->batch;
+    return lh_job_resolve(job, &info->dims, info->digest);
 }
 
 /* Half an epoch, but no fewer steps than make a difference and no more than one wants to wait. */
