@@ -205,17 +205,27 @@ static int complete_cut(struct scheduler *s, uint64_t version)
     return rc;
 }
 
-/* Servers prepare the same versions in the same order: what all have prepared is the smallest. */
+/* The last version that all servers have prepared, those that are gone since included: they prepare
+ * the same versions in the same order. */
+static uint64_t prepared_everywhere(const struct scheduler *s)
+{
+    uint64_t all = UINT64_MAX;
+    for (uint32_t shard = 0; shard < s->opt->servers; shard++) {
+        uint64_t here = 0;
+        for (size_t i = 0; i < s->roster.n_nodes; i++) {
+            const struct lh_role_node *n = &s->roster.nodes[i];
+            if (n->role == LH__ROLE__ROLE_SERVER && n->shard == shard && n->prepared > here)
+                here = n->prepared;
+        }
+        all = here < all ? here : all;
+    }
+    return all;
+}
+
 static int note_prepared(struct scheduler *s, struct lh_role_node *node, uint64_t version)
 {
     node->prepared = version;
-    uint64_t all = UINT64_MAX;
-    for (uint32_t i = 0; i < s->opt->servers; i++) {
-        const struct lh_role_node *n = lh_roster_server(&s->roster, i);
-        if (!n)
-            return 0;
-        all = n->prepared < all ? n->prepared : all;
-    }
+    uint64_t all = prepared_everywhere(s);
     if (all == 0 || (s->opt->record->has_last && all <= s->opt->record->last))
         return 0;
     return complete_cut(s, all);

@@ -102,7 +102,7 @@ static int open_socket(struct lh_net_socket **out, void *zmq, int type, const ch
     LH_TRY_TO(fail, set_int(s, ZMQ_SNDHWM, queue));
     LH_TRY_TO(fail, set_int(s, ZMQ_RCVHWM, queue));
     LH_TRY_TO(fail, set_int(s, ZMQ_LINGER, LINGER_MS));
-    LH_TRY_TO(fail, set_int(s, ZMQ_IPV6, 1));
+    LH_TRY_TO(fail, set_int(s, ZMQ_IPV6, strchr(endpoint, '[') != NULL));
     if (s->router)
         LH_TRY_TO(fail, set_int(s, ZMQ_ROUTER_MANDATORY, 1));
     if ((s->router ? zmq_bind(s->zmq, endpoint) : zmq_connect(s->zmq, endpoint)) != 0) {

@@ -29,11 +29,14 @@ static void bump_free(void *ctx, void *p)
     (void)ctx, (void)p;
 }
 
+/* ctx: a code, which becomes LH_ENOMEM when memory was what failed. */
 static void *heap_alloc(void *ctx, size_t size)
 {
-    (void)ctx;
     void *p = NULL;
-    return lh_mem_alloc(&p, 1, size, "message body") == 0 ? p : NULL;
+    int rc = lh_mem_alloc(&p, 1, size, "message body");
+    if (rc < 0)
+        *(int *)ctx = rc;
+    return rc < 0 ? NULL : p;
 }
 
 static void heap_free(void *ctx, void *p)
@@ -108,8 +111,11 @@ int lh_wire_unpack(ProtobufCMessage **out, const ProtobufCMessageDescriptor *typ
     if (n > LH_WIRE_BODY_MAX)
         return lh_err_set(LH_EPROTO, "a %s of %zu bytes: the limit is %u", type->short_name, n,
                           LH_WIRE_BODY_MAX);
-    ProtobufCAllocator heap = {.alloc = heap_alloc, .free = heap_free, .allocator_data = NULL};
+    int failed = 0;
+    ProtobufCAllocator heap = {.alloc = heap_alloc, .free = heap_free, .allocator_data = &failed};
     *out = protobuf_c_message_unpack(type, &heap, n, bytes);
+    if (!*out && failed)
+        return failed;
     if (!*out)
         return lh_err_set(LH_EPROTO, "a %s of %zu bytes is not readable as one", type->short_name,
                           n);

@@ -446,8 +446,13 @@ int lh_server_run(void *zmq, const struct lh_server_options *opt)
         rc = serve(&s);
     struct lh_err saved;
     lh_err_save(&saved, rc);
-    lh_writer_stop(&s.writer); /* what is queued becomes durable first */
-    lh_err_load(&saved);
+    lh_writer_finish(s.writer); /* what is queued becomes durable, and is told, first */
+    int reported = s.writer ? report_cuts(&s) : 0;
+    if (saved.code < 0 || reported >= 0)
+        rc = lh_err_load(&saved);
+    else
+        rc = reported;
+    lh_writer_stop(&s.writer);
     rc = lh_member_leave(&s.member, rc, s.stopped);
 done:
     lh_err_save(&saved, rc);

@@ -132,18 +132,24 @@ int lh_writer_start(struct lh_writer **out, struct lh_store *store)
     return 0;
 }
 
+void lh_writer_finish(struct lh_writer *w)
+{
+    if (!w || !w->started)
+        return;
+    pthread_mutex_lock(&w->mutex);
+    w->stop = true;
+    pthread_cond_signal(&w->work);
+    pthread_mutex_unlock(&w->mutex);
+    pthread_join(w->thread, NULL);
+    w->started = false;
+}
+
 void lh_writer_stop(struct lh_writer **out)
 {
     struct lh_writer *w = *out;
     if (!w)
         return;
-    if (w->started) {
-        pthread_mutex_lock(&w->mutex);
-        w->stop = true;
-        pthread_cond_signal(&w->work);
-        pthread_mutex_unlock(&w->mutex);
-        pthread_join(w->thread, NULL);
-    }
+    lh_writer_finish(w);
     struct command *c;
     while ((c = take(&w->finished)))
         free_command(c);

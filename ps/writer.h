@@ -20,7 +20,9 @@ struct lh_writer_done {
 };
 
 int lh_writer_start(struct lh_writer **out, struct lh_store *store);
-/* Finishes what is queued, then ends the thread. NULL content allowed. */
+/* Finishes what is queued and ends the thread; what was done can still be polled. NULL allowed. */
+void lh_writer_finish(struct lh_writer *w);
+/* Finishes, and frees. NULL content allowed. */
 void lh_writer_stop(struct lh_writer **w);
 
 /* Queues writing a frozen version, which is thawed when it is done. Errors: LH_ENOMEM. */
