@@ -10,6 +10,7 @@ extern const struct lh_cmd lh_cmd_act;
 extern const struct lh_cmd lh_cmd_evaluate;
 extern const struct lh_cmd lh_cmd_export;
 extern const struct lh_cmd lh_cmd_help;
+extern const struct lh_cmd lh_cmd_import;
 extern const struct lh_cmd lh_cmd_scheduler;
 extern const struct lh_cmd lh_cmd_server;
 extern const struct lh_cmd lh_cmd_simulate;
@@ -18,6 +19,7 @@ extern const struct lh_cmd lh_cmd_worker;
 
 /* clang-format off: one a line */
 static const struct lh_cmd *const commands[] = {
+    &lh_cmd_import,
     &lh_cmd_simulate,
     &lh_cmd_train,
     &lh_cmd_evaluate,

@@ -140,6 +140,10 @@ int lh_dataset_writer_open(struct lh_dataset_writer **out, const char *dir,
  * calls does not matter: the bytes of the finished dataset are the same for any order and number of
  * threads, provided that (user, first time, id) differ. A trajectory of 0 rows is nothing. */
 int lh_dataset_writer_add(struct lh_dataset_writer *w, const struct lh_trajectory *t);
+/* Where the dataset is made: for files that are to be part of it. */
+const char *lh_dataset_writer_path(const struct lh_dataset_writer *w);
+/* Replaces spec.origin_json. */
+int lh_dataset_writer_set_origin(struct lh_dataset_writer *w, const char *origin_json);
 /* Sorts, writes partitions, statistics and the manifest, fsyncs, renames into place. Frees the
  * writer, also on failure; then nothing is left at `dir`. */
 int lh_dataset_writer_commit(struct lh_dataset_writer **w);

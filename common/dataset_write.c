@@ -150,6 +150,20 @@ fail:
     return rc;
 }
 
+const char *lh_dataset_writer_path(const struct lh_dataset_writer *w)
+{
+    return w->partial.path;
+}
+
+int lh_dataset_writer_set_origin(struct lh_dataset_writer *w, const char *origin_json)
+{
+    char *copy;
+    LH_TRY(lh_mem_strdup(&copy, origin_json));
+    lh_mem_free(w->manifest.origin);
+    w->manifest.origin = copy;
+    return 0;
+}
+
 void lh_dataset_writer_abort(struct lh_dataset_writer **p)
 {
     struct lh_dataset_writer *w = *p;
