@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -291,6 +292,8 @@ static int act(const struct options *o, const char *const *files, size_t n_files
 {
     struct session s = {.opt = o};
     int rc;
+    /* a partner that has read enough ('| head') is no failure: the process ends as cat would */
+    signal(SIGPIPE, SIG_DFL);
     LH_TRY_TO(done, begin(&s));
     if (o->header)
         lh_act_write_header(&s.writer);

@@ -39,8 +39,8 @@ recipe_program() {
     root=$(cd "$recipe/../../.." && pwd)
     if [[ -n ${LONGHAUL:-} ]]; then
         echo "$LONGHAUL"
-    elif [[ -x $root/build/longhaul ]]; then
-        echo "$root/build/longhaul"
+    elif [[ -x $root/build/release/longhaul ]]; then
+        echo "$root/build/release/longhaul"
     else
         command -v longhaul || recipe_fail "longhaul is not built; see README.md, or set LONGHAUL to it"
     fi

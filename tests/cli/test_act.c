@@ -430,7 +430,7 @@ static void interrupt_ends_a_waiting_act(void **state)
     close(c.from);
 }
 
-static void closed_output_is_an_error_not_a_death(void **state)
+static void reader_that_went_away_ends_it_quietly(void **state)
 {
     (void)state;
     int status;
@@ -438,8 +438,12 @@ static void closed_output_is_an_error_not_a_death(void **state)
     close(c.from);
     say(&c, "1,2,3,4,5\n");
     assert_int_equal(waitpid(c.pid, &status, 0), c.pid);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 4);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGPIPE);
     close(c.to);
+    char *out = NULL;
+    assert_int_equal(act(&out, "plain.csv > /dev/full"), 4);
+    kit_assert_contains(out, "longhaul: standard output: No space left on device");
+    free(out);
 }
 
 static void damaged_snapshot_is_refused(void **state)
@@ -488,7 +492,7 @@ int main(void)
         act_test(items_are_ranked_by_inner_product),
         act_test(pipe_is_answered_line_by_line),
         act_test(interrupt_ends_a_waiting_act),
-        act_test(closed_output_is_an_error_not_a_death),
+        act_test(reader_that_went_away_ends_it_quietly),
         act_test(damaged_snapshot_is_refused),
         act_test(wrong_options_are_explained),
     };
