@@ -1,6 +1,7 @@
 /* `longhaul simulate`: generates logs of the simulated world, and plays policies in it, so that
  * their true values are known. */
 #include "cluster/cli.h"
+#include "cluster/train.h"
 #include "common/err.h"
 #include "common/fs.h"
 #include "common/mem.h"
@@ -222,12 +223,34 @@ static int builtin_of(const char *name)
     return -1;
 }
 
+static int open_run(struct lh_policy **out, const char *dir)
+{
+    struct lh_run *r = NULL;
+    struct lh_dataset *ds = NULL;
+    LH_TRY(lh_run_open(&r, dir, LH_CUT_BEST));
+    size_t n;
+    const struct lh_param *params = lh_graph_params(r->graph, &n);
+    int rc = lh_dataset_open(&ds, r->job->dataset);
+    if (rc == 0)
+        rc = lh_policy_create(out, r->job, lh_dataset_norm(ds), params, n, r->weights);
+    lh_dataset_close(&ds);
+    lh_run_close(&r);
+    return rc;
+}
+
+/* A run directory holds run.json, a snapshot does not. */
 static int open_policy(struct lh_policy **out, const char *name)
 {
+    char *mark = NULL;
+    LH_TRY(lh_mem_printf(&mark, "%s/run.json", name));
+    bool is_run = lh_fs_exists(mark);
+    lh_mem_free(mark);
+    if (is_run)
+        return open_run(out, name);
     if (!lh_fs_exists(name))
         return lh_err_set(LH_ENOENT,
-                          "play: '%s' is no snapshot, nor one of behaviour, mean, greedy, optimum, "
-                          "random",
+                          "play: '%s' is no snapshot or run, nor one of behaviour, mean, greedy, "
+                          "optimum, random",
                           name);
     return lh_policy_open(out, name);
 }

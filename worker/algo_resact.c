@@ -104,7 +104,7 @@ static int declare_train(struct lh_graph *g, const struct lh_job *job)
     /* the policy climbs Q1, whose weights stand still                       Eq. 5, 6, 8, 9 */
     struct policy pi = policy(g, job, LH_LIVE, sh, sl, "c_pi", "h_pi");
     lh_node q_pi = critic(g, job, LH_FROZEN, "critic.1", s, pi.action);
-    lh_loss(g, "j", 1.0, lh_neg(g, lh_mean(g, q_pi)), "cvae.decoder.* actor.*");
+    lh_loss(g, "j", job->weight_j, lh_neg(g, lh_mean(g, q_pi)), "cvae.decoder.* actor.*");
 
     /* what z_h should say about the reward, and no more                            Eq. 12, 14 */
     lh_loss(g, "exp", job->weight_exp, lh_mean(g, expressiveness(g, job, pi.z_high, r)),

@@ -28,7 +28,7 @@
 #define LURE_HABIT   0.2 /* how far the behaviour's lure moves with the state */
 #define LURE_SPREAD  1.5 /* its standard deviation over that of a taste column */
 #define SPREAD_RANGE 0.3 /* ln of the behaviour's spread over users */
-#define SHRINK       0.6 /* how much of the behaviour's bias pulls towards the middle */
+#define SHRINK       0.4 /* how much of the behaviour's bias pulls towards the middle */
 #define HABIT_RATE   0.3 /* of the running averages in s_h */
 #define START_US     INT64_C(1704067200000000) /* 2024-01-01 UTC: the first day of every log */
 #define DAY_US       INT64_C(86400000000)
@@ -45,8 +45,8 @@ const char *const *lh_sim_names(int group)
         "satisfaction", "recent_length", "recent_gap",   "visits"};
     static const char *const low[LH_SIM_LOW] = {"topic_0",  "topic_1",  "topic_2",  "topic_3",
                                                 "position", "last_fit", "mean_fit", "mean_lure"};
-    static const char *const action[LH_SIM_ACTION] = {"taste_0", "taste_1", "taste_2", "taste_3",
-                                                      "taste_4", "taste_5", "taste_6", "lure"};
+    static const char *const action[LH_SIM_ACTION] = {"taste_0", "taste_1", "taste_2",
+                                                      "taste_3", "taste_4", "lure"};
     return group == 0 ? high : group == 1 ? low : action;
 }
 
@@ -97,10 +97,10 @@ static void draw_world(struct lh_sim *s)
 {
     const struct lh_sim_config *c = &s->c;
     uint64_t seed = c->world_seed;
-    draw_array(seed, "sim.in_static", 0.35, &s->in_static[0][0], SIM_HIDDEN * SIM_STATIC);
-    draw_array(seed, "sim.in_topic", 0.35, &s->in_topic[0][0], SIM_HIDDEN * SIM_TOPICS);
+    draw_array(seed, "sim.in_static", 0.25, &s->in_static[0][0], SIM_HIDDEN * SIM_STATIC);
+    draw_array(seed, "sim.in_topic", 0.25, &s->in_topic[0][0], SIM_HIDDEN * SIM_TOPICS);
     draw_array(seed, "sim.in_bias", 0.3, s->in_bias, SIM_HIDDEN);
-    draw_array(seed, "sim.out", 0.4, &s->out[0][0], LH_SIM_TASTE * SIM_HIDDEN);
+    draw_array(seed, "sim.out", 0.5, &s->out[0][0], LH_SIM_TASTE * SIM_HIDDEN);
     draw_array(seed, "sim.tilt", 1.0, s->tilt, LH_SIM_TASTE);
     draw_array(seed, "sim.lure_static", 0.4, s->lure_static, SIM_STATIC);
     draw_array(seed, "sim.lure_topic", 0.4, s->lure_topic, SIM_TOPICS);
@@ -433,16 +433,16 @@ void lh_sim_user_act(const struct lh_sim *s, const struct sim_user *u, enum lh_s
 void lh_sim_config_default(struct lh_sim_config *c)
 {
     *c = (struct lh_sim_config){.world_seed = 1,
-                                .bias = 0.35,
-                                .noise = 0.12,
-                                .width = 0.35,
+                                .bias = 0.4,
+                                .noise = 0.2,
+                                .width = 0.4,
                                 .lure = 0.6,
                                 .gamma = 0.9,
                                 .weight_return = 0.7,
                                 .weight_length = 0.3,
                                 .memory = 0.2,
                                 .return_by_long = 2.2,
-                                .return_by_fit = 0.8,
+                                .return_by_fit = 1.2,
                                 .return_by_lure = 0.8,
                                 .stay_by_long = 0.4,
                                 .stay_by_lure = 0.15,

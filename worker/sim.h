@@ -16,8 +16,8 @@
 
 #define LH_SIM_HIGH   16 /* H: columns of s_h */
 #define LH_SIM_LOW    8  /* L: columns of s_l */
-#define LH_SIM_TASTE  7  /* action columns that are to fit the user */
-#define LH_SIM_ACTION 8  /* A: taste, then lure */
+#define LH_SIM_TASTE  5  /* action columns that are to fit the user */
+#define LH_SIM_ACTION 6  /* A: taste, then lure */
 
 #define LH_SIM_SEED_MAX ((UINT64_C(1) << 53) - 1) /* what JSON's numbers hold */
 

@@ -8,6 +8,7 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -31,7 +32,7 @@ void lh_sim_csv_fini(struct sim_csv *c)
 int lh_sim_csv_header(struct sim_csv *c)
 {
     char line[2048];
-    size_t n = (size_t)snprintf(line, sizeof line, "user_id,session_id,time,position");
+    size_t n = (size_t)snprintf(line, sizeof line, "user_id,session_id,time,request");
     for (int group = 0; group < 3; group++) {
         size_t width = group == 0 ? LH_SIM_HIGH : group == 1 ? LH_SIM_LOW : LH_SIM_ACTION;
         for (size_t i = 0; i < width; i++)
@@ -156,31 +157,84 @@ int lh_sim_csv_gzip(struct sim_csv *c)
     return 0;
 }
 
-static int append(char **text, const char *more)
+/* Appends to the text; short pieces. */
+__attribute__((format(printf, 2, 3))) static int say(struct sim_csv *c, const char *fmt, ...)
 {
-    char *longer = NULL;
-    LH_TRY(lh_mem_printf(&longer, "%s%s", *text, more));
-    lh_mem_free(*text);
-    *text = longer;
+    char piece[1024];
+    va_list args;
+    va_start(args, fmt);
+    int n = vsnprintf(piece, sizeof piece, fmt, args);
+    va_end(args);
+    LH_TRY(LH_GROW(&c->text, &c->cap, c->n + (size_t)n + 1, "schema of a log"));
+    memcpy(c->text + c->n, piece, (size_t)n + 1);
+    c->n += (size_t)n;
     return 0;
+}
+
+static size_t width_of(int group)
+{
+    return group == 0 ? LH_SIM_HIGH : group == 1 ? LH_SIM_LOW : LH_SIM_ACTION;
+}
+
+static int say_columns(struct sim_csv *c)
+{
+    LH_TRY(say(c, "columns:\n  user_id: id\n  session_id: id\n  time: {type: time, unit: s}\n"));
+    for (int group = 0; group < 3; group++)
+        for (size_t i = 0; i < width_of(group); i++)
+            LH_TRY(say(c, "  %s: number\n", lh_sim_names(group)[i]));
+    return say(c, "  earned: {type: number, from: reward}\n\n");
+}
+
+static int say_features(struct sim_csv *c)
+{
+    static const char *const keys[3] = {"state_high", "state_low", "action"};
+    static const char *const about[3] = {"who the user is, and what earlier sessions left behind",
+                                         "the request: its topic, how the session has been so far",
+                                         "taste is to fit the user, lure calls"};
+    for (int group = 0; group < 3; group++) {
+        LH_TRY(say(c, "# %s\n%s:\n", about[group], keys[group]));
+        for (size_t i = 0; i < width_of(group); i++)
+            LH_TRY(say(c, "  - {column: %s}\n", lh_sim_names(group)[i]));
+        LH_TRY(say(c, "\n"));
+    }
+    return 0;
+}
+
+static int say_schema(struct sim_csv *c, const struct lh_sim_log *log)
+{
+    LH_TRY(say(c,
+               "# The log of a simulated world.\n#   longhaul import schema.yaml --out dataset\n"
+               "name: simulation\nseed: %llu\n\ninput:\n  files: [\"log-*.csv%s\"]\n\n",
+               (unsigned long long)log->seed, log->gzip ? ".gz" : ""));
+    LH_TRY(say_columns(c));
+    LH_TRY(say(c, "# A user is one trajectory through its sessions. The log ends where it was cut, "
+                  "not because users left.\ntrajectory:\n  user: user_id\n  session: session_id\n"
+                  "  time: time\n  end: cut_off\n\n"));
+    LH_TRY(say(c, "split: {train: %.6g%%, validation: %.6g%%, test: rest}\n",
+               100.0 * (1.0 - log->validation - log->test), 100.0 * log->validation));
+    LH_TRY(say(c, "partition: {by_day: %s, hash: %u}\nbad_rows: {max: 0}\n\n",
+               log->by_day ? "true" : "false", log->hash_partitions));
+    LH_TRY(say(c, "# ResAct Eq. 21 and 22, 0.7 : 0.3, with the averages that users have in the "
+                  "world. A log of the\n# same form without this column would say:\n"
+                  "#   reward: {mix: [{weight: 0.7, rule: {return_time: {}}}, {weight: 0.3, rule: "
+                  "{session_length: {}}}]}\nreward:\n  column: earned\n\n"));
+    return say_features(c);
 }
 
 int lh_sim_csv_schema(const struct lh_sim *sim, const struct lh_sim_log *log, char **out)
 {
-    static const char head[] = "# The log of a simulated world, written by `longhaul simulate`.\n";
-    char *text = NULL, *world = NULL;
-    (void)log;
-    int rc = lh_mem_strdup(&text, head);
-    if (rc == 0)
-        rc = append(&text, "simulation:\n");
-    if (rc == 0)
-        rc = lh_sim_yaml(sim, "  ", &world);
-    if (rc == 0)
-        rc = append(&text, world);
+    struct sim_csv c = {0};
+    char *world = NULL;
+    int rc;
+    LH_TRY_TO(fail, say_schema(&c, log));
+    LH_TRY_TO(fail, lh_sim_yaml(sim, "  ", &world));
+    LH_TRY_TO(fail,
+              say(&c, "# the world, so that policies can be played in it\nsimulation:\n%s", world));
     lh_mem_free(world);
-    if (rc == 0)
-        *out = text;
-    else
-        lh_mem_free(text);
+    *out = c.text;
+    return 0;
+fail:
+    lh_mem_free(world);
+    lh_sim_csv_fini(&c);
     return rc;
 }

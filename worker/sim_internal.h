@@ -80,7 +80,7 @@ double lh_sim_hazard(const struct lh_sim *sim, unsigned length_level, double sat
                      double lure);
 /* ln of (usual gap / median gap): how much sooner than usual. */
 double lh_sim_sooner(const struct lh_sim *sim, double satisfaction, double fit, double lure);
-#define SIM_GAP_SIGMA 0.8 /* of ln gap */
+#define SIM_GAP_SIGMA 0.6 /* of ln gap */
 double lh_sim_reward_length(const struct lh_sim *sim, unsigned length_level, double length);
 double lh_sim_start_satisfaction(const struct lh_sim *sim, double z);
 

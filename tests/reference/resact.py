@@ -22,6 +22,7 @@ import numpy as np
 
 DEFAULTS = {
     "algorithm": "resact", "gamma": 0.9, "weight_exp": 0.05, "weight_con": 0.5, "weight_kl": 1.0,
+    "weight_j": 1.0,
     "cvae": True, "bound": "clip", "residual_scale": 0.1, "log_std_lo": -4.0, "log_std_hi": 15.0,
     "lr_actor": 5e-6, "lr_critic": 5e-5, "lr_cvae": 5e-5, "lr_reward": 5e-5, "beta1": 0.9,
     "beta2": 0.999, "epsilon": 1e-8, "tau": 0.01,
@@ -197,7 +198,7 @@ class Step:
         critic = Net(self.p, "critic.1")
         q = critic.forward(np.hstack([self.s, p["action"]]))
         self.losses["j"] = -q.mean()
-        d_a = critic.backward(np.full_like(q, -1 / self.rows))[:, self.s.shape[1]:]
+        d_a = critic.backward(np.full_like(q, -self.c["weight_j"] / self.rows))[:, self.s.shape[1]:]
         if self.clip:
             d_a = d_a * (np.abs(p["sum"]) <= 1)
         p["dec"].backward(d_a, self.grads)

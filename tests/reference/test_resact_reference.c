@@ -230,7 +230,7 @@ static void resact_step_agrees(void **state)
 static void resact_step_literal_paper_agrees(void **state)
 {
     (void)state;
-    run_case("algorithm: resact\nobjective: {bound: none, gamma: 0.7, weight_kl: 0.3}", CLASSES);
+    run_case("algorithm: resact\nobjective: {bound: none, gamma: 0.7, weight_kl: 0.3, weight_j: 0.4}", CLASSES);
 }
 
 static void resact_step_gaussian_rewards_agrees(void **state)

@@ -19,6 +19,7 @@ static inline struct lh_job job_small(const char *algorithm)
         .weight_exp = 0.3,
         .weight_con = 0.5,
         .weight_kl = 0.7,
+        .weight_j = 0.6,
         .cvae = true,
         .bound = LH_BOUND_CLIP,
         .residual_scale = 0.1,

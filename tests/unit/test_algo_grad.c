@@ -91,14 +91,15 @@ static double objective(struct rig *r, const char *param)
     if (!strncmp(param, "cvae.encoder.", 13))
         return loss(r, "rec") + job->weight_kl * loss(r, "kl");
     if (!strncmp(param, "cvae.decoder.", 13))
-        return loss(r, "rec") + (strcmp(job->algorithm, "resact") ? 0 : loss(r, "j"));
+        return loss(r, "rec") +
+               (strcmp(job->algorithm, "resact") ? 0 : job->weight_j * loss(r, "j"));
     if (!strncmp(param, "critic.1.", 9))
         return loss(r, "td1");
     if (!strncmp(param, "critic.2.", 9))
         return loss(r, "td2");
     if (!strncmp(param, "reward.", 7))
         return job->weight_exp * loss(r, "exp");
-    double all = loss(r, "j");
+    double all = job->weight_j * loss(r, "j");
     if (!strncmp(param, "actor.high.", 11))
         all += job->weight_exp * loss(r, "exp") + job->weight_con * loss(r, "con");
     return all;

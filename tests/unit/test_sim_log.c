@@ -102,7 +102,7 @@ static void csv_and_dataset_agree(void **state)
     assert_non_null(f);
     char line[4096], *cell[MORE];
     assert_non_null(fgets(line, sizeof line, f));
-    kit_assert_contains(line, "user_id,session_id,time,position,gender_0");
+    kit_assert_contains(line, "user_id,session_id,time,request,gender_0");
     uint64_t seen = 0;
     while (fgets(line, sizeof line, f)) {
         assert_int_equal(cells_of(line, cell, MORE), MORE);
