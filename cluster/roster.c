@@ -69,7 +69,7 @@ static int refuse(struct lh_roster *r, const struct lh_net_message *msg, int cod
     snprintf(text, sizeof text, "%s", lh_err_text());
     f.code = code;
     f.text = text;
-    lh_note("scheduler: refused a role: %s", text);
+    lh_net_reject(r->socket, msg);
     int rc = lh_net_send_body(r->socket, &msg->peer, &env, &f.base);
     return rc < 0 ? rc : 0;
 }

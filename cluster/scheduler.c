@@ -6,6 +6,7 @@
  * record lists it; only then are servers told to commit and to drop older ones. */
 #include "cluster/scheduler.h"
 
+#include "cluster/cuts.h"
 #include "cluster/metrics_log.h"
 #include "cluster/roster.h"
 #include "common/err.h"
@@ -13,7 +14,6 @@
 #include "common/member.h"
 #include "common/term.h"
 
-#include <cjson/cJSON.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -31,18 +31,13 @@ struct scheduler {
     struct lh_roster roster;
     struct lh_clock clock;
     struct lh_metrics_log *metrics;
+    struct lh_cuts cuts;
     struct lh_evaluator *evaluator;
     struct lh_progress progress;
     char *job_text;
     enum stage stage;
     double began, noted, ready_at, started_at, trained_at, stopping_at, flushed;
     uint64_t version; /* newest of which metrics came */
-    bool has_best;
-    double best_value;
-    /* an evaluation whose cut is not complete yet */
-    bool has_verdict;
-    uint64_t verdict_version;
-    struct lh_verdict verdict;
 };
 
 /* --- plans -------------------------------------------------------------------------------------
@@ -151,60 +146,6 @@ static int plan_who_can_be(struct scheduler *s)
 
 /* --- cuts --------------------------------------------------------------------------------------
  */
-static void judge(struct scheduler *s, uint64_t version, const struct lh_verdict *v)
-{
-    if (!v->eligible || (s->has_best && !(v->value > s->best_value)))
-        return;
-    s->has_best = s->opt->record->has_best = true;
-    s->best_value = v->value;
-    s->opt->record->best = version;
-}
-
-/* Puts a verdict into the record once its cut is there. */
-static int settle_verdict(struct scheduler *s)
-{
-    struct lh_run_record *r = s->opt->record;
-    if (!s->has_verdict || !lh_run_record_cut(r, s->verdict_version))
-        return 0;
-    s->has_verdict = false;
-    LH_TRY(lh_run_record_set_evaluation(r, s->verdict_version, s->verdict.json));
-    judge(s, s->verdict_version, &s->verdict);
-    lh_mem_free(s->verdict.json);
-    s->verdict.json = NULL;
-    return lh_run_record_save(r, s->opt->dir);
-}
-
-/* How many of the newest cuts to keep: those that may still turn out best, among them. */
-static size_t keep_newest(const struct scheduler *s)
-{
-    const struct lh_run_record *r = s->opt->record;
-    uint64_t oldest = s->has_verdict ? s->verdict_version : UINT64_MAX;
-    if (s->evaluator && lh_evaluator_next(s->evaluator) < oldest)
-        oldest = lh_evaluator_next(s->evaluator);
-    size_t n = 0;
-    for (size_t i = 0; i < r->n_cuts; i++)
-        n += r->cuts[i].version >= oldest;
-    return n > s->opt->job->checkpoint_keep ? n : s->opt->job->checkpoint_keep;
-}
-
-static int complete_cut(struct scheduler *s, uint64_t version)
-{
-    struct lh_run_record *r = s->opt->record;
-    LH_TRY(lh_run_record_add_cut(r, version, s->opt->servers));
-    LH_TRY(settle_verdict(s));
-    size_t n = lh_run_record_retain(r, keep_newest(s));
-    LH_TRY(lh_run_record_save(r, s->opt->dir));
-    Lh__Commit c = LH__COMMIT__INIT;
-    LH_TRY(LH_NEW_ARRAY(&c.keep, n, "versions to keep"));
-    for (size_t i = 0; i < n; i++)
-        c.keep[c.n_keep++] = r->cuts[i].version;
-    struct lh_envelope env = {.kind = LH__KIND__KIND_COMMIT, .step = version};
-    int rc = lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_SERVER, &env, &c.base);
-    lh_mem_free(c.keep);
-    s->result->version = version;
-    return rc;
-}
-
 /* The last version that all servers have prepared, those that are gone since included: they prepare
  * the same versions in the same order. */
 static uint64_t prepared_everywhere(const struct scheduler *s)
@@ -222,33 +163,23 @@ static uint64_t prepared_everywhere(const struct scheduler *s)
     return all;
 }
 
+/* Phase two: the record first, then the servers. */
 static int note_prepared(struct scheduler *s, struct lh_role_node *node, uint64_t version)
 {
     node->prepared = version;
     uint64_t all = prepared_everywhere(s);
     if (all == 0 || (s->opt->record->has_last && all <= s->opt->record->last))
         return 0;
-    return complete_cut(s, all);
-}
-
-static int take_verdict(struct scheduler *s)
-{
-    struct lh_err err;
-    if (!s->evaluator || s->has_verdict ||
-        !lh_evaluator_poll(s->evaluator, &s->verdict_version, &s->verdict, &err))
-        return 0;
-    if (err.code < 0) {
-        lh_err_load(&err);
-        return lh_err_prefix(err.code, "evaluation at step %llu",
-                             (unsigned long long)s->verdict_version);
-    }
-    s->has_verdict = true;
-    if (!s->opt->quiet)
-        lh_note("step %llu: value %.4f [%.4f, %.4f], effective sample size %.1f%%%s",
-                (unsigned long long)s->verdict_version, s->verdict.value, s->verdict.lo,
-                s->verdict.hi, 100 * s->verdict.ess_share,
-                s->verdict.eligible ? "" : " (too small to rank)");
-    return settle_verdict(s);
+    LH_TRY(lh_cuts_complete(&s->cuts, all, s->opt->servers, s->evaluator));
+    s->result->version = all;
+    Lh__Commit c = LH__COMMIT__INIT;
+    LH_TRY(LH_NEW_ARRAY(&c.keep, s->opt->record->n_cuts, "versions to keep"));
+    for (; c.n_keep < s->opt->record->n_cuts; c.n_keep++)
+        c.keep[c.n_keep] = s->opt->record->cuts[c.n_keep].version;
+    struct lh_envelope env = {.kind = LH__KIND__KIND_COMMIT, .step = all};
+    int rc = lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_SERVER, &env, &c.base);
+    lh_mem_free(c.keep);
+    return rc;
 }
 
 /* --- messages ----------------------------------------------------------------------------------
@@ -468,7 +399,7 @@ static bool is_finished(const struct scheduler *s)
     uint64_t until = s->clock.until;
     bool cut = until == s->clock.start || (r->has_last && r->last >= until);
     bool evaluated = !s->evaluator || lh_evaluator_next(s->evaluator) > until;
-    return cut && evaluated && !s->has_verdict;
+    return cut && evaluated && !s->cuts.has_verdict;
 }
 
 static bool everybody_left(const struct scheduler *s)
@@ -522,8 +453,7 @@ static int turn(struct scheduler *s)
     LH_TRY(lh_net_poll(&poll, 1, POLL_TIME));
     LH_TRY(drain(s));
     LH_TRY(look_after(s));
-    LH_TRY(take_verdict(s));
-    LH_TRY(settle_verdict(s));
+    LH_TRY(lh_cuts_judge(&s->cuts, s->evaluator));
     double now = lh_now();
     if (now - s->flushed > 1) {
         s->flushed = now;
@@ -583,21 +513,6 @@ static void sum_up(struct scheduler *s)
     s->result->seconds = s->trained_at > 0 ? s->trained_at - s->started_at : 0;
 }
 
-static int read_best(struct scheduler *s)
-{
-    const struct lh_run_record *r = s->opt->record;
-    const struct lh_run_cut *cut = r->has_best ? lh_run_record_cut(r, r->best) : NULL;
-    if (!cut || !cut->evaluation_json)
-        return 0;
-    cJSON *json = cJSON_Parse(cut->evaluation_json);
-    const cJSON *policy = cJSON_GetObjectItemCaseSensitive(json, "policy");
-    const cJSON *value = cJSON_GetObjectItemCaseSensitive(policy ? policy : json, "value");
-    s->has_best = cJSON_IsNumber(value);
-    s->best_value = s->has_best ? value->valuedouble : 0;
-    cJSON_Delete(json);
-    return 0;
-}
-
 static int open_run(struct scheduler *s)
 {
     const struct lh_scheduler_options *o = s->opt;
@@ -609,7 +524,7 @@ static int open_run(struct scheduler *s)
     s->began = s->noted = lh_now();
     s->version = s->result->version = s->clock.start;
     LH_TRY(lh_job_print(o->job, &s->job_text));
-    LH_TRY(read_best(s));
+    LH_TRY(lh_cuts_init(&s->cuts, o->record, o->dir, o->job->checkpoint_keep, o->quiet));
     LH_TRY(lh_metrics_log_open(&s->metrics,
                                &(struct lh_metrics_log_spec){.dir = o->dir,
                                                              .graph = o->model->graph,
@@ -657,7 +572,7 @@ int lh_scheduler_run(void *zmq, const struct lh_scheduler_options *opt,
     rc = end_record(&s, err.code < 0 ? lh_err_load(&err) : closed);
     lh_net_close(&s.roster.socket);
     lh_roster_fini(&s.roster);
-    lh_mem_free(s.verdict.json);
+    lh_cuts_fini(&s.cuts);
     lh_mem_free(s.job_text);
     return rc;
 }

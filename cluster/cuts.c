@@ -1,0 +1,92 @@
+/* Cuts: completeness, retention, the best. */
+#include "cluster/cuts.h"
+
+#include "common/err.h"
+#include "common/mem.h"
+#include "common/term.h"
+
+#include <cjson/cJSON.h>
+
+int lh_cuts_init(struct lh_cuts *c, struct lh_run_record *record, const char *dir, size_t keep,
+                 bool quiet)
+{
+    *c = (struct lh_cuts){.record = record, .dir = dir, .keep = keep, .quiet = quiet};
+    const struct lh_run_cut *best =
+        record->has_best ? lh_run_record_cut(record, record->best) : NULL;
+    if (!best || !best->evaluation_json)
+        return 0;
+    cJSON *json = cJSON_Parse(best->evaluation_json);
+    if (!json)
+        return lh_err_set(LH_ENOMEM, "%s: no memory to read the best evaluation", dir);
+    const cJSON *policy = cJSON_GetObjectItemCaseSensitive(json, "policy");
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(policy, "value");
+    c->has_best = cJSON_IsNumber(value);
+    c->best_value = c->has_best ? value->valuedouble : 0;
+    cJSON_Delete(json);
+    return 0;
+}
+
+void lh_cuts_fini(struct lh_cuts *c)
+{
+    lh_mem_free(c->verdict.json);
+    c->verdict.json = NULL;
+}
+
+/* Puts a verdict into the record once its cut is there. */
+static int settle(struct lh_cuts *c)
+{
+    struct lh_run_record *r = c->record;
+    if (!c->has_verdict || !lh_run_record_cut(r, c->verdict_version))
+        return 0;
+    c->has_verdict = false;
+    LH_TRY(lh_run_record_set_evaluation(r, c->verdict_version, c->verdict.json));
+    if (c->verdict.eligible && (!c->has_best || c->verdict.value > c->best_value)) {
+        c->has_best = r->has_best = true;
+        c->best_value = c->verdict.value;
+        r->best = c->verdict_version;
+    }
+    lh_mem_free(c->verdict.json);
+    c->verdict.json = NULL;
+    return lh_run_record_save(r, c->dir);
+}
+
+/* How many of the newest cuts to keep: those that may still turn out best are among them. */
+static size_t keep_newest(const struct lh_cuts *c, const struct lh_evaluator *evaluator)
+{
+    uint64_t oldest = c->has_verdict ? c->verdict_version : UINT64_MAX;
+    if (evaluator && lh_evaluator_next(evaluator) < oldest)
+        oldest = lh_evaluator_next(evaluator);
+    size_t n = 0;
+    for (size_t i = 0; i < c->record->n_cuts; i++)
+        n += c->record->cuts[i].version >= oldest;
+    return n > c->keep ? n : c->keep;
+}
+
+int lh_cuts_complete(struct lh_cuts *c, uint64_t version, uint32_t servers,
+                     const struct lh_evaluator *evaluator)
+{
+    LH_TRY(lh_run_record_add_cut(c->record, version, servers));
+    LH_TRY(settle(c));
+    lh_run_record_retain(c->record, keep_newest(c, evaluator));
+    return lh_run_record_save(c->record, c->dir);
+}
+
+int lh_cuts_judge(struct lh_cuts *c, struct lh_evaluator *evaluator)
+{
+    struct lh_err err;
+    if (!evaluator || c->has_verdict ||
+        !lh_evaluator_poll(evaluator, &c->verdict_version, &c->verdict, &err))
+        return settle(c);
+    if (err.code < 0) {
+        lh_err_load(&err);
+        return lh_err_prefix(err.code, "evaluation at step %llu",
+                             (unsigned long long)c->verdict_version);
+    }
+    c->has_verdict = true;
+    if (!c->quiet)
+        lh_note("step %llu: value %.4f [%.4f, %.4f], effective sample size %.1f%%%s",
+                (unsigned long long)c->verdict_version, c->verdict.value, c->verdict.lo,
+                c->verdict.hi, 100 * c->verdict.ess_share,
+                c->verdict.eligible ? "" : " (too small to rank)");
+    return settle(c);
+}
