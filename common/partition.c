@@ -389,6 +389,25 @@ int lh_partition_verify(const struct lh_partition *p)
     return 0;
 }
 
+void lh_partition_column_info(const struct lh_partition *p, enum lh_part_column c,
+                              struct lh_partition_column_info *out)
+{
+    static const char *const types[] = {
+        [LH_PART_F32] = "f32", [LH_PART_U8] = "u8",   [LH_PART_U32] = "u32",
+        [LH_PART_U64] = "u64", [LH_PART_I64] = "i64",
+    };
+    struct lh_part_spec spec = lh_part_spec(&p->head, c);
+    *out = (struct lh_partition_column_info){
+        .name = spec.name,
+        .type = types[spec.type],
+        .width = spec.width,
+        .rows = spec.rows,
+        .offset = (uint64_t)(p->column[c].data - p->map),
+        .bytes = p->column[c].bytes,
+        .blocks = p->column[c].blocks,
+    };
+}
+
 uint32_t lh_partition_of_user(uint64_t user, uint32_t partitions)
 {
     /* users may be plain numbers: mix before the multiply-shift takes the top bits */

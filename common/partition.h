@@ -78,6 +78,14 @@ uint64_t lh_partition_transition(const struct lh_partition *p, uint64_t k);
 /* Checks every block. */
 int lh_partition_verify(const struct lh_partition *p);
 
+struct lh_partition_column_info {
+    const char *name, *type; /* "state_high", "f32" */
+    uint32_t width;
+    uint64_t rows, offset, bytes, blocks; /* offset in the file */
+};
+void lh_partition_column_info(const struct lh_partition *p, enum lh_part_column c,
+                              struct lh_partition_column_info *out);
+
 /* --- writing --------------------------------------------------------------------------------- */
 struct lh_partition_writer;
 
