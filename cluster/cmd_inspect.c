@@ -375,8 +375,8 @@ static int print_row_json(const struct lh_dataset *ds, const char *name, const s
 
 static int show_row(const struct lh_dataset *ds, const struct options *o)
 {
-    enum lh_split split;
-    uint64_t number;
+    enum lh_split split = LH_TRAIN;
+    uint64_t number = 0;
     struct row r = {.reward = 0};
     LH_TRY(parse_row(ds, o->row, &split, &number));
     int rc = read_row(ds, split, number, &r);
