@@ -98,8 +98,9 @@ static int take_worker(struct lh_roster *r, const Lh__Hello *h)
         snprintf(r->blas, sizeof r->blas, "%s", h->blas);
     if (strncmp(r->blas, h->blas, sizeof r->blas - 1) != 0)
         return lh_err_set(LH_EMISMATCH,
-                          "this worker runs %s, the others %s, whose results differ in their last "
-                          "bits; use the same release everywhere and set OPENBLAS_CORETYPE",
+                          "this worker computes with %s, the run with %s: results would differ in "
+                          "their last bits; use the same OpenBLAS, and the kernel of the run by "
+                          "OPENBLAS_CORETYPE and LONGHAUL_GEMM",
                           h->blas, r->blas);
     return 0;
 }

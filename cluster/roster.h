@@ -39,7 +39,7 @@ struct lh_roster {
     uint32_t servers, workers; /* wanted at the start */
     struct lh_role_node *nodes;
     size_t n_nodes, cap_nodes;
-    char blas[160]; /* of the first worker; "" before */
+    char blas[160]; /* of the run, or of the first worker; "" before */
     uint32_t epoch; /* of the assignment */
     double heartbeat, deadline, beaten;
 };

@@ -26,6 +26,7 @@ void lh_run_record_fini(struct lh_run_record *r)
         lh_mem_free(r->cuts[i].evaluation_json);
     lh_mem_free(r->cuts);
     lh_mem_free(r->behaviour);
+    lh_mem_free(r->blas);
     lh_mem_free(r->error);
     *r = (struct lh_run_record){0};
 }
@@ -142,6 +143,7 @@ static int read_record(const cJSON *o, const char *path, struct lh_run_record *r
     if (r->has_last && !lh_run_record_cut(r, r->last))
         return fail(path, "last", "one of the cuts");
     LH_TRY(read_text_or_null(o, path, "behaviour", &r->behaviour));
+    LH_TRY(read_text_or_null(o, path, "blas", &r->blas));
     return read_text_or_null(o, path, "error", &r->error);
 }
 
@@ -236,6 +238,7 @@ static char *print_record(const struct lh_run_record *r)
     put(&ok, o, "best", number_or_null(r->has_best, r->best));
     put(&ok, o, "last", number_or_null(r->has_last, r->last));
     put(&ok, o, "behaviour", text_or_null(r->behaviour));
+    put(&ok, o, "blas", text_or_null(r->blas));
     put(&ok, o, "error", text_or_null(r->error));
     char *text = ok ? cJSON_Print(o) : NULL;
     cJSON_Delete(o);
@@ -344,6 +347,11 @@ static int set_text(char **member, const char *text)
     lh_mem_free(*member);
     *member = copy;
     return 0;
+}
+
+int lh_run_record_set_blas(struct lh_run_record *r, const char *blas)
+{
+    return set_text(&r->blas, blas);
 }
 
 int lh_run_record_set_behaviour(struct lh_run_record *r, const char *path)

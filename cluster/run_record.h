@@ -5,7 +5,8 @@
  *   {"format": 1, "state": "running" | "stopped" | "finished" | "failed",
  *    "job_digest": "16 hex digits", "dataset_digest": "16 hex digits", "servers": S,
  *    "steps_total": N, "cuts": [{"version": v, "servers": S, "evaluation": {...} | null}, ...],
- *    "best": v | null, "last": v | null, "behaviour": "path" | null, "error": "sentence" | null}
+ *    "best": v | null, "last": v | null, "behaviour": "path" | null, "blas": "version kernel" |
+ * null, "error": "sentence" | null}
  *
  * Cuts ascend by version. `servers` of a cut is how many stores (store-0 …) it is spread over. */
 #pragma once
@@ -33,6 +34,7 @@ struct lh_run_record {
     bool has_best, has_last;
     uint64_t best, last; /* versions of cuts in the list */
     char *behaviour;     /* snapshot of the behaviour model; NULL if none */
+    char *blas;          /* what its workers compute with; NULL before the first came */
     char *error;         /* of a failed run; NULL if none */
 };
 
@@ -56,5 +58,6 @@ int lh_run_record_set_evaluation(struct lh_run_record *r, uint64_t version, cons
 size_t lh_run_record_retain(struct lh_run_record *r, size_t keep);
 /* NULL if there is no such cut. */
 const struct lh_run_cut *lh_run_record_cut(const struct lh_run_record *r, uint64_t version);
+int lh_run_record_set_blas(struct lh_run_record *r, const char *blas);
 int lh_run_record_set_behaviour(struct lh_run_record *r, const char *path);
 int lh_run_record_set_error(struct lh_run_record *r, const char *sentence);

@@ -304,6 +304,8 @@ static int take_message(struct scheduler *s, const struct lh_net_message *msg)
     bool returned = false;
     if (msg->env.kind == LH__KIND__KIND_HELLO) {
         LH_TRY(lh_roster_hello(&s->roster, msg, &node));
+        if (s->roster.blas[0] && !s->opt->record->blas) /* durable with the first cut */
+            LH_TRY(lh_run_record_set_blas(s->opt->record, s->roster.blas));
         return node && s->stage < FINISHING ? plan_who_can_be(s) : 0;
     }
     node = lh_roster_sender(&s->roster, msg, &returned);
@@ -519,6 +521,8 @@ static int open_run(struct scheduler *s)
     s->roster.job = lh_job_digest(o->job);
     s->roster.servers = o->servers;
     s->roster.workers = o->workers;
+    if (o->record->blas)
+        snprintf(s->roster.blas, sizeof s->roster.blas, "%s", o->record->blas);
     s->roster.heartbeat = o->job->heartbeat_seconds;
     s->roster.deadline = o->job->deadline_seconds;
     s->began = s->noted = lh_now();

@@ -165,6 +165,26 @@ static void run_open_gives_what_was_trained(void **state)
     lh_job_destroy(&job);
 }
 
+static void run_resumed_with_another_kernel_is_refused(void **state)
+{
+    (void)state;
+    trainkit_dataset();
+    struct lh_job *job = trainkit_job(4, 2, NULL);
+    struct lh_train_options opt = trainkit_options(kit_path("run"));
+    struct lh_train_result result;
+    char *out = NULL;
+    opt.stop_after = 2;
+    assert_ok(lh_train(job, &opt, &result));
+    int status = kit_run(&out,
+                         "LONGHAUL_GEMM=openblas OPENBLAS_CORETYPE=Sandybridge " LH_BINARY_DIR
+                         "/longhaul train %s/config.yaml --dir %s --resume --no-evaluation -q",
+                         opt.dir, opt.dir);
+    assert_int_equal(status, lh_err_exit_status(LH_EMISMATCH));
+    kit_assert_contains(out, "Sandybridge");
+    free(out);
+    lh_job_destroy(&job);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -174,6 +194,7 @@ int main(void)
         kit_test(train_writes_a_line_of_metrics_a_step_once),
         kit_test(train_where_a_run_is_already_is_refused_with_the_cure),
         kit_test(run_open_gives_what_was_trained),
+        kit_test(run_resumed_with_another_kernel_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,6 +22,7 @@ static void fill(struct lh_run_record *r)
     r->has_best = true;
     r->best = 200;
     assert_ok(lh_run_record_set_behaviour(r, "runs/behaviour \"x\""));
+    assert_ok(lh_run_record_set_blas(r, "OpenBLAS 0.3.21 Haswell"));
 }
 
 static void save_then_load_gives_the_same(void **state)
@@ -44,6 +45,7 @@ static void save_then_load_gives_the_same(void **state)
     assert_null(b.cuts[2].evaluation_json);
     assert_true(b.has_best && b.best == 200 && b.has_last && b.last == 400);
     assert_string_equal(b.behaviour, "runs/behaviour \"x\"");
+    assert_string_equal(b.blas, "OpenBLAS 0.3.21 Haswell");
     assert_null(b.error);
     lh_run_record_fini(&a);
     lh_run_record_fini(&b);
