@@ -1,19 +1,21 @@
-# Shared by the recipes: finding the program and the data, and the four commands. Sourced, not run.
-# Expects $recipe (this recipe's directory), $data, $out; may use $reward.
+# Shared by the recipes: the command line, finding the program, and the commands themselves. Sourced, not
+# run. Expects $recipe (the recipe's directory), $data, $out and, where it may be chosen, $reward.
 
 recipe_fail() {
     echo "$(basename "$recipe"): $*" >&2
     exit 1
 }
 
-# Fills data, out, reward and the array overrides from the command line.
+# Fills data, out, algorithms, reward and overrides from the command line.
+algorithms="il il_cvae resact"
 overrides=()
 recipe_arguments() {
     while (($#)); do
         case $1 in
-            -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$recipe/run.sh"; exit 0 ;;
+            -h | --help) awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$recipe/run.sh"; exit 0 ;;
             --out) out=${2:?--out needs a directory}; shift 2 ;;
             --set) overrides+=(--set "${2:?--set needs KEY=VALUE}"); shift 2 ;;
+            --algorithms) algorithms=${2:?--algorithms needs a list}; shift 2 ;;
             --reward)
                 [[ -v reward ]] || recipe_fail "--reward does not go with this recipe"
                 reward=${2:?--reward needs a name}
@@ -25,25 +27,22 @@ recipe_arguments() {
     done
 }
 
-# A file as it is, or the compressed one beside it.
-recipe_file() {
+# Whether a file is there, plain or compressed.
+recipe_has() {
     local ending
     for ending in "" .gz .xz .zst .bz2; do
-        [[ -e $1$ending ]] && { echo "$1$ending"; return; }
+        [[ -e $1$ending ]] && return 0
     done
-    recipe_fail "$1: no such file, plain or compressed (.gz, .xz, .zst, .bz2)"
+    return 1
 }
 
-recipe_program() {
+recipe_find_program() {
     local root
     root=$(cd "$recipe/../../.." && pwd)
-    if [[ -n ${LONGHAUL:-} ]]; then
-        echo "$LONGHAUL"
-    elif [[ -x $root/build/release/longhaul ]]; then
-        echo "$root/build/release/longhaul"
-    else
-        command -v longhaul || recipe_fail "longhaul is not built; see README.md, or set LONGHAUL to it"
-    fi
+    longhaul=${LONGHAUL:-}
+    [[ -n $longhaul || ! -x $root/build/release/longhaul ]] || longhaul=$root/build/release/longhaul
+    [[ -n $longhaul ]] || longhaul=$(command -v longhaul) ||
+        recipe_fail "longhaul is not built; scripts/demo.sh builds it, or set LONGHAUL to it"
 }
 
 # Prints a command as it can be typed, then runs it.
@@ -52,4 +51,28 @@ recipe_step() {
     printf ' %q' "$@"
     printf '\n'
     "$longhaul" "$@"
+}
+
+# Import (options for it follow), then for each algorithm train and export, then one evaluation of all.
+recipe_run() {
+    local algorithm workers runs=()
+    recipe_find_program
+    mkdir -p "$out"
+    out=$(cd "$out" && pwd)
+    workers=$(nproc)
+    ((workers <= 8)) || workers=8
+    if [[ -e $out/dataset/manifest.json ]]; then
+        printf '\n%s is there already and is used as it is; remove it to import anew\n' "$out/dataset"
+    else
+        recipe_step import "$recipe/schema.yaml" --data "$data" --out "$out/dataset" "$@"
+    fi
+    for algorithm in $algorithms; do
+        recipe_step train "$recipe/job.yaml" --dir "$out/$algorithm" --workers "$workers" \
+            --set "dataset=$out/dataset" --set "algorithm=$algorithm" ${overrides[@]+"${overrides[@]}"}
+        runs+=(--run "$out/$algorithm")
+    done
+    recipe_step evaluate "${runs[@]}"
+    for algorithm in $algorithms; do
+        recipe_step export --dir "$out/$algorithm" --out "$out/policy-$algorithm" --force
+    done
 }

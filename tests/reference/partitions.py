@@ -57,8 +57,13 @@ class Dataset:
         rows = self.split[split]
         if rows is None:
             return []
-        first = np.flatnonzero(rows["flags"] & 1)
-        return np.split(np.arange(len(rows["flags"])), first[1:])
+        # pieces of a trajectory lie in the partitions of their days, which come in order
+        order = np.argsort(rows["trajectory"], kind="stable")
+        starts = np.flatnonzero(np.diff(rows["trajectory"][order])) + 1
+        groups = np.split(order, starts)
+        for t in groups:
+            assert rows["flags"][t[0]] & 1 and not (rows["flags"][t[1:]] & 1).any()
+        return groups
 
 
 def read_items(directory):

@@ -1,16 +1,26 @@
 #!/usr/bin/env bash
-# Return time and session length on the clicks of a news portal (Globo.com).
+# Return times and session lengths on the clicks of a news portal (Globo.com, October 2017).
 #
-#   scripts/recipes/globo/run.sh DIR [--reward both|return_time|session_length] [--out DIR] [--set KEY=VALUE]...
+#   scripts/recipes/globo/run.sh [DIR] [options]
 #
-# DIR (or $LONGHAUL_GLOBO) holds clicks.csv, plain or compressed. Results go to runs/globo (--out).
-# LONGHAUL names the program where it is not in build/ or on the PATH.
+# DIR (else $LONGHAUL_GLOBO) holds clicks.csv, plain or compressed.
+#   --reward NAME           both (the default): 0.7 Eq. 21 + 0.3 Eq. 22; return_time; session_length
+#   --out DIR               where results go (runs/globo-NAME)
+#   --algorithms "A B"      what to train ("il il_cvae resact")
+#   --set KEY=VALUE         overrides a key of job.yaml; may be repeated
+# LONGHAUL names the program where it is neither in build/release nor on the PATH.
 set -euo pipefail
 recipe=$(cd "$(dirname "$0")" && pwd)
 source "$recipe/../lib.sh"
 
-data=${LONGHAUL_GLOBO:-} out=runs/globo reward=both
+data=${LONGHAUL_GLOBO:-} out="" reward=both
 recipe_arguments "$@"
 [[ -n $data ]] || recipe_fail "no data: give the directory of clicks.csv as an argument or as LONGHAUL_GLOBO"
+recipe_has "$data/clicks.csv" || recipe_fail "$data: there is no clicks.csv"
+out=${out:-runs/globo-$reward}
 
-recipe_run "$data" "$(recipe_file "$data/clicks.csv")"
+case $reward in
+    both) recipe_run ;;
+    return_time | session_length) recipe_run --set "reward={$reward: {}}" ;;
+    *) recipe_fail "--reward $reward: expected both, return_time or session_length" ;;
+esac
