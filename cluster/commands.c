@@ -12,6 +12,7 @@ extern const struct lh_cmd lh_cmd_export;
 extern const struct lh_cmd lh_cmd_help;
 extern const struct lh_cmd lh_cmd_import;
 extern const struct lh_cmd lh_cmd_inspect;
+extern const struct lh_cmd lh_cmd_init;
 extern const struct lh_cmd lh_cmd_scheduler;
 extern const struct lh_cmd lh_cmd_server;
 extern const struct lh_cmd lh_cmd_simulate;
@@ -20,6 +21,7 @@ extern const struct lh_cmd lh_cmd_worker;
 
 /* clang-format off: one a line */
 static const struct lh_cmd *const commands[] = {
+    &lh_cmd_init,
     &lh_cmd_import,
     &lh_cmd_inspect,
     &lh_cmd_simulate,

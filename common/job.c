@@ -370,28 +370,6 @@ static void print_double(char *out, size_t size, double x)
     }
 }
 
-/* Plain where YAML and we read it back as it stands, else in double quotes. */
-static void print_text(FILE *to, const char *s)
-{
-    static const char plain[] =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_/.-";
-    if (*s && *s != '-' && strspn(s, plain) == strlen(s)) {
-        fputs(s, to);
-        return;
-    }
-    fputc('"', to);
-    for (; *s; s++) {
-        unsigned char c = (unsigned char)*s;
-        if (c == '"' || c == '\\')
-            fprintf(to, "\\%c", c);
-        else if (c < 0x20 || c == 0x7f)
-            fprintf(to, "\\x%02x", c);
-        else
-            fputc(c, to);
-    }
-    fputc('"', to);
-}
-
 static void print_value(FILE *to, const struct lh_job *job, const struct lh_job_key *k)
 {
     const void *at = member_const(job, k);
@@ -400,7 +378,7 @@ static void print_value(FILE *to, const struct lh_job *job, const struct lh_job_
     case LH_KEY_TEXT:
     case LH_KEY_WORD:
     case LH_KEY_PATH:
-        print_text(to, *(const char *const *)at);
+        lh_yaml_write_text(to, *(const char *const *)at);
         break;
     case LH_KEY_ENUM:
         fputs(k->words[*(const int *)at], to);

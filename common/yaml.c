@@ -572,3 +572,24 @@ const char *lh_yaml_nearest(const char *word, const char *const *words, size_t n
     }
     return best;
 }
+
+void lh_yaml_write_text(FILE *to, const char *s)
+{
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_/.-";
+    if (*s && *s != '-' && strspn(s, plain) == strlen(s)) {
+        fputs(s, to);
+        return;
+    }
+    fputc('"', to);
+    for (; *s; s++) {
+        unsigned char c = (unsigned char)*s;
+        if (c == '"' || c == '\\')
+            fprintf(to, "\\%c", c);
+        else if (c < 0x20 || c == 0x7f)
+            fprintf(to, "\\x%02x", c);
+        else
+            fputc(c, to);
+    }
+    fputc('"', to);
+}

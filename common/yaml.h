@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 enum lh_yaml_kind { LH_YAML_SCALAR, LH_YAML_SEQUENCE, LH_YAML_MAPPING };
 
@@ -68,3 +69,6 @@ int lh_yaml_expect(const struct lh_yaml_node *node, enum lh_yaml_kind kind);
 
 /* The word of `words` nearest to `word` by edit distance; NULL if none is near enough to help. */
 const char *lh_yaml_nearest(const char *word, const char *const *words, size_t n);
+
+/* Writes a text so that it reads back as it is: plain where that is safe, else in double quotes. */
+void lh_yaml_write_text(FILE *to, const char *s);
