@@ -10,6 +10,8 @@
 
 #include <math.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum { GROUP = 16, RANKS = 5, DIGIT = 2048 };
 
@@ -50,44 +52,74 @@ static float value_of(uint32_t key)
     return x + 0.0f; /* -0 becomes 0 */
 }
 
-static void first_pass(const struct group *g, struct work *w)
+/* Rows of a part that are read before their pages are given back. */
+static uint64_t window(const struct group *g)
 {
-    for (size_t p = 0; p < g->m->n_parts; p++) {
-        const float *row = g->m->parts[p].data + g->first;
-        for (uint64_t i = 0; i < g->m->parts[p].rows; i++, row += g->m->width) {
-            for (size_t c = 0; c < g->width; c++) {
-                w->sum[c] += (double)row[c];
-                w->min[c] = row[c] < w->min[c] ? row[c] : w->min[c];
-                w->max[c] = row[c] > w->max[c] ? row[c] : w->max[c];
-            }
-            for (size_t c = 0; c < g->width; c++)
-                w->select[c].count[0][key_of(row[c]) >> 21]++;
+    return (8u << 20) / (g->m->width * sizeof(float)) + 1;
+}
+
+/* Rows lo .. hi-1 of a part are done with, for now. */
+static void give_back(const struct group *g, const struct lh_colstat_part *p, uint64_t lo,
+                      uint64_t hi)
+{
+    if (!p->mapped)
+        return;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = (uintptr_t)(p->data + lo * g->m->width) / page * page;
+    uintptr_t to = (uintptr_t)(p->data + hi * g->m->width) / page * page;
+    if (to > from)
+        madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
+static void count_first(const struct group *g, struct work *w, const float *row, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++, row += g->m->width) {
+        for (size_t c = 0; c < g->width; c++) {
+            w->sum[c] += (double)row[c];
+            w->min[c] = row[c] < w->min[c] ? row[c] : w->min[c];
+            w->max[c] = row[c] > w->max[c] ? row[c] : w->max[c];
         }
+        for (size_t c = 0; c < g->width; c++)
+            w->select[c].count[0][key_of(row[c]) >> 21]++;
     }
 }
 
 /* Counts the digit at `shift` (of `bits`) among values whose higher digits are a wanted prefix. */
-static void count_digit(const struct group *g, struct work *w, unsigned shift, unsigned bits,
-                        int squares)
+static void count_digit(const struct group *g, struct work *w, const float *row, uint64_t n,
+                        unsigned shift, unsigned bits)
 {
     uint32_t mask = (UINT32_C(1) << bits) - 1;
-    for (size_t p = 0; p < g->m->n_parts; p++) {
-        const float *row = g->m->parts[p].data + g->first;
-        for (uint64_t i = 0; i < g->m->parts[p].rows; i++, row += g->m->width) {
-            for (size_t c = 0; squares && c < g->width; c++) {
-                double d = (double)row[c] - w->mean[c];
-                w->square[c] += d * d;
-            }
-            for (size_t c = 0; c < g->width; c++) {
-                struct select *s = &w->select[c];
-                uint32_t key = key_of(row[c]), prefix = key >> (shift + bits);
-                for (unsigned d = 0; d < s->n_distinct; d++) {
-                    if (s->distinct[d] == prefix) {
-                        s->count[d][key >> shift & mask]++;
-                        break;
-                    }
+    for (uint64_t i = 0; i < n; i++, row += g->m->width) {
+        for (size_t c = 0; shift > 0 && c < g->width; c++) { /* once: with the second digit */
+            double d = (double)row[c] - w->mean[c];
+            w->square[c] += d * d;
+        }
+        for (size_t c = 0; c < g->width; c++) {
+            struct select *s = &w->select[c];
+            uint32_t key = key_of(row[c]), prefix = key >> (shift + bits);
+            for (unsigned d = 0; d < s->n_distinct; d++) {
+                if (s->distinct[d] == prefix) {
+                    s->count[d][key >> shift & mask]++;
+                    break;
                 }
             }
+        }
+    }
+}
+
+/* One pass over all rows, in order. `bits` 0: the first. */
+static void pass(const struct group *g, struct work *w, unsigned shift, unsigned bits)
+{
+    for (size_t p = 0; p < g->m->n_parts; p++) {
+        const struct lh_colstat_part *part = &g->m->parts[p];
+        for (uint64_t lo = 0, hi; lo < part->rows; lo = hi) {
+            hi = part->rows - lo < window(g) ? part->rows : lo + window(g);
+            const float *row = part->data + lo * g->m->width + g->first;
+            if (bits == 0)
+                count_first(g, w, row, hi - lo);
+            else
+                count_digit(g, w, row, hi - lo, shift, bits);
+            give_back(g, part, lo, hi);
         }
     }
 }
@@ -135,15 +167,15 @@ static int compute_group(const struct group *g)
     struct work *w;
     LH_TRY(LH_NEW(&w, "column statistics"));
     start(g, w, n);
-    first_pass(g, w);
+    pass(g, w, 0, 0);
     for (size_t c = 0; c < g->width; c++) {
         w->mean[c] = w->sum[c] / (double)n;
         descend(&w->select[c], 11);
     }
-    count_digit(g, w, 10, 11, 1);
+    pass(g, w, 10, 11);
     for (size_t c = 0; c < g->width; c++)
         descend(&w->select[c], 11);
-    count_digit(g, w, 0, 10, 0);
+    pass(g, w, 0, 10);
     for (size_t c = 0; c < g->width; c++) {
         struct select *s = &w->select[c];
         descend(s, 10);

@@ -4,12 +4,14 @@
 
 #include "common/dataset.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct lh_colstat_part {
     const float *data; /* [rows, width] */
     uint64_t rows;
+    bool mapped; /* from a file: pages that were read are given back, so as not to count as ours */
 };
 
 /* A matrix in parts: its rows are those of part 0, then those of part 1, … */

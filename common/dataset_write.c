@@ -22,6 +22,7 @@
 
 #define DIM_MAX    (1u << 20)
 #define DAY_US     INT64_C(86400000000)
+#define RELEASE    512 /* pieces read before a mapped bucket's pages are given back */
 #define REWARD_MAX (LH_CLASSES_MAX + 1) /* one more is too many */
 
 /* The distinct rewards seen, ascending. */
@@ -284,6 +285,8 @@ struct bucket {
     size_t n_parts, cap_parts;
     uint64_t users, trajectories;
     int64_t first_time, last_time;
+    struct lh_spool_view view;
+    size_t touched; /* pieces read since its pages were given back */
 };
 
 static int32_t day_of(int64_t time_us)
@@ -330,12 +333,22 @@ static int add_pieces(struct bucket *b, const struct record *r)
     return 0;
 }
 
-static int index_bucket(struct bucket *b, const struct lh_spool_view *v)
+/* Call for each piece that is read. A mapped bucket may be larger than memory; what was read of it
+ * would else count as this process's own until the system wants it back. */
+static void touch(struct bucket *b)
 {
+    if (++b->touched % RELEASE == 0)
+        lh_spool_view_release(&b->view);
+}
+
+static int index_bucket(struct bucket *b)
+{
+    const struct lh_spool_view *v = &b->view;
     for (size_t s = 0; s < v->n; s++) {
         const char *p = v->spans[s].data, *end = p + v->spans[s].bytes;
         while (p < end) {
             const struct record *r = (const struct record *)(const void *)p;
+            touch(b);
             LH_TRY(add_pieces(b, r));
             p += r->bytes;
         }
@@ -375,9 +388,10 @@ static uint8_t flags_of(const struct piece *p, uint32_t i)
 }
 
 /* One matrix: all pieces' rows, then (states) the rows that follow them. */
-static int put_matrix(struct lh_partition_writer *out, enum lh_part_column c, const struct piece *p,
-                      size_t n, const struct lh_dims *dims)
+static int put_matrix(struct bucket *b, struct lh_partition_writer *out, enum lh_part_column c,
+                      const struct piece *p, size_t n)
 {
+    const struct lh_dims *dims = &b->w->manifest.dims;
     bool states = c == LH_PART_HIGH || c == LH_PART_LOW;
     for (int halo = 0; halo <= (states ? 1 : 0); halo++) {
         for (size_t i = 0; i < n; i++) {
@@ -386,6 +400,7 @@ static int put_matrix(struct lh_partition_writer *out, enum lh_part_column c, co
             size_t width = c == LH_PART_HIGH  ? dims->high
                            : c == LH_PART_LOW ? dims->low
                                               : dims->action;
+            touch(b);
             if (halo && !has_halo(&p[i]))
                 continue;
             const float *m = at(p[i].r, offset);
@@ -398,10 +413,12 @@ static int put_matrix(struct lh_partition_writer *out, enum lh_part_column c, co
 }
 
 /* A column that is copied from the record as it is. */
-static int put_copied(struct lh_partition_writer *out, enum lh_part_column c, const struct piece *p,
-                      size_t n, const struct lh_dims *dims)
+static int put_copied(struct bucket *b, struct lh_partition_writer *out, enum lh_part_column c,
+                      const struct piece *p, size_t n)
 {
+    const struct lh_dims *dims = &b->w->manifest.dims;
     for (size_t i = 0; i < n; i++) {
+        touch(b);
         struct offsets o = offsets_of(dims, p[i].r->n);
         size_t offset = c == LH_PART_TIME     ? sizeof(struct record)
                         : c == LH_PART_REWARD ? o.reward
@@ -414,11 +431,13 @@ static int put_copied(struct lh_partition_writer *out, enum lh_part_column c, co
 }
 
 /* A column of bytes that is computed row by row. */
-static int put_bytes(struct lh_partition_writer *out, enum lh_part_column c, const struct piece *p,
-                     size_t n, const struct lh_manifest *m)
+static int put_bytes(struct bucket *b, struct lh_partition_writer *out, enum lh_part_column c,
+                     const struct piece *p, size_t n)
 {
+    const struct lh_manifest *m = &b->w->manifest;
     uint8_t buffer[512];
     for (size_t i = 0; i < n; i++) {
+        touch(b);
         const float *reward = at(p[i].r, offsets_of(&m->dims, p[i].r->n).reward);
         size_t used = 0;
         for (uint32_t row = p[i].lo; row < p[i].hi; row++) {
@@ -449,11 +468,12 @@ static int put_repeated(struct lh_partition_writer *out, enum lh_part_column c,
     return 0;
 }
 
-static int put_list(struct lh_partition_writer *out, enum lh_part_column c, const struct piece *p,
-                    size_t n)
+static int put_list(struct bucket *b, struct lh_partition_writer *out, enum lh_part_column c,
+                    const struct piece *p, size_t n)
 {
     uint64_t row = 0;
     for (size_t i = 0; i < n; i++) {
+        touch(b);
         row += p[i].hi - p[i].lo;
         uint32_t last = (uint32_t)(row - 1);
         if (c == LH_PART_CUT ? is_cut(&p[i]) : has_halo(&p[i]))
@@ -462,21 +482,21 @@ static int put_list(struct lh_partition_writer *out, enum lh_part_column c, cons
     return 0;
 }
 
-static int put_columns(struct lh_partition_writer *out, const struct piece *p, size_t n,
-                       const struct lh_manifest *m)
+static int put_columns(struct bucket *b, struct lh_partition_writer *out, const struct piece *p,
+                       size_t n)
 {
-    LH_TRY(put_matrix(out, LH_PART_HIGH, p, n, &m->dims));
-    LH_TRY(put_matrix(out, LH_PART_LOW, p, n, &m->dims));
-    LH_TRY(put_matrix(out, LH_PART_ACTION, p, n, &m->dims));
-    LH_TRY(put_copied(out, LH_PART_REWARD, p, n, &m->dims));
-    LH_TRY(put_bytes(out, LH_PART_CLASS, p, n, m));
-    LH_TRY(put_bytes(out, LH_PART_FLAGS, p, n, m));
-    LH_TRY(put_copied(out, LH_PART_TIME, p, n, &m->dims));
+    LH_TRY(put_matrix(b, out, LH_PART_HIGH, p, n));
+    LH_TRY(put_matrix(b, out, LH_PART_LOW, p, n));
+    LH_TRY(put_matrix(b, out, LH_PART_ACTION, p, n));
+    LH_TRY(put_copied(b, out, LH_PART_REWARD, p, n));
+    LH_TRY(put_bytes(b, out, LH_PART_CLASS, p, n));
+    LH_TRY(put_bytes(b, out, LH_PART_FLAGS, p, n));
+    LH_TRY(put_copied(b, out, LH_PART_TIME, p, n));
     LH_TRY(put_repeated(out, LH_PART_USER, p, n));
     LH_TRY(put_repeated(out, LH_PART_TRAJECTORY, p, n));
-    LH_TRY(put_copied(out, LH_PART_SESSION, p, n, &m->dims));
-    LH_TRY(put_list(out, LH_PART_CUT, p, n));
-    return put_list(out, LH_PART_HALO, p, n);
+    LH_TRY(put_copied(b, out, LH_PART_SESSION, p, n));
+    LH_TRY(put_list(b, out, LH_PART_CUT, p, n));
+    return put_list(b, out, LH_PART_HALO, p, n);
 }
 
 /* One partition: pieces of one day, sorted. */
@@ -512,7 +532,7 @@ static int write_partition(struct bucket *b, const struct piece *p, size_t n)
     if (rc < 0)
         goto done;
     LH_TRY_TO(done, lh_partition_writer_open(&out, path, &head));
-    LH_TRY_TO(done, put_columns(out, p, n, m));
+    LH_TRY_TO(done, put_columns(b, out, p, n));
     rc = lh_partition_writer_close(&out, &part->checksum, &part->bytes);
 done:
     lh_partition_writer_abort(&out);
@@ -546,10 +566,9 @@ static int write_bucket(void *ctx, size_t index, unsigned thread)
 {
     (void)thread;
     struct bucket *b = (struct bucket *)ctx + index;
-    struct lh_spool_view v;
-    LH_TRY(lh_spool_view_open(&v, b->w->spool, index));
+    LH_TRY(lh_spool_view_open(&b->view, b->w->spool, index));
     int rc;
-    LH_TRY_TO(done, index_bucket(b, &v));
+    LH_TRY_TO(done, index_bucket(b));
     LH_TRY_TO(done, count_users(b));
     for (size_t lo = 0, hi; lo < b->n; lo = hi) {
         for (hi = lo + 1; hi < b->n && b->pieces[hi].day == b->pieces[lo].day;)
@@ -559,7 +578,7 @@ static int write_bucket(void *ctx, size_t index, unsigned thread)
 done:
     lh_mem_free(b->pieces);
     b->pieces = NULL;
-    lh_spool_view_close(&v);
+    lh_spool_view_close(&b->view);
     lh_spool_drop(b->w->spool, index);
     return rc;
 }
@@ -664,8 +683,8 @@ static void set_norm(struct lh_manifest *m)
     }
 }
 
-/* Statistics over the training rows of the partitions just written. Reading them back checks every
- * block of theirs. */
+/* Statistics over the training rows of the partitions just written. Their blocks are not checked:
+ * they are in memory still, as they were summed. */
 static int compute_statistics(struct lh_dataset_writer *w)
 {
     struct lh_manifest *m = &w->manifest;
@@ -686,12 +705,12 @@ static int compute_statistics(struct lh_dataset_writer *w)
         if (rc < 0)
             goto done;
         for (size_t c = 0; c < MATRICES; c++) {
-            const float *data = lh_partition_column(open[i], column[c]);
+            const float *data = lh_partition_row(open[i], column[c], 0);
             if (!data) {
                 rc = LH_ECORRUPT;
                 goto done;
             }
-            parts[c * n + i] = (struct lh_colstat_part){data, m->parts[LH_TRAIN][i].rows};
+            parts[c * n + i] = (struct lh_colstat_part){data, m->parts[LH_TRAIN][i].rows, true};
         }
     }
     struct lh_colstat_matrix matrix[MATRICES];
@@ -709,30 +728,6 @@ done:
         lh_partition_close(&open[i]);
     lh_mem_free(open);
     lh_mem_free(parts);
-    return rc;
-}
-
-static int sync_partition(void *ctx, size_t index, unsigned thread)
-{
-    (void)thread;
-    const struct lh_dataset_writer *w = ctx;
-    int s = 0;
-    while (index >= w->manifest.split[s].partitions)
-        index -= w->manifest.split[s++].partitions;
-    const struct lh_manifest_part *part = &w->manifest.parts[s][index];
-    char *path;
-    LH_TRY(lh_mem_printf(&path, "%s/%s", w->partial.path, part->file));
-    int rc = lh_fs_sync_file(path);
-    bool first_of_day = index == 0 || part[-1].day != part->day;
-    if (rc == 0 && first_of_day) { /* the names in the day's directory */
-        *strrchr(path, '/') = '\0';
-        rc = lh_fs_sync_dir(path);
-    }
-    if (rc == 0 && index == 0) { /* those in the split's */
-        *strrchr(path, '/') = '\0';
-        rc = lh_fs_sync_dir(path);
-    }
-    lh_mem_free(path);
     return rc;
 }
 
@@ -762,11 +757,8 @@ int lh_dataset_writer_commit(struct lh_dataset_writer **p)
     LH_TRY_TO(done, write_buckets(w));
     lh_spool_destroy(&w->spool);
     LH_TRY_TO(done, compute_statistics(w));
-    size_t files = 0;
-    for (int s = 0; s < LH_SPLITS; s++)
-        files += w->manifest.split[s].partitions;
-    LH_TRY_TO(done, lh_pool_run(w->threads, files, sync_partition, w));
     LH_TRY_TO(done, write_manifest(w));
+    LH_TRY_TO(done, lh_fs_sync_all(w->partial.path));
     rc = lh_fs_partial_commit(&w->partial);
 done:
     lh_dataset_writer_abort(p);

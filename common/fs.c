@@ -160,6 +160,16 @@ int lh_fs_sync_file(const char *path)
     return sync_close(fd, path);
 }
 
+int lh_fs_sync_all(const char *dir)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return lh_err_errno(errno, "%s", dir);
+    int e = syncfs(fd) < 0 ? errno : 0;
+    close(fd);
+    return e ? lh_err_errno(e, "%s: cannot make it durable", dir) : 0;
+}
+
 int lh_fs_sync_dir(const char *path)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -288,24 +298,20 @@ static void forget(struct lh_fs_partial *p)
     *p = (struct lh_fs_partial){.lock = -1};
 }
 
-static int sync_parent(const char *target)
+static int parent_of(const char *target, char **out)
 {
     const char *slash = strrchr(target, '/');
     if (!slash)
-        return lh_fs_sync_dir(".");
-    char *parent;
-    LH_TRY(lh_mem_strdup(&parent, target));
-    parent[slash == target ? 1 : slash - target] = '\0';
-    int rc = lh_fs_sync_dir(parent);
-    lh_mem_free(parent);
-    return rc;
+        return lh_mem_strdup(out, ".");
+    return lh_mem_printf(out, "%.*s", slash == target ? 1 : (int)(slash - target), target);
 }
 
 int lh_fs_partial_commit(struct lh_fs_partial *p)
 {
     int rc;
-    char *lock = NULL;
+    char *lock = NULL, *parent = NULL;
     LH_TRY_TO(fail, lh_mem_printf(&lock, "%s/.lock", p->path));
+    LH_TRY_TO(fail, parent_of(p->target, &parent)); /* nothing but I/O may fail after the rename */
     if (unlink(lock) < 0) {
         rc = lh_err_errno(errno, "%s: cannot remove", lock);
         goto fail;
@@ -325,13 +331,15 @@ int lh_fs_partial_commit(struct lh_fs_partial *p)
         rc = lh_err_errno(errno, "%s: cannot be moved to %s", p->path, p->target);
         goto fail;
     }
-    rc = sync_parent(p->target);
+    rc = lh_fs_sync_dir(parent);
     if (exchanged)
         lh_fs_remove_tree(p->path);
+    lh_mem_free(parent);
     lh_mem_free(lock);
     forget(p);
     return rc;
 fail:
+    lh_mem_free(parent);
     lh_mem_free(lock);
     lh_fs_partial_abort(p);
     return rc;

@@ -10,6 +10,7 @@
 #include "common/mem.h"
 #include "common/pool.h"
 #include "common/reward.h"
+#include "common/rowsort.h"
 #include "common/spool.h"
 #include "common/term.h"
 #include "common/userrows.h"
@@ -287,47 +288,6 @@ static int ingest_all(struct importer *im)
 
 /* --- buckets to users ------------------------------------------------------------------------- */
 
-struct key {
-    struct lh_row row;
-    const char *bytes;
-};
-
-#define ORDER(x, y) (((x) > (y)) - ((x) < (y)))
-
-static int compare_keys(const void *a, const void *b)
-{
-    const struct lh_row *x = &((const struct key *)a)->row, *y = &((const struct key *)b)->row;
-    int c = ORDER(x->hash, y->hash);
-    c = c ? c : ORDER(x->user, y->user);
-    c = c ? c : ORDER(x->time, y->time);
-    return c ? c : ORDER(x->order, y->order);
-}
-
-struct run {
-    const struct key *keys;
-    size_t n, width;
-};
-
-static void copy_run(void *ctx, void *to)
-{
-    const struct run *r = ctx;
-    for (size_t i = 0; i < r->n; i++)
-        memcpy((char *)to + i * r->width, r->keys[i].bytes, r->width);
-}
-
-static size_t read_keys(const struct lh_spool_view *v, size_t width, struct key *keys)
-{
-    size_t n = 0;
-    for (size_t s = 0; s < v->n; s++) {
-        const char *p = v->spans[s].data, *end = p + v->spans[s].bytes;
-        for (; p < end; p += width) {
-            keys[n].bytes = p;
-            memcpy(&keys[n++].row, p, sizeof keys->row);
-        }
-    }
-    return n;
-}
-
 static bool same_user(const struct lh_row *a, const struct lh_row *b)
 {
     return a->hash == b->hash && a->user == b->user;
@@ -337,25 +297,10 @@ static int sort_bucket(void *ctx, size_t index, unsigned thread)
 {
     (void)thread;
     struct importer *im = ctx;
-    const size_t width = im->s->row_bytes;
     if (interrupted(im))
         return canceled(im);
-    struct lh_spool_view v;
-    struct key *keys = NULL;
-    int rc;
-    LH_TRY(lh_spool_view_open(&v, im->raw, index));
-    LH_TRY_TO(done, LH_NEW_ARRAY(&keys, lh_spool_bytes(im->raw, index) / width, "rows to sort"));
-    struct run run = {keys, read_keys(&v, width, keys), width};
-    if (run.n > 0) {
-        qsort(keys, run.n, sizeof *keys, compare_keys);
-        LH_TRY_TO(done, lh_spool_put(im->sorted, index, run.n * width, copy_run, &run));
-    }
-    for (size_t i = 0; i < run.n; i++)
-        im->bucket_users[index] += i == 0 || !same_user(&keys[i].row, &keys[i - 1].row);
-done:
-    lh_mem_free(keys);
-    lh_spool_view_close(&v);
-    lh_spool_drop(im->raw, index);
+    int rc = lh_rowsort_bucket(im->raw, im->sorted, index, im->s->row_bytes, im->bits,
+                               &im->bucket_users[index]);
     step(im);
     return rc;
 }

@@ -22,7 +22,8 @@
 struct lh_reader {
     struct lh_reader_spec spec;
     pthread_mutex_t lock;
-    struct archive *archive; /* of the open file; NULL between files */
+    struct archive *archive; /* of the open file, if it is compressed */
+    bool open;               /* a file is */
     int fd;
     bool ended; /* the open file has no more bytes */
     size_t file;
@@ -33,7 +34,7 @@ struct lh_reader {
     size_t left_n, left_cap;
     struct lh_err failed;
     _Atomic uint64_t raw, text;
-    uint64_t raw_before; /* of files already closed */
+    uint64_t raw_of_file; /* bytes of the open file, compressed */
 };
 
 int lh_reader_create(struct lh_reader **out, const struct lh_reader_spec *spec)
@@ -49,13 +50,12 @@ int lh_reader_create(struct lh_reader **out, const struct lh_reader_spec *spec)
 
 static void close_file(struct lh_reader *r)
 {
-    if (r->archive) {
-        r->raw_before += (uint64_t)archive_filter_bytes(r->archive, -1);
+    if (r->archive)
         archive_read_free(r->archive);
-    }
     if (r->fd > 0)
         close(r->fd);
     r->archive = NULL;
+    r->open = false;
     r->fd = -1;
 }
 
@@ -89,13 +89,34 @@ static const char *name_of(const struct lh_reader *r)
     return strcmp(name, "-") == 0 ? "standard input" : name;
 }
 
+/* Whether a file begins like one of the compressions that libarchive is asked to undo. Others,
+ * pipes among them, could only be told by reading on, which libarchive does. */
+static bool looks_plain(int fd)
+{
+    static const struct {
+        const char *bytes;
+        size_t n;
+    } magic[] = {{"\x1f\x8b", 2},
+                 {"BZh", 3},
+                 {"\xfd"
+                  "7zXZ",
+                  5},
+                 {"\x28\xb5\x2f\xfd", 4},
+                 {"\x04\x22\x4d\x18", 4},
+                 {"\x02\x21\x4c\x18", 4},
+                 {"]\0\0", 3}};
+    char head[8];
+    if (pread(fd, head, sizeof head, 0) != (ssize_t)sizeof head)
+        return false;
+    for (size_t i = 0; i < sizeof magic / sizeof *magic; i++) {
+        if (memcmp(head, magic[i].bytes, magic[i].n) == 0)
+            return false;
+    }
+    return (unsigned char)(head[0] - 0x50) > 0x0f || head[1] != 0x2a || head[2] != 0x4d;
+}
+
 static int open_archive(struct lh_reader *r)
 {
-    const char *name = r->spec.files[r->file];
-    r->fd = strcmp(name, "-") == 0 ? 0 : open(name, O_RDONLY | O_CLOEXEC);
-    if (r->fd < 0)
-        return lh_err_errno(errno, "%s", name_of(r));
-    posix_fadvise(r->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     struct archive *a = archive_read_new();
     if (!a)
         return lh_err_set(LH_ENOMEM, "%s: out of memory", name_of(r));
@@ -119,21 +140,45 @@ static int open_archive(struct lh_reader *r)
     return 0;
 }
 
+static int open_file(struct lh_reader *r)
+{
+    const char *name = r->spec.files[r->file];
+    r->fd = strcmp(name, "-") == 0 ? 0 : open(name, O_RDONLY | O_CLOEXEC);
+    if (r->fd < 0)
+        return lh_err_errno(errno, "%s", name_of(r));
+    posix_fadvise(r->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+    r->open = true;
+    r->ended = false;
+    return looks_plain(r->fd) ? 0 : open_archive(r); /* plain: one copy less */
+}
+
 /* More bytes of the file to the end of the buffer, at most `want`; 0 at its end. */
 static int read_some(struct lh_reader *r, char *to, size_t want, size_t *got)
 {
     *got = 0;
     if (r->ended)
         return 0;
-    la_ssize_t n = archive_read_data(r->archive, to, want);
-    if (n < 0)
-        return lh_err_set(LH_EFORMAT, "%s: cannot read: %s; is the file whole?", name_of(r),
-                          archive_error_string(r->archive) ? archive_error_string(r->archive)
-                                                           : "unknown reason");
+    la_ssize_t n;
+    if (r->archive) {
+        n = archive_read_data(r->archive, to, want);
+        if (n < 0) {
+            const char *why = archive_error_string(r->archive);
+            return lh_err_set(LH_EFORMAT, "%s: cannot read: %s; is the file whole?", name_of(r),
+                              why ? why : "unknown reason");
+        }
+    } else {
+        do
+            n = read(r->fd, to, want);
+        while (n < 0 && errno == EINTR);
+        if (n < 0)
+            return lh_err_errno(errno, "%s: cannot read", name_of(r));
+    }
     r->ended = n == 0;
     *got = (size_t)n;
-    atomic_store_explicit(&r->raw, r->raw_before + (uint64_t)archive_filter_bytes(r->archive, -1),
-                          memory_order_relaxed);
+    uint64_t raw =
+        r->archive ? (uint64_t)archive_filter_bytes(r->archive, -1) : r->raw_of_file + (uint64_t)n;
+    atomic_fetch_add_explicit(&r->raw, raw - r->raw_of_file, memory_order_relaxed);
+    r->raw_of_file = raw;
     atomic_fetch_add_explicit(&r->text, (uint64_t)n, memory_order_relaxed);
     return 0;
 }
@@ -226,11 +271,12 @@ static int take_header(struct lh_reader *r, const char *records, size_t n, size_
 static int next(struct lh_reader *r, struct lh_chunk *c)
 {
     while (r->file < r->spec.n_files) {
-        bool fresh = r->archive == NULL;
+        bool fresh = !r->open;
         size_t from, to, all, header;
         if (fresh) {
             r->line = 1;
-            LH_TRY(open_archive(r));
+            r->raw_of_file = 0;
+            LH_TRY(open_file(r));
         }
         LH_TRY(fill(r, c, r->spec.chunk_bytes, fresh, &from, &to, &all));
         if (fresh) {

@@ -225,6 +225,12 @@ int lh_spool_view_open(struct lh_spool_view *v, struct lh_spool *s, size_t bucke
     return 0;
 }
 
+void lh_spool_view_release(const struct lh_spool_view *v)
+{
+    if (v->map)
+        madvise(v->map, v->map_bytes, MADV_DONTNEED);
+}
+
 void lh_spool_view_close(struct lh_spool_view *v)
 {
     if (v->map)

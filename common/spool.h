@@ -39,6 +39,8 @@ struct lh_spool_view {
 };
 
 int lh_spool_view_open(struct lh_spool_view *v, struct lh_spool *s, size_t bucket);
+/* Lets the system take back pages of a mapped bucket that were read; they can be read again. */
+void lh_spool_view_release(const struct lh_spool_view *v);
 void lh_spool_view_close(struct lh_spool_view *v); /* idempotent */
 
 /* Frees what a bucket holds, in memory and on disk. */
