@@ -207,10 +207,19 @@ static int prepare(struct train *t, const struct lh_job *job)
 
 /* --- placing the roles -------------------------------------------------------------------------
  */
+/* A local socket's path is limited to 107 bytes: in the run directory where that is short enough
+ * (what a killed run left there is removed by the next), else in a temporary one. */
 static int make_socket_dir(struct train *t)
 {
+    LH_TRY(in_dir(t, "sockets", &t->sockets));
+    if (strlen(t->sockets) + sizeof "/server-4095" <= 107) {
+        LH_TRY(lh_fs_remove_tree(t->sockets));
+        return lh_fs_mkdirs(t->sockets);
+    }
+    lh_mem_free(t->sockets);
+    t->sockets = NULL;
     const char *tmp = getenv("TMPDIR");
-    if (!tmp || strlen(tmp) > 60) /* a socket's path is limited to 107 bytes */
+    if (!tmp || strlen(tmp) > 60)
         tmp = "/tmp";
     LH_TRY(lh_mem_printf(&t->sockets, "%s/longhaul-XXXXXX", tmp));
     if (!mkdtemp(t->sockets)) {
