@@ -33,7 +33,8 @@ const struct lh_cmd lh_cmd_import = {
         "Memory stays below --memory and 16 MiB a thread, and while they are at hand the rows of "
         "the one user with most of them, however long the log is and however far apart a user's "
         "rows lie: what does not fit goes through temporary files beside DIR, of about the size "
-        "of the columns that the schema names. The page cache of those files comes and goes as "
+        "of the columns that the schema names (for logs up to a thousand times --memory). The page "
+        "cache of those files comes and goes as "
         "the system likes.\n\n"
         "The grammar of schemas is in common/README.md; 'longhaul init' writes one for a new log.",
     .examples = "  longhaul import schema.yaml --out dataset\n"

@@ -27,7 +27,7 @@
 #define MEMORY_MIN     (UINT64_C(16) << 20)
 #define BUCKETS_MIN    16
 #define BUCKETS_MAX    4096
-#define EXPANSION      8 /* binary rows for a byte of (compressed) input, guessed high */
+#define RAW_SHARE      3 /* one in so many bytes holds rows before they are sorted, one after */
 
 const char *const lh_import_phase_names[LH_IMPORT_PHASES] = {"read", "sort", "rewards",
                                                              "fit",  "rows", "write"};
@@ -221,27 +221,44 @@ static int read_log(void *ctx, size_t index, unsigned thread)
     }
 }
 
-/* Bytes of all files; 0 if one is a pipe. */
-static uint64_t input_bytes(const struct importer *im)
+static bool is_compressed(const char *path)
+{
+    static const char *const suffix[] = {".gz", ".xz", ".zst", ".bz2", ".lz4"};
+    size_t n = strlen(path);
+    for (size_t i = 0; i < sizeof suffix / sizeof *suffix; i++) {
+        size_t k = strlen(suffix[i]);
+        if (n > k && strcmp(path + n - k, suffix[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Bytes of all files; 0 if one is a pipe. *rows: a guess, rather high, of what binary rows take. */
+static uint64_t input_bytes(const struct importer *im, uint64_t *rows)
 {
     uint64_t sum = 0;
+    *rows = 0;
     for (size_t i = 0; i < im->n_files; i++) {
         struct stat st;
-        if (strcmp(im->files[i], "-") == 0 || stat(im->files[i], &st) < 0 || !S_ISREG(st.st_mode))
+        if (strcmp(im->files[i], "-") == 0 || stat(im->files[i], &st) < 0 || !S_ISREG(st.st_mode)) {
+            *rows = UINT64_C(64) << 30;
             return 0;
+        }
         sum += (uint64_t)st.st_size;
+        *rows += (uint64_t)st.st_size * (is_compressed(im->files[i]) ? 20 : 3) / 2;
     }
     return sum;
 }
 
-static void choose_buckets(struct importer *im, uint64_t input)
+static void choose_buckets(struct importer *im, uint64_t rows)
 {
-    /* a bucket is sorted beside its copy, in each thread */
-    uint64_t bytes = input ? input * EXPANSION : UINT64_C(64) << 30;
-    uint64_t one = im->memory / (16 * im->threads);
+    /* a bucket is sorted beside its copy, in each thread; but many buckets have small buffers, and
+     * are spilled in small pieces */
+    uint64_t one = im->memory / (8 * im->threads);
+    uint64_t most = im->memory / RAW_SHARE / (32 << 10);
     im->bits = 4;
     im->buckets = BUCKETS_MIN;
-    while (im->buckets < BUCKETS_MAX && im->buckets * one < bytes) {
+    while (im->buckets < BUCKETS_MAX && 2 * im->buckets <= most && im->buckets * one < rows) {
         im->buckets *= 2;
         im->bits++;
     }
@@ -249,11 +266,12 @@ static void choose_buckets(struct importer *im, uint64_t input)
 
 static int ingest_all(struct importer *im)
 {
-    uint64_t input = input_bytes(im);
-    choose_buckets(im, input);
+    uint64_t rows;
+    uint64_t input = input_bytes(im, &rows);
+    choose_buckets(im, rows);
     const char *dir = lh_dataset_writer_path(im->writer);
-    LH_TRY(lh_spool_create(&im->raw, dir, "raw", im->buckets, im->memory / 5 * 2));
-    LH_TRY(lh_spool_create(&im->sorted, dir, "sorted", im->buckets, im->memory / 5 * 2));
+    LH_TRY(lh_spool_create(&im->raw, dir, "raw", im->buckets, im->memory / RAW_SHARE));
+    LH_TRY(lh_spool_create(&im->sorted, dir, "sorted", im->buckets, im->memory / RAW_SHARE));
     LH_TRY(LH_NEW_ARRAY(&im->bucket_users, im->buckets, "buckets"));
     LH_TRY(LH_NEW_ARRAY(&im->layouts, im->n_files, "files"));
     struct lh_reader_spec spec = {
