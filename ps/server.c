@@ -65,6 +65,20 @@ static int restore(struct server *s, const Lh__Plan *plan)
                             plan->n_restore, plan->job_digest);
 }
 
+/* A predecessor that was killed a moment ago may still be about to go, in the middle of an fsync:
+ * its lock is waited for as long as one waits for any role. */
+static int open_store(struct server *s, const Lh__Plan *plan)
+{
+    const char *dir = s->opt->store ? s->opt->store : plan->store;
+    const struct lh_store_id id = {plan->job_digest, plan->shard, plan->shards};
+    double began = lh_now();
+    int rc;
+    while ((rc = lh_store_open(&s->store, dir, &id, 0)) == LH_EBUSY &&
+           lh_now() - began < s->member.deadline)
+        zmq_poll(NULL, 0, 20);
+    return rc;
+}
+
 static int start(struct server *s)
 {
     const Lh__Plan *plan = s->member.plan;
@@ -84,8 +98,7 @@ static int start(struct server *s)
                                                               .beta2 = s->job->beta2,
                                                               .epsilon = s->job->epsilon,
                                                               .n_metrics = s->n_metrics}));
-    LH_TRY(lh_store_open(&s->store, s->opt->store ? s->opt->store : plan->store,
-                         &(struct lh_store_id){plan->job_digest, plan->shard, plan->shards}, 0));
+    LH_TRY(open_store(s, plan));
     /* What was prepared but never became a cut may be of another number of shards. */
     LH_TRY(lh_store_prune(s->store, plan->keep, plan->n_keep));
     LH_TRY(restore(s, plan));
