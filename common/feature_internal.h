@@ -1,4 +1,5 @@
-/* What feature.c (reading the schema) and feature_apply.c (computing rows) share. */
+/* What feature.c (the plan), feature_schema.c (reading it) and feature_apply.c (computing rows)
+ * share. */
 #pragma once
 
 #include "common/feature.h"
@@ -79,3 +80,9 @@ struct lh_feature_plan {
     size_t widest; /* source */
     bool needs_reward;
 };
+
+/* Reads tables, embeddings and the three groups into a zeroed plan; on failure it is destroyed by
+ * the caller. */
+int lh_feature_schema_read(struct lh_feature_plan *p, const struct lh_yaml_node *schema,
+                           const struct lh_column *columns, size_t n_columns, const char *data_dir,
+                           uint64_t seed, unsigned threads);
