@@ -471,7 +471,7 @@ static int run(int argc, char **argv)
          "times.",
          0, 0, NULL},
         {"users", 'n', LH_OPT_INT, &o.users, "N",
-         "Users of the log or of a play. 0 means 2000 for a log, 1000 for a play.", 0,
+         "Users of the log or of a play. 0 means 10000 for a log, 1000 for a play.", 0,
          INT64_C(1) << 32, NULL},
         {"sessions", 0, LH_OPT_INT, &o.sessions, "N",
          "Sessions of a user: the mean in a log, the number in a play.", 1, 10000, NULL},

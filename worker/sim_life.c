@@ -119,7 +119,7 @@ void lh_sim_life_info(struct sim_summary *users, size_t n, struct lh_sim_log_inf
 
 void lh_sim_log_default(struct lh_sim_log *out)
 {
-    *out = (struct lh_sim_log){.users = 2000,
+    *out = (struct lh_sim_log){.users = 10000,
                                .sessions = 20,
                                .seed = 1,
                                .threads = 1,

@@ -181,6 +181,26 @@ static void dataset_splits_users_by_the_shares(void **state)
     lh_sim_destroy(&s);
 }
 
+/* The demo's schema is the one that a log of the default world comes with. */
+static void csv_schema_is_the_recipes(void **state)
+{
+    (void)state;
+    struct lh_sim_config c;
+    struct lh_sim_log log;
+    struct lh_sim *s = NULL;
+    lh_sim_config_default(&c);
+    assert_ok(lh_sim_create(&s, &c));
+    lh_sim_log_default(&log);
+    log.users = 2;
+    assert_ok(lh_sim_log_csv(s, &log, kit_path("log"), NULL));
+    char *recipe = kit_read(LH_SOURCE_DIR "/scripts/recipes/demo/schema.yaml", NULL);
+    char *mine = kit_read(kit_path("log/schema.yaml"), NULL);
+    assert_string_equal(recipe, mine);
+    free(recipe);
+    free(mine);
+    lh_sim_destroy(&s);
+}
+
 static bool stop_at_64(void *ctx, uint64_t users)
 {
     (void)ctx;
@@ -240,9 +260,10 @@ static void csv_survives_failed_allocations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        kit_test(csv_any_threads_same_bytes),     kit_test(csv_and_dataset_agree),
-        kit_test(dataset_any_threads_same_bytes), kit_test(dataset_splits_users_by_the_shares),
-        kit_test(log_refuses_and_leaves_nothing), kit_test(csv_survives_failed_allocations),
+        kit_test(csv_any_threads_same_bytes),      kit_test(csv_and_dataset_agree),
+        kit_test(dataset_any_threads_same_bytes),  kit_test(dataset_splits_users_by_the_shares),
+        kit_test(csv_schema_is_the_recipes),       kit_test(log_refuses_and_leaves_nothing),
+        kit_test(csv_survives_failed_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
