@@ -42,6 +42,7 @@ void lh_ingest_merge(struct lh_ingest_counts *into, const struct lh_ingest_count
 
 struct wanted {
     size_t field, column;
+    size_t offset; /* of a number that is stored as it is, in the row; else NONE */
 };
 
 struct lh_layout_csv {
@@ -84,6 +85,12 @@ done:
     return rc;
 }
 
+/* Whether a column is a number that is stored as it is. */
+static bool is_plain(const struct lh_schema_column *c)
+{
+    return c->type == LH_SCHEMA_NUMBER && c->scale == 1 && c->shift == 0 && !c->log1p && !c->clip;
+}
+
 static int resolve(struct lh_layout_csv *l, const struct lh_schema *s, const char *file,
                    const struct lh_field *fields, size_t n)
 {
@@ -104,7 +111,8 @@ static int resolve(struct lh_layout_csv *l, const struct lh_schema *s, const cha
         size_t k = l->n_wanted++;
         for (; k > 0 && l->wanted[k - 1].field > at; k--)
             l->wanted[k] = l->wanted[k - 1];
-        l->wanted[k] = (struct wanted){at, c};
+        const struct lh_schema_column *column = &s->columns[c];
+        l->wanted[k] = (struct wanted){at, c, is_plain(column) ? column->offset : NONE};
     }
     return 0;
 }
@@ -276,7 +284,7 @@ static enum verdict put_missing(struct lh_ingest *p, const struct lh_schema_colu
 static enum verdict put_number(struct lh_ingest *p, const struct lh_schema_column *c,
                                const char *text, size_t n, char *out)
 {
-    bool plain = c->scale == 1 && c->shift == 0 && !c->log1p && !c->clip;
+    bool plain = is_plain(c);
     float x = 0;
     double wide;
     enum lh_parsed parsed = plain ? lh_parse_float(text, n, &x) : lh_parse_double(text, n, &wide);
@@ -427,9 +435,15 @@ static int parse_csv(struct lh_ingest *p, const struct lh_chunk *c, struct lh_in
             v = bad(p, "text between a closing quote and the separator");
         else if (n != l->n_fields)
             v = bad(p, "%zu fields where %zu are expected", n, l->n_fields);
-        for (size_t i = 0; i < l->n_wanted && v == GOOD; i++)
-            v = put_field(p, &p->s->columns[l->wanted[i].column], &p->fields[l->wanted[i].field],
-                          out);
+        for (size_t i = 0; i < l->n_wanted && v == GOOD; i++) {
+            const struct wanted *w = &l->wanted[i];
+            const struct lh_field *f = &p->fields[w->field];
+            /* nearly every field of nearly every log: a number and nothing else */
+            if (w->offset != NONE && !p->missing_numbers &&
+                lh_parse_float(f->text, f->n, (float *)(void *)(out + w->offset)) == LH_PARSED)
+                continue;
+            v = put_field(p, &p->s->columns[w->column], f, out);
+        }
         LH_TRY(end_record(p, v, out, order, counts));
     }
 }

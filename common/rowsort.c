@@ -1,6 +1,6 @@
 /* Sorting a bucket. Hashes are uniform, so one distribution by their next bits leaves cells of a
- * few users; a cell whose rows came in time order, as logs mostly do, is sorted already. Keys are
- * sorted, and rows moved once. */
+ * few users at most; a cell whose rows came in time order, as logs mostly do, is sorted already.
+ * Keys are sorted, and rows moved once. */
 #include "common/rowsort.h"
 
 #include "common/err.h"
@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CELL_BITS 10
-#define CELLS     (1u << CELL_BITS)
+#define CELL_ROWS 4  /* a cell for so many rows */
+#define CELLS_MAX 16 /* bits */
 #define SMALL     24 /* rows that are sorted by insertion */
 
 struct key {
@@ -76,18 +76,24 @@ static size_t read_keys(const struct lh_spool_view *v, size_t width, struct key 
 }
 
 /* From keys to sorted, which do not overlap. */
-static void sort(const struct key *keys, size_t n, unsigned bits, struct key *sorted)
+static int sort(const struct key *keys, size_t n, unsigned bits, struct key *sorted)
 {
-    size_t start[CELLS + 1] = {0};
+    unsigned cell_bits = 1;
+    while (cell_bits < CELLS_MAX && n >> cell_bits > CELL_ROWS)
+        cell_bits++;
+    size_t cells = (size_t)1 << cell_bits, *start;
+    LH_TRY(LH_NEW_ARRAY(&start, cells + 1, "rows to sort"));
     for (size_t i = 0; i < n; i++)
-        start[(keys[i].hash << bits >> (64 - CELL_BITS)) + 1]++;
-    for (size_t c = 0; c < CELLS; c++)
+        start[(keys[i].hash << bits >> (64 - cell_bits)) + 1]++;
+    for (size_t c = 0; c < cells; c++)
         start[c + 1] += start[c];
     for (size_t i = 0; i < n; i++)
-        sorted[start[keys[i].hash << bits >> (64 - CELL_BITS)]++] = keys[i];
+        sorted[start[keys[i].hash << bits >> (64 - cell_bits)]++] = keys[i];
     /* start[c] is now the end of cell c */
-    for (size_t c = 0, at = 0; c < CELLS; at = start[c++])
+    for (size_t c = 0, at = 0; c < cells; at = start[c++])
         sort_cell(sorted + at, start[c] - at);
+    lh_mem_free(start);
+    return 0;
 }
 
 struct run {
@@ -114,7 +120,7 @@ int lh_rowsort_bucket(struct lh_spool *from, struct lh_spool *to, size_t bucket,
     LH_TRY_TO(done, LH_NEW_ARRAY(&keys, 2 * n, "rows to sort"));
     struct key *sorted = keys + n;
     read_keys(&v, row_bytes, keys);
-    sort(keys, n, bits, sorted);
+    LH_TRY_TO(done, sort(keys, n, bits, sorted));
     for (size_t i = 0; i < n; i++)
         *users += i == 0 || sorted[i].hash != sorted[i - 1].hash ||
                   user_of(&sorted[i]) != user_of(&sorted[i - 1]);
