@@ -177,10 +177,62 @@ enum lh_parsed lh_parse_double(const char *text, size_t n, double *out)
     return LH_PARSED;
 }
 
+/* m * 10^e as the nearest float, unless the answer is in doubt. */
+static inline bool to_float(uint64_t m, int e, bool negative, float *out)
+{
+    double x = (double)m;
+    x *= e < 0 ? power_of_tenth[-e] : power_of_ten[e];
+    /* x is off by less than 8 of its last places: three roundings, and digits beyond the 19th */
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint64_t beyond = (bits & 0x1fffffff) - (0x10000000 - 8);
+    if (beyond <= 16 || x < 0x1p-125 || x > 0x1p127)
+        return false;
+    *out = (float)(negative ? -x : x);
+    return true;
+}
+
+/* The last r of the 8 bytes at p, 0 <= r < 8, as digits. */
+static inline bool last_digits(const char *p, size_t r, uint32_t *value)
+{
+    uint64_t x, others = ~UINT64_C(0) >> 8 * r;
+    memcpy(&x, p, 8);
+    x = (x & ~others) | (0x3030303030303030 & others);
+    char digits[8];
+    memcpy(digits, &x, 8);
+    return eight_digits(digits, value);
+}
+
+/* What programs write when they print a number whole: "-1.2345678901234567", one digit, a point and
+ * 8 to 18 more. No loops, so nothing for the processor to guess wrong. False: ask the long way. */
+static inline bool common_float(const char *p, const char *end, float *out)
+{
+    static const uint64_t ten[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000};
+    bool negative = end - p > 0 && *p == '-';
+    p += negative;
+    size_t digits = (size_t)(end - p) - 2;
+    uint32_t high, low = 0, rest = 0;
+    if (end - p < 10 || digits > 18 || p[1] != '.' || !is_digit(*p) || !eight_digits(p + 2, &high))
+        return false;
+    uint64_t m = (uint64_t)(*p - '0') * 100000000 + high;
+    bool sound = true;
+    size_t r = digits - 8;
+    if (r >= 8) {
+        sound = eight_digits(p + 10, &low);
+        m = m * 100000000 + low;
+        r -= 8;
+    }
+    sound &= last_digits(end - 8, r, &rest);
+    m = m * ten[r] + rest;
+    return sound && m != 0 && to_float(m, -(int)digits, negative, out);
+}
+
 enum lh_parsed lh_parse_float(const char *text, size_t n, float *out)
 {
     const char *p = text, *end = text + n;
     struct decimal d;
+    if (common_float(p, end, out))
+        return LH_PARSED;
     trim(&p, &end);
     if (!scan(p, end, &d)) {
         double word;
@@ -195,16 +247,7 @@ enum lh_parsed lh_parse_float(const char *text, size_t n, float *out)
     }
     if (d.e < -POWER_MAX || d.e > POWER_MAX)
         return parse_slowly(p, end, NULL, out);
-    double x = (double)d.m;
-    x *= d.e < 0 ? power_of_tenth[-d.e] : power_of_ten[d.e];
-    /* x is off by less than 8 of its last places: three roundings, and digits beyond the 19th */
-    uint64_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    int64_t beyond = (int64_t)(bits & 0x1fffffff) - 0x10000000;
-    if ((beyond >= -8 && beyond <= 8) || x < 0x1p-125 || x > 0x1p127)
-        return parse_slowly(p, end, NULL, out);
-    *out = (float)(d.negative ? -x : x);
-    return LH_PARSED;
+    return to_float(d.m, d.e, d.negative, out) ? LH_PARSED : parse_slowly(p, end, NULL, out);
 }
 
 /* --- times ----------------------------------------------------------------------------------- */

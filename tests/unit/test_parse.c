@@ -64,8 +64,8 @@ static void random_numbers_are_what_the_c_library_says(void **state)
 {
     (void)state;
     struct lh_rng_at at = {.seed = 5};
-    static const char *const formats[] = {"%.17g", "%.9g", "%.6f", "%.18f",
-                                          "%.3e",  "%.0f", "%.25f"};
+    static const char *const formats[] = {"%.17g", "%.9g", "%.6f",  "%.18f", "%.3e", "%.0f",
+                                          "%.25f", "%.8f", "%.15f", "%.16f", "%.17f"};
     for (uint64_t i = 0; i < 60000; i++) {
         uint64_t bits = lh_rng_u64(&at, i);
         double x;
@@ -82,7 +82,7 @@ static void random_numbers_are_what_the_c_library_says(void **state)
         if (!isfinite(x) || fabs(x) > 3e38)
             continue;
         char text[400];
-        snprintf(text, sizeof text, formats[i % 7], x);
+        snprintf(text, sizeof text, formats[i % 11], x);
         check_both(text);
     }
 }
