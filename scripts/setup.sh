@@ -21,7 +21,8 @@ if ! command -v dpkg-query >/dev/null; then
     exit 1
 fi
 
-have=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "${want[@]}" 2>/dev/null | sed -n 's/^ii *//p')
+# dpkg-query fails where it does not know one of them; what it knows is printed all the same
+have=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "${want[@]}" 2>/dev/null | sed -n 's/^ii *//p' || true)
 missing=()
 for p in "${want[@]}"; do
     grep -qxF "$p" <<<"$have" || missing+=("$p")
