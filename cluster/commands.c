@@ -16,10 +16,12 @@ extern const struct lh_cmd lh_cmd_init;
 extern const struct lh_cmd lh_cmd_scheduler;
 extern const struct lh_cmd lh_cmd_server;
 extern const struct lh_cmd lh_cmd_simulate;
+extern const struct lh_cmd lh_cmd_step;
 extern const struct lh_cmd lh_cmd_train;
 extern const struct lh_cmd lh_cmd_worker;
 
-/* clang-format off: one a line */
+/* One a line. */
+/* clang-format off */
 static const struct lh_cmd *const commands[] = {
     &lh_cmd_init,
     &lh_cmd_import,
@@ -32,6 +34,7 @@ static const struct lh_cmd *const commands[] = {
     &lh_cmd_server,
     &lh_cmd_worker,
     &lh_cmd_scheduler,
+    &lh_cmd_step,
     &lh_cmd_help,
     NULL,
 };

@@ -11,9 +11,10 @@ struct lh_launch_spec {
     const char *endpoint; /* of the scheduler */
     uint32_t workers, servers;
     enum lh_transport transport;
-    const char *sockets; /* directory for ipc */
-    const char *program; /* of processes */
-    double patience;     /* seconds a role waits for the scheduler */
+    const char *sockets;                /* directory for ipc */
+    const char *program;                /* of processes */
+    double patience;                    /* seconds a role waits for the scheduler */
+    const struct lh_train_given *given; /* local only */
 };
 
 struct lh_launch_local;

@@ -30,23 +30,37 @@ struct lh_launch_local {
 static int run_server(const struct role_thread *r)
 {
     char bind[64];
+    struct lh_server_options opt = {.scheduler = r->spec->endpoint,
+                                    .bind = bind,
+                                    .wanted = r->index + 1,
+                                    .patience = r->spec->patience,
+                                    .model = lh_role_model,
+                                    .model_fini = lh_role_model_fini};
+    const struct lh_train_given *given = r->spec->given;
+    struct lh_role_initial initial;
     snprintf(bind, sizeof bind, "inproc://server-%u", r->index);
-    return lh_server_run(r->spec->zmq,
-                         &(struct lh_server_options){.scheduler = r->spec->endpoint,
-                                                     .bind = bind,
-                                                     .wanted = r->index + 1,
+    if (given) {
+        initial = given->initial;
+        opt.ctx = &initial;
+        opt.look = given->look;
+        opt.onlooker = given->onlooker;
+    }
+    return lh_server_run(r->spec->zmq, &opt);
+}
+
+static int run_worker(const struct role_thread *r)
+{
+    const struct lh_train_given *given = r->spec->given;
+    return lh_worker_run(r->spec->zmq,
+                         &(struct lh_worker_options){.scheduler = r->spec->endpoint,
                                                      .patience = r->spec->patience,
-                                                     .model = lh_role_model,
-                                                     .model_fini = lh_role_model_fini});
+                                                     .given = given ? given->batches : NULL});
 }
 
 static void *run_role(void *arg)
 {
     struct role_thread *r = arg;
-    int rc = r->server ? run_server(r)
-                       : lh_worker_run(r->spec->zmq,
-                                       &(struct lh_worker_options){.scheduler = r->spec->endpoint,
-                                                                   .patience = r->spec->patience});
+    int rc = r->server ? run_server(r) : run_worker(r);
     lh_err_save(&r->err, rc);
     atomic_store(&r->ended, true);
     return NULL;

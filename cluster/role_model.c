@@ -20,12 +20,12 @@ static void destroy(struct owner *o)
 int lh_role_model(void *ctx, const struct lh_job *job, size_t shards, bool initial,
                   struct lh_server_model *out)
 {
-    (void)ctx;
+    const struct lh_role_initial *given = ctx;
     struct owner *o = NULL;
     int rc;
     LH_TRY(LH_NEW(&o, "model"));
     LH_TRY_TO(fail, lh_model_init(&o->model, job, shards));
-    if (initial) {
+    if (initial && !given) {
         LH_TRY_TO(fail, lh_mem_alloc_aligned((void **)&o->weights, o->model.layout.flat_size,
                                              sizeof(float), "initial weights"));
         lh_graph_init_params(o->model.graph, job->seed, o->weights);
@@ -33,7 +33,8 @@ int lh_role_model(void *ctx, const struct lh_job *job, size_t shards, bool initi
     *out = (struct lh_server_model){.layout = &o->model.layout,
                                     .n_metrics = o->model.n_metrics,
                                     .leaves = o->model.leaves,
-                                    .weights = o->weights,
+                                    .weights = given && initial ? given->weights : o->weights,
+                                    .targets = given && initial ? given->targets : NULL,
                                     .owner = o};
     return 0;
 fail:

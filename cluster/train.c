@@ -150,6 +150,10 @@ static int copy_job(struct train *t, const struct lh_job *job)
     int rc = lh_job_load_text(&t->job, text, strlen(text), job->name, NULL);
     lh_mem_free(text);
     LH_TRY(rc);
+    if (t->opt->given) {
+        t->transitions = t->opt->given->batches->steps * t->job->batch;
+        return 0;
+    }
     if (!t->job->dataset)
         return lh_err_set(LH_ECONFIG, "%s: dataset is missing", job->name);
     LH_TRY(lh_dataset_open(&t->dataset, t->job->dataset));
@@ -188,6 +192,8 @@ static int prepare(struct train *t, const struct lh_job *job)
     const struct lh_train_options *o = t->opt;
     if (o->servers == 0 || o->workers == 0)
         return lh_err_set(LH_EUSAGE, "a run needs at least one worker and one server");
+    if (o->given && o->launcher != LH_LAUNCH_LOCAL)
+        return lh_err_set(LH_EINTERNAL, "given batches are for roles of this process");
     LH_TRY(copy_job(t, job));
     LH_TRY(lh_model_init(&t->model, t->job, o->servers));
     LH_TRY(lock_dir(t));
@@ -246,7 +252,8 @@ static int place_roles(void *ctx, const char *endpoint)
                                   .transport = t->opt->transport,
                                   .sockets = t->sockets,
                                   .program = t->opt->program,
-                                  .patience = patience(t)};
+                                  .patience = patience(t),
+                                  .given = t->opt->given};
     switch (t->opt->launcher) {
     case LH_LAUNCH_LOCAL:
         return lh_launch_local_start(&t->threads, &spec);

@@ -9,9 +9,12 @@
  */
 #pragma once
 
+#include "cluster/role_model.h"
 #include "cluster/run.h"
 #include "common/dataset.h"
 #include "common/job.h"
+#include "ps/server.h"
+#include "worker/feed.h"
 
 enum lh_launcher {
     LH_LAUNCH_LOCAL,     /* threads of this process */
@@ -19,6 +22,15 @@ enum lh_launcher {
     LH_LAUNCH_HAND       /* whoever starts 'longhaul server' and 'longhaul worker' */
 };
 enum lh_transport { LH_TRANSPORT_INPROC, LH_TRANSPORT_IPC, LH_TRANSPORT_TCP };
+
+/* What a run computes with instead of a dataset's rows and the seed's initial weights, and who
+ * looks at it (cmd_step.c). Roles are then threads of this process, and the job is resolved. */
+struct lh_train_given {
+    const struct lh_feed_given *batches; /* as many steps as the job has */
+    struct lh_role_initial initial;
+    void (*look)(void *onlooker, const struct lh_server_sum *sum); /* each shard from its thread */
+    void *onlooker;
+};
 
 struct lh_train_options {
     const char *dir; /* run directory */
@@ -34,6 +46,7 @@ struct lh_train_options {
     const char *program;  /* of processes: what to run as roles; NULL: this program */
     double patience;      /* seconds to wait for roles at the start; 0: 60 */
     bool uninterruptible; /* SIGINT and SIGTERM are somebody else's business */
+    const struct lh_train_given *given; /* NULL: none */
 };
 
 /* Where the time of all roles of a kind went, summed, seconds. */

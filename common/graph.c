@@ -564,9 +564,30 @@ size_t lh_graph_metrics(const struct lh_graph *g)
     return g->n_losses + g->n_metrics;
 }
 
+size_t lh_graph_losses(const struct lh_graph *g)
+{
+    return g->n_losses;
+}
+
 const char *lh_graph_metric_name(const struct lh_graph *g, size_t i)
 {
     return i < g->n_losses ? g->loss[i].name : g->metric[i - g->n_losses].name;
+}
+
+size_t lh_graph_input_cols(const struct lh_graph *g, enum lh_input_kind kind)
+{
+    for (size_t n = 0; n < g->n_forward; n++)
+        if (g->node[n].op == LH_OP_INPUT && g->node[n].i == (size_t)kind)
+            return g->plan.offset[n] == SIZE_MAX ? 0 : g->node[n].cols;
+    return 0;
+}
+
+const char *lh_graph_noise(const struct lh_graph *g, size_t i, size_t *cols)
+{
+    if (i >= g->n_noise)
+        return NULL;
+    *cols = g->node[g->noise[i].node].cols;
+    return g->noise[i].name;
 }
 
 struct lh_graph_stats lh_graph_stats(const struct lh_graph *g)

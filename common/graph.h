@@ -185,8 +185,14 @@ size_t lh_graph_flat_size(
 void lh_graph_init_params(const struct lh_graph *g, uint64_t seed, lh_real *flat);
 
 /* Names of losses, then metrics, in order of declaration: what `metrics` below receives. */
-size_t lh_graph_metrics(const struct lh_graph *g);
+size_t lh_graph_metrics(const struct lh_graph *g); /* of both */
+size_t lh_graph_losses(const struct lh_graph *g);
 const char *lh_graph_metric_name(const struct lh_graph *g, size_t i);
+
+/* Width of an input; 0 if the graph does not read it. */
+size_t lh_graph_input_cols(const struct lh_graph *g, enum lh_input_kind kind);
+/* The i-th noise and its width; NULL if there are no more. */
+const char *lh_graph_noise(const struct lh_graph *g, size_t i, size_t *cols);
 
 struct lh_graph_stats {
     uint64_t flops_forward, flops_backward; /* of GEMMs, 2 m n k each, one run of B rows */

@@ -286,17 +286,41 @@ static int directory_of(char **out, const char *path)
     return lh_mem_printf(out, "%.*s", slash == path ? 1 : (int)(slash - path), path);
 }
 
+/* What a program assigns and finds no place for is the file's mistake, which is complained about
+ * when it is read. */
+static int assign(struct lh_yaml *doc, const char *assignment)
+{
+    int rc = lh_yaml_set(doc, assignment);
+    return rc == LH_EUSAGE ? 0 : rc;
+}
+
+static int assign_default(struct lh_yaml *doc, const char *assignment)
+{
+    char *key = NULL;
+    LH_TRY(lh_mem_printf(&key, "%.*s", (int)strcspn(assignment, "="), assignment));
+    bool there = lh_yaml_get(lh_yaml_root(doc), key);
+    lh_mem_free(key);
+    return there ? 0 : assign(doc, assignment);
+}
+
+static int from_file(struct lh_job **out, const struct lh_yaml *doc, const char *path)
+{
+    char *base_dir = NULL;
+    LH_TRY(directory_of(&base_dir, path));
+    int rc = from_yaml(out, doc, base_dir);
+    lh_mem_free(base_dir);
+    return rc;
+}
+
 int lh_job_load(struct lh_job **out, const char *path, const char *const *sets, size_t n_sets)
 {
     struct lh_yaml *doc = NULL;
     struct lh_job *job = NULL;
-    char *base_dir = NULL;
     int rc;
     LH_TRY(lh_yaml_load_file(&doc, path));
     for (size_t i = 0; i < n_sets; i++)
         LH_TRY_TO(done, lh_yaml_set(doc, sets[i]));
-    LH_TRY_TO(done, directory_of(&base_dir, path));
-    LH_TRY_TO(done, from_yaml(&job, doc, base_dir));
+    LH_TRY_TO(done, from_file(&job, doc, path));
     if (!job->dataset) {
         rc = lh_err_set(LH_ECONFIG,
                         "%s: dataset is missing; name the directory that 'longhaul import' or "
@@ -308,7 +332,22 @@ int lh_job_load(struct lh_job **out, const char *path, const char *const *sets, 
     job = NULL;
 done:
     lh_job_destroy(&job);
-    lh_mem_free(base_dir);
+    lh_yaml_destroy(&doc);
+    return rc;
+}
+
+int lh_job_load_assigned(struct lh_job **out, const char *path, const char *const *defaults,
+                         const char *const *always)
+{
+    struct lh_yaml *doc = NULL;
+    int rc;
+    LH_TRY(lh_yaml_load_file(&doc, path));
+    for (; *always; always++)
+        LH_TRY_TO(done, assign(doc, *always));
+    for (; *defaults; defaults++)
+        LH_TRY_TO(done, assign_default(doc, *defaults));
+    rc = from_file(out, doc, path);
+done:
     lh_yaml_destroy(&doc);
     return rc;
 }

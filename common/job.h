@@ -75,6 +75,10 @@ struct lh_job {
  * paths become absolute: relative to the job file, or to the working directory where they came from
  * --set. Errors: LH_ECONFIG, LH_ENOENT, LH_EUSAGE. */
 int lh_job_load(struct lh_job **out, const char *path, const char *const *sets, size_t n_sets);
+/* The same for a program that has its own mind: assignments "a.b=value" that hold where the file
+ * has no such key, and such that hold always; NULL-terminated. `dataset` may be missing. */
+int lh_job_load_assigned(struct lh_job **out, const char *path, const char *const *defaults,
+                         const char *const *always);
 /* The same from text; `name` stands for the file in complaints, paths are relative to `base_dir`
  * (NULL: left as they are). Here `dataset` may be missing (then it is NULL). */
 int lh_job_load_text(struct lh_job **out, const char *text, size_t n, const char *name,

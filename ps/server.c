@@ -59,6 +59,8 @@ static int restore(struct server *s, const Lh__Plan *plan)
     if (plan->n_restore == 0) {
         const struct lh_shard_range *range = lh_shard_range_of(s->shard);
         lh_shard_init(s->shard, s->model.weights + range->lo);
+        if (s->model.targets)
+            lh_shard_init_targets(s->shard, s->model.targets + range->lo);
         return 0;
     }
     return lh_store_restore(s->shard, plan->start, (const char *const *)plan->restore,
@@ -276,11 +278,23 @@ static int new_version(struct server *s)
     return cut_is_due(s) ? start_cut(s) : 0;
 }
 
+static void show_sum(const struct server *s)
+{
+    struct lh_server_sum sum = {.step = lh_shard_version(s->shard),
+                                .range = lh_shard_range_of(s->shard),
+                                .gradient = lh_shard_gradient(s->shard),
+                                .metrics = lh_shard_metrics(s->shard)};
+    if (sum.gradient)
+        s->opt->look(s->opt->onlooker, &sum);
+}
+
 static int advance(struct server *s)
 {
     int applied = 1;
     while (applied && !is_held(s)) {
         double began = lh_now();
+        if (s->opt->look)
+            show_sum(s);
         LH_TRY(lh_shard_advance(s->shard, &applied, s->metrics + s->metrics_rows * s->n_metrics));
         if (applied) {
             s->member.phases.optimise += lh_now() - began;

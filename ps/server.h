@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* What a server holds parts of. */
 struct lh_server_model {
@@ -15,7 +16,16 @@ struct lh_server_model {
     size_t n_metrics;
     uint32_t leaves;      /* K, micro-batches of a step */
     const float *weights; /* [flat_size] initial; NULL when `initial` was false */
+    const float *targets; /* [flat_size] initial target copies; NULL: as the weights */
     void *owner;          /* for model_fini */
+};
+
+/* A step's gradient as a shard has summed it, before it is applied. */
+struct lh_server_sum {
+    uint64_t step;
+    const struct lh_shard_range *range;
+    const float *gradient; /* [hi - lo] */
+    const float *metrics;  /* [n_metrics]; NULL but on shard 0 */
 };
 
 struct lh_server_options {
@@ -28,6 +38,9 @@ struct lh_server_options {
                  struct lh_server_model *out);
     void (*model_fini)(void *ctx, struct lh_server_model *model);
     void *ctx;
+    /* Is shown every step's sum, from the server's thread; NULL: nobody looks. */
+    void (*look)(void *onlooker, const struct lh_server_sum *sum);
+    void *onlooker;
     bool (*interrupted)(void); /* NULL: never */
 };
 

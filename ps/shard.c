@@ -239,6 +239,18 @@ void lh_shard_init(struct lh_shard *s, const float *weights)
     lh_reduce_reset(s->reduce);
 }
 
+void lh_shard_init_targets(struct lh_shard *s, const float *targets)
+{
+    assert(s->version == 0 && atomic_load(&s->current->refs) == 1);
+    for (size_t i = 0; i < s->range.n_segments; i++) {
+        const struct lh_segment *seg = &s->range.segments[i];
+        const size_t at = (size_t)(seg->lo - s->range.lo), n = (size_t)(seg->hi - seg->lo);
+        if (seg->has_target)
+            memcpy(s->current->target + at, targets + at, n * sizeof(float));
+    }
+    generation_renew(s);
+}
+
 uint64_t lh_shard_version(const struct lh_shard *s)
 {
     return s->version;
@@ -312,6 +324,12 @@ int lh_shard_push(struct lh_shard *s, uint64_t step, struct lh_tree_node node, s
 const float *lh_shard_gradient(const struct lh_shard *s)
 {
     return lh_reduce_root(s->reduce);
+}
+
+const float *lh_shard_metrics(const struct lh_shard *s)
+{
+    const float *root = lh_reduce_root(s->reduce);
+    return root && s->n_metrics > 0 ? root + s->size : NULL;
 }
 
 /* Names the first gradient of a trained tensor that is not below 2^64: then its square, which Adam

@@ -32,6 +32,9 @@ void lh_shard_destroy(struct lh_shard **s); /* what is still lent lives until it
  * anything is lent or frozen. */
 void lh_shard_init(struct lh_shard *s, const float *weights);
 
+/* Then, where they are to differ from the weights: target copies [hi - lo]. */
+void lh_shard_init_targets(struct lh_shard *s, const float *targets);
+
 uint64_t lh_shard_version(const struct lh_shard *s);
 size_t lh_shard_size(const struct lh_shard *s); /* elements, hi - lo */
 const struct lh_shard_range *lh_shard_range_of(const struct lh_shard *s);
@@ -66,6 +69,8 @@ int lh_shard_push(struct lh_shard *s, uint64_t step, struct lh_tree_node node, s
 /* The summed gradient [hi - lo] of the current step once its root is whole, else NULL; valid until
  * lh_shard_advance. */
 const float *lh_shard_gradient(const struct lh_shard *s);
+/* Its metrics [n_metrics]; NULL also where there are none. */
+const float *lh_shard_metrics(const struct lh_shard *s);
 
 /* If the root of the current step is whole: applies it, version becomes + 1, *applied = 1 and
  * metrics_out [n_metrics] (may be NULL) receives the step's metrics. Else *applied = 0.

@@ -25,39 +25,77 @@ int lh_feed_init(struct lh_feed *f, const struct lh_dataset *ds, const struct lh
     return LH_NEW_ARRAY(&f->rows, job->micro_batch, "rows of a micro-batch");
 }
 
+int lh_feed_init_given(struct lh_feed *f, const struct lh_feed_given *given,
+                       const struct lh_job *job, struct lh_exec *exec)
+{
+    *f = (struct lh_feed){.given = given,
+                          .exec = exec,
+                          .dims = job->dims,
+                          .sampler = {.batch = job->batch, .micro_batch = job->micro_batch}};
+    for (size_t k = 0; k < given->n_noise; k++) {
+        size_t n;
+        LH_TRY(lh_mem_mul(&n, job->micro_batch, given->noise[k].cols));
+        LH_TRY(LH_NEW_ARRAY(&f->noise[k], n, "noise of a micro-batch"));
+        LH_TRY(lh_exec_set_noise(exec, given->noise[k].name, f->noise[k]));
+    }
+    return 0;
+}
+
 void lh_feed_fini(struct lh_feed *f)
 {
+    for (size_t k = 0; k < LH_FEED_NOISES_MAX; k++) {
+        lh_mem_free(f->noise[k]);
+        f->noise[k] = NULL;
+    }
     lh_mem_free(f->rows);
     f->rows = NULL;
 }
 
-static void zero_rows(struct lh_feed *f, enum lh_input_kind kind, size_t cols, size_t from)
+static size_t width(const struct lh_feed *f, enum lh_input_kind kind)
 {
-    float *x = lh_exec_input(f->exec, kind);
-    if (x)
-        memset(x + from * cols, 0, (f->sampler.micro_batch - from) * cols * sizeof *x);
+    switch (kind) {
+    case LH_STATE_HIGH:
+    case LH_NEXT_STATE_HIGH:
+        return f->dims.high;
+    case LH_STATE_LOW:
+    case LH_NEXT_STATE_LOW:
+        return f->dims.low;
+    case LH_ACTION:
+        return f->dims.action;
+    default:
+        return 1;
+    }
 }
 
-static void pad(struct lh_feed *f, size_t from)
+static void zero_rows(const struct lh_feed *f, float *x, size_t cols, size_t from)
 {
-    zero_rows(f, LH_STATE_HIGH, f->dims.high, from);
-    zero_rows(f, LH_STATE_LOW, f->dims.low, from);
-    zero_rows(f, LH_ACTION, f->dims.action, from);
-    zero_rows(f, LH_REWARD, 1, from);
-    zero_rows(f, LH_NOT_DONE, 1, from);
-    zero_rows(f, LH_REWARD_CLASS, 1, from);
-    zero_rows(f, LH_NEXT_STATE_HIGH, f->dims.high, from);
-    zero_rows(f, LH_NEXT_STATE_LOW, f->dims.low, from);
-    zero_rows(f, LH_ROW_WEIGHT, 1, from);
+    memset(x + from * cols, 0, (f->sampler.micro_batch - from) * cols * sizeof *x);
 }
 
-int lh_feed_fill(struct lh_feed *f, uint64_t step, uint32_t leaf)
+static size_t take_given(struct lh_feed *f, uint64_t step, uint32_t leaf)
 {
-    if (f->filled && f->step == step && f->leaf == leaf)
-        return 0;
-    f->filled = false;
-    size_t n = lh_sample_leaf(&f->sampler, step, leaf, f->rows);
-    for (size_t i = 0; i < n; i++)
+    const struct lh_feed_given *g = f->given;
+    const size_t first = leaf * f->sampler.micro_batch, left = f->sampler.batch - first;
+    const size_t n = left < f->sampler.micro_batch ? left : f->sampler.micro_batch;
+    const size_t row = (size_t)step * f->sampler.batch + first;
+    for (int kind = 0; kind < LH_ROW_WEIGHT; kind++) {
+        float *to = lh_exec_input(f->exec, (enum lh_input_kind)kind);
+        const size_t cols = width(f, (enum lh_input_kind)kind);
+        if (to)
+            memcpy(to, g->inputs[kind] + row * cols, n * cols * sizeof *to);
+    }
+    for (size_t k = 0; k < g->n_noise; k++) {
+        const size_t cols = g->noise[k].cols;
+        memcpy(f->noise[k], g->noise[k].values + row * cols, n * cols * sizeof(float));
+        zero_rows(f, f->noise[k], cols, n);
+    }
+    return n;
+}
+
+static int gather(struct lh_feed *f, uint64_t step, uint32_t leaf, size_t *n)
+{
+    *n = lh_sample_leaf(&f->sampler, step, leaf, f->rows);
+    for (size_t i = 0; i < *n; i++)
         f->rows[i] = lh_dataset_transition_row(f->dataset, LH_TRAIN, f->rows[i]);
     struct lh_batch to = {.high = lh_exec_input(f->exec, LH_STATE_HIGH),
                           .low = lh_exec_input(f->exec, LH_STATE_LOW),
@@ -67,7 +105,28 @@ int lh_feed_fill(struct lh_feed *f, uint64_t step, uint32_t leaf)
                           .reward_class = lh_exec_input(f->exec, LH_REWARD_CLASS),
                           .next_high = lh_exec_input(f->exec, LH_NEXT_STATE_HIGH),
                           .next_low = lh_exec_input(f->exec, LH_NEXT_STATE_LOW)};
-    LH_TRY(lh_dataset_gather(f->dataset, LH_TRAIN, f->rows, n, f->norm, &to));
+    return lh_dataset_gather(f->dataset, LH_TRAIN, f->rows, *n, f->norm, &to);
+}
+
+static void pad(struct lh_feed *f, size_t from)
+{
+    for (int kind = 0; kind < LH_INPUTS; kind++) {
+        float *x = lh_exec_input(f->exec, (enum lh_input_kind)kind);
+        if (x)
+            zero_rows(f, x, width(f, (enum lh_input_kind)kind), from);
+    }
+}
+
+int lh_feed_fill(struct lh_feed *f, uint64_t step, uint32_t leaf)
+{
+    size_t n;
+    if (f->filled && f->step == step && f->leaf == leaf)
+        return 0;
+    f->filled = false;
+    if (f->given)
+        n = take_given(f, step, leaf);
+    else
+        LH_TRY(gather(f, step, leaf, &n));
     float *weight = lh_exec_input(f->exec, LH_ROW_WEIGHT);
     for (size_t i = 0; weight && i < n; i++)
         weight[i] = (float)(1.0 / (double)f->sampler.batch);

@@ -1,4 +1,4 @@
-/* Fills a graph's inputs with a micro-batch: samples, gathers, pads. */
+/* Fills a graph's inputs with a micro-batch: samples and gathers, or takes what is given; pads. */
 #pragma once
 
 #include "common/dataset.h"
@@ -9,9 +9,27 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum { LH_FEED_NOISES_MAX = 16 };
+
+/* Batches of consecutive steps that are there already, with the noise that goes with them. Row
+ * step * batch + i of each array is for position i of the batch of `step`. */
+struct lh_feed_given {
+    uint64_t steps;
+    const float *inputs[LH_INPUTS]; /* [steps * batch, width]; those that the graph reads, but for
+                                       LH_ROW_WEIGHT */
+    struct {
+        const char *name; /* of a noise of the graph */
+        size_t cols;
+        const float *values; /* [steps * batch, cols] */
+    } noise[LH_FEED_NOISES_MAX];
+    size_t n_noise;
+};
+
 struct lh_feed {
-    const struct lh_dataset *dataset;
-    const struct lh_norm *norm; /* NULL: raw */
+    const struct lh_dataset *dataset; /* NULL: */
+    const struct lh_feed_given *given;
+    float *noise[LH_FEED_NOISES_MAX]; /* [micro_batch, cols] of the given */
+    const struct lh_norm *norm;       /* NULL: raw */
     struct lh_exec *exec;
     struct lh_sampler sampler;
     struct lh_dims dims;
@@ -23,6 +41,10 @@ struct lh_feed {
 
 int lh_feed_init(struct lh_feed *f, const struct lh_dataset *ds, const struct lh_job *job,
                  struct lh_exec *exec);
+/* Without a dataset: `given` lives as long as f. Errors: LH_ENOENT for noise that is not the
+ * graph's. */
+int lh_feed_init_given(struct lh_feed *f, const struct lh_feed_given *given,
+                       const struct lh_job *job, struct lh_exec *exec);
 void lh_feed_fini(struct lh_feed *f);
 /* Puts the micro-batch into the inputs of `exec`, if it is not there already: so it may be called
  * ahead, while weights are on their way. A padding row has zeros and weight 0. Errors: those of

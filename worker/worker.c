@@ -55,15 +55,21 @@ struct worker {
 
 /* --- starting ----------------------------------------------------------------------------------
  */
+static int open_dataset(struct worker *w)
+{
+    LH_TRY(lh_dataset_open(&w->dataset, w->opt->dataset ? w->opt->dataset : w->job->dataset));
+    const struct lh_dataset_info *info = lh_dataset_info(w->dataset);
+    return lh_job_resolve(w->job, &info->dims, info->digest);
+}
+
 static int start(struct worker *w)
 {
     const Lh__Plan *plan = w->member.plan;
     LH_TRY(lh_job_load_text(&w->job, plan->job, strlen(plan->job), "job", NULL));
     LH_TRY(lh_member_agree(&w->member, lh_job_digest(w->job), w->job->heartbeat_seconds,
                            w->job->deadline_seconds));
-    LH_TRY(lh_dataset_open(&w->dataset, w->opt->dataset ? w->opt->dataset : w->job->dataset));
-    const struct lh_dataset_info *info = lh_dataset_info(w->dataset);
-    LH_TRY(lh_job_resolve(w->job, &info->dims, info->digest));
+    if (!w->opt->given)
+        LH_TRY(open_dataset(w));
     LH_TRY(lh_model_init(&w->model, w->job, plan->shards));
     if (plan->n_servers != w->model.layout.n_shards)
         return lh_err_set(LH_EPROTO, "worker: the plan names %zu servers for %zu shards",
@@ -76,7 +82,8 @@ static int start(struct worker *w)
         memset(w->targets[i], 0, flat * sizeof(float));
     }
     LH_TRY(lh_exec_create(&w->exec, w->model.graph));
-    LH_TRY(lh_feed_init(&w->feed, w->dataset, w->job, w->exec));
+    LH_TRY(w->opt->given ? lh_feed_init_given(&w->feed, w->opt->given, w->job, w->exec)
+                         : lh_feed_init(&w->feed, w->dataset, w->job, w->exec));
     LH_TRY(lh_gradient_init(&w->gradient, &w->model.layout, w->model.n_metrics, w->model.leaves));
     LH_TRY(LH_NEW_ARRAY(&w->unsent, w->gradient.n_pieces, "pieces of a push"));
     /* A few subtrees and pulls may be under way to each server. */

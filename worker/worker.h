@@ -6,11 +6,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct lh_feed_given;
+
 struct lh_worker_options {
-    const char *scheduler;     /* endpoint */
-    const char *dataset;       /* directory, where it is not what the job says; NULL else */
-    double patience;           /* seconds to wait for the scheduler at the start */
-    bool (*interrupted)(void); /* NULL: never */
+    const char *scheduler;             /* endpoint */
+    const char *dataset;               /* directory, where it is not what the job says; NULL else */
+    const struct lh_feed_given *given; /* batches to compute instead of a dataset's (worker/feed.h);
+                                          NULL: none */
+    double patience;                   /* seconds to wait for the scheduler at the start */
+    bool (*interrupted)(void);         /* NULL: never */
 };
 
 /* Works on one job to its end. Returns 0 when the scheduler said so or when interrupted (it says
