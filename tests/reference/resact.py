@@ -1,31 +1,25 @@
 #!/usr/bin/env python3
-"""An independent ResAct, IL and IL_CVAE: losses, gradients and one optimiser step in double.
+"""An independent ResAct, IL and IL_CVAE: losses, gradients and optimiser steps in double.
 
 Written from the paper (Algorithm 1, Eq. 2 to 14) with gradients derived by hand, and from nothing of
-the C program but the layout of a case:
+the C program but the layout of a case, which README.md tells:
 
-    resact.py CASE OUT
-
-    CASE/config.yaml                 a job
-    CASE/batch/NAME.npy              s_h s_l a r s_h_next s_l_next done r_class
-    CASE/noise/NAME.npy              c_enc c_pi h_pi c_next h_next
-    CASE/param/NAME.npy              cvae.encoder.0.weight ...; CASE/target/NAME.npy likewise
-    OUT/loss OUT/metric OUT/grad OUT/param_after OUT/target_after
+    resact.py CASE OUT [STEPS]
 
 A squared error and every KL are summed over dimensions and averaged over the batch. All gradients
 are taken at one snapshot of the parameters.
 """
 import os
+import re
 import sys
 
 import numpy as np
 
 DEFAULTS = {
     "algorithm": "resact", "gamma": 0.9, "weight_exp": 0.05, "weight_con": 0.5, "weight_kl": 1.0,
-    "weight_j": 1.0,
-    "cvae": True, "bound": "clip", "residual_scale": 0.1, "log_std_lo": -4.0, "log_std_hi": 15.0,
+    "weight_j": 1.0, "cvae": True, "bound": "none", "residual_scale": 0.1, "log_std_lo": -4.0, "log_std_hi": 15.0,
     "lr_actor": 5e-6, "lr_critic": 5e-5, "lr_cvae": 5e-5, "lr_reward": 5e-5, "beta1": 0.9,
-    "beta2": 0.999, "epsilon": 1e-8, "tau": 0.01,
+    "beta2": 0.999, "epsilon": 1e-8, "tau": 0.01, "actor_period": 1, "target_period": 1,
 }
 
 
@@ -43,19 +37,17 @@ def read_config(path):
     """The keys used here are unique over all sections of a job, so sections need no reading."""
     config = dict(DEFAULTS)
     with open(path, encoding="utf-8") as f:
-        for line in f:
-            line = line.split("#")[0]
-            if ":" in line:
-                key, value = line.split(":", 1)
-                if key.strip() in config and value.strip():
-                    config[key.strip()] = scalar(value)
+        text = re.sub(r"#.*", "", f.read())
+    for key, value in re.findall(r"(\w+):[ \t]+([^\s,{}\[\]]+)", text):
+        if key in config:
+            config[key] = scalar(value)
     return config
 
 
-def read_arrays(directory):
+def read_arrays(directory, dtype=np.float64):
     if not os.path.isdir(directory):
         return {}
-    return {name[:-4]: np.load(os.path.join(directory, name)).astype(np.float64)
+    return {name[:-4]: np.load(os.path.join(directory, name)).astype(dtype)
             for name in sorted(os.listdir(directory)) if name.endswith(".npy")}
 
 
@@ -124,13 +116,12 @@ class Gauss:
 
 
 class Step:
-    """One step's losses and gradients."""
+    """One step's losses and gradients. `delta`: the policy's residual, where it is to be held."""
 
-    def __init__(self, config, batch, noise, params, targets):
-        self.c, self.b, self.n, self.p, self.t = config, batch, noise, params, targets
-        for key in ("r", "done", "r_class"):
-            if key in batch:
-                batch[key] = batch[key].reshape(-1, 1)
+    def __init__(self, config, batch, noise, params, targets, delta=None):
+        self.c, self.n, self.p, self.t, self.held = config, noise, params, targets, delta
+        self.b = {key: x.reshape(-1, 1) if key in ("r", "done", "r_class") else x
+                  for key, x in batch.items()}
         self.rows = len(batch["a"])
         self.s = np.hstack([batch["s_h"], batch["s_l"]])
         self.clip = config["bound"] == "clip"
@@ -147,18 +138,20 @@ class Step:
         s, a, dec = self.s, self.b["a"], self.decoder(self.p)
         if not cvae:
             diff = dec.forward(s) - a
+            self.metrics["action"] = np.sqrt((dec.out ** 2).sum(axis=1)).mean()
             dec.backward(2 * diff / self.rows, self.grads)
         else:
             enc = Net(self.p, "cvae.encoder")
             q = self.gauss(enc.forward(np.hstack([s, a])))
             diff = dec.forward(np.hstack([s, q.sample(self.n["c_enc"])])) - a
+            self.metrics["action"] = np.sqrt((dec.out ** 2).sum(axis=1)).mean()
             d_c = dec.backward(2 * diff / self.rows, self.grads)[:, s.shape[1]:]
             enc.backward(q.backward_sample(d_c, self.n["c_enc"])
                          + q.backward_kl(self.c["weight_kl"] / self.rows), self.grads)
             self.losses["kl"] = q.kl().mean()
         self.losses["rec"] = (diff ** 2).sum(axis=1).mean()
 
-    def act(self, params, s_h, s_l, c, h):
+    def act(self, params, s_h, s_l, c, h, delta=None):
         """The policy of Eq. 4 with all its parts."""
         x = np.hstack([s_h, s_l])
         p = {"high": Net(params, "actor.high"), "low": Net(params, "actor.low"),
@@ -169,7 +162,7 @@ class Step:
         p["a_on"] = p["dec"].forward(np.hstack([x, c]) if self.c["cvae"] else x)
         z = np.hstack([p["z_h"], p["low"].forward(s_l), p["a_on"]])
         p["delta"] = p["sub"].forward(z) * (self.c["residual_scale"] if self.clip else 1)
-        p["sum"] = p["a_on"] + p["delta"]
+        p["sum"] = p["a_on"] + (p["delta"] if delta is None else delta)
         p["action"] = np.clip(p["sum"], -1, 1) if self.clip else p["sum"]
         return p
 
@@ -194,7 +187,9 @@ class Step:
     def actor(self):
         """Eq. 5, 6, 8, 9: -Q1 over theta_d and theta_f; what f is given is a constant. And
         Eq. 12, 14 over the same draw of z_h."""
-        p = self.act(self.p, self.b["s_h"], self.b["s_l"], self.n.get("c_pi"), self.n["h_pi"])
+        p = self.act(self.p, self.b["s_h"], self.b["s_l"], self.n.get("c_pi"), self.n["h_pi"],
+                     self.held)
+        self.delta = p["delta"]
         critic = Net(self.p, "critic.1")
         q = critic.forward(np.hstack([self.s, p["action"]]))
         self.losses["j"] = -q.mean()
@@ -220,11 +215,11 @@ class Step:
         out = net.forward(z_h)
         scale = self.c["weight_exp"] / self.rows
         if self.c["classes"]:
-            e = np.exp(out - out.max(axis=1, keepdims=True))
-            prob = e / e.sum(axis=1, keepdims=True)
-            hit = np.eye(out.shape[1])[self.b["r_class"][:, 0].astype(int)]
-            self.losses["exp"] = -np.log((prob * hit).sum(axis=1)).mean()
-            return net.backward(scale * (prob - hit), self.grads)
+            top = out - out.max(axis=1, keepdims=True)
+            log_prob = top - np.log(np.exp(top).sum(axis=1, keepdims=True))
+            hit = np.eye(out.shape[1], dtype=out.dtype)[self.b["r_class"][:, 0].astype(int)]
+            self.losses["exp"] = -(log_prob * hit).sum(axis=1).mean()
+            return net.backward(scale * (np.exp(log_prob) - hit), self.grads)
         o = self.gauss(out)
         u = (self.b["r"] - o.mean) / o.std
         self.losses["exp"] = (0.5 * u ** 2 + o.log_std + 0.5 * np.log(2 * np.pi)).mean()
@@ -240,51 +235,85 @@ class Step:
 
 
 class Adam:
-    """Kingma and Ba's Algorithm 1, one rate a family of tensors; then the soft update."""
+    """Kingma and Ba's Algorithm 1, one rate a family of tensors; then the soft update. A family that
+    is updated every few steps skips the gradients between."""
 
     def __init__(self, config):
-        self.c, self.m, self.v, self.t = config, {}, {}, 0
+        self.c, self.m, self.v, self.updates, self.t = config, {}, {}, {}, 0
 
-    def rate(self, name):
-        for prefix in ("actor", "critic", "cvae", "reward"):
-            if name.startswith(prefix + "."):
-                return self.c["lr_" + prefix]
-        raise KeyError(name)
+    def family(self, name):
+        return name.split(".")[0]
+
+    def update(self, name, w, g):
+        b1, b2 = self.c["beta1"], self.c["beta2"]
+        t = self.updates[name] = self.updates.get(name, 0) + 1
+        self.m[name] = b1 * self.m.get(name, 0) + (1 - b1) * g
+        self.v[name] = b2 * self.v.get(name, 0) + (1 - b2) * g * g
+        m = self.m[name] / (1 - b1 ** t)
+        v = self.v[name] / (1 - b2 ** t)
+        return w - self.c["lr_" + self.family(name)] * m / (np.sqrt(v) + self.c["epsilon"])
 
     def step(self, params, targets, grads):
         self.t += 1
-        b1, b2 = self.c["beta1"], self.c["beta2"]
-        after = {}
+        after, moved = {}, dict(targets)
         for name, w in params.items():
             g = np.asarray(grads.get(name, np.zeros_like(w))).reshape(w.shape)
-            self.m[name] = b1 * self.m.get(name, 0) + (1 - b1) * g
-            self.v[name] = b2 * self.v.get(name, 0) + (1 - b2) * g * g
-            m = self.m[name] / (1 - b1 ** self.t)
-            v = self.v[name] / (1 - b2 ** self.t)
-            after[name] = w - self.rate(name) * m / (np.sqrt(v) + self.c["epsilon"])
-        tau = self.c["tau"]
-        moved = {name: tau * after[name] + (1 - tau) * w for name, w in targets.items()}
+            period = self.c["actor_period"] if self.family(name) == "actor" else 1
+            after[name] = self.update(name, w, g) if self.t % period == 0 else w
+        if self.t % self.c["target_period"] == 0:
+            tau = self.c["tau"]
+            moved = {name: tau * after[name] + (1 - tau) * w for name, w in targets.items()}
         return after, moved
 
 
-def main(case, out):
-    config = read_config(os.path.join(case, "config.yaml"))
-    batch = read_arrays(os.path.join(case, "batch"))
-    params = read_arrays(os.path.join(case, "param"))
-    targets = read_arrays(os.path.join(case, "target"))
-    config["classes"] = config["algorithm"] == "resact" and "r_class" in batch
-    step = Step(config, batch, read_arrays(os.path.join(case, "noise")), params, targets)
-    step.run()
-    after, moved = Adam(config).step(params, targets, step.grads)
-    write_arrays(os.path.join(out, "loss"), step.losses)
-    write_arrays(os.path.join(out, "metric"), step.metrics)
-    write_arrays(os.path.join(out, "grad"),
-                 {k: np.asarray(v).reshape(params[k].shape) for k, v in step.grads.items()})
-    write_arrays(os.path.join(out, "param_after"), after)
-    write_arrays(os.path.join(out, "target_after"), moved)
+class Case:
+    """A case read from its directory; arrays of batch and noise hold `steps` batches. All is
+    computed in `dtype`: float32 tells what single precision costs."""
+
+    def __init__(self, directory, steps=1, dtype=np.float64):
+        self.config = read_config(os.path.join(directory, "config.yaml"))
+        self.batch, self.noise, self.params, self.targets = (
+            read_arrays(os.path.join(directory, name), dtype)
+            for name in ("batch", "noise", "param", "target"))
+        self.config["classes"] = self.config["algorithm"] == "resact" and "r_class" in self.batch
+        self.steps = steps
+
+    def is_resact(self):
+        return self.config["algorithm"] == "resact"
+
+    def step_of(self, k, params, targets, delta=None):
+        rows = len(self.batch["a"]) // self.steps
+        part = slice(k * rows, (k + 1) * rows)
+        batch, noise = ({name: x[part] for name, x in arrays.items()}
+                        for arrays in (self.batch, self.noise))
+        step = Step(self.config, batch, noise, params, targets, delta)
+        step.run()
+        return step
+
+    def run(self):
+        """Losses and metrics of every step; gradient, parameters and targets of the last."""
+        params, targets, adam = self.params, self.targets, Adam(self.config)
+        out = {"loss": {}, "metric": {}}
+        for k in range(self.steps):
+            step = self.step_of(k, params, targets)
+            for folder, values in (("loss", step.losses), ("metric", step.metrics)):
+                for name, x in values.items():
+                    out[folder].setdefault(name, []).append(x)
+            out["grad"] = {name: np.asarray(g).reshape(params[name].shape)
+                           for name, g in step.grads.items()}
+            params, targets = adam.step(params, targets, step.grads)
+        for folder in ("loss", "metric"):
+            out[folder] = {name: np.array(x[0] if self.steps == 1 else x)
+                           for name, x in out[folder].items()}
+        return dict(out, param_after=params, target_after=targets)
+
+
+def main(case, out, steps="1"):
+    for folder, arrays in Case(case, int(steps)).run().items():
+        write_arrays(os.path.join(out, folder), arrays)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: resact.py CASE OUT")
-    main(sys.argv[1], sys.argv[2])
+    if len(sys.argv) not in (3, 4):
+        sys.exit("usage: resact.py CASE OUT [STEPS]")
+    main(*sys.argv[1:])
