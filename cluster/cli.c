@@ -116,7 +116,8 @@ static void print_default(const struct lh_opt *o, char *out, size_t size)
         break;
     }
     case LH_OPT_LIST:
-        snprintf(out, size, " May be given several times.");
+        if (!strstr(o->help, "several times"))
+            snprintf(out, size, " May be given several times.");
         break;
     }
 }

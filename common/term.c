@@ -257,6 +257,8 @@ void lh_table_print(const struct lh_table *t, FILE *to)
         if (first > 0)
             continue;
         for (size_t c = 0; c < t->columns; c++) {
+            if (t->column[c].width == 0)
+                continue; /* of notes, and there is none */
             repeat(to, ' ', c ? 2 : 0);
             repeat(to, '-', t->column[c].width);
         }

@@ -35,6 +35,19 @@ static void table_aligns_numbers_right_and_text_left(void **state)
     assert_null(t);
 }
 
+static void table_column_of_nothing_leaves_no_blanks(void **state)
+{
+    (void)state;
+    struct lh_table *t = NULL;
+    assert_ok(lh_table_create(&t, (const char *const[]){"a", ""}, 2));
+    assert_ok(lh_table_cell(t, "1"));
+    assert_ok(lh_table_cell(t, "%s", ""));
+    char *text = printed(t);
+    assert_string_equal(text, "a\n-\n1\n");
+    free(text);
+    lh_table_destroy(&t);
+}
+
 static void table_survives_every_failed_allocation(void **state)
 {
     (void)state;
@@ -123,6 +136,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(table_aligns_numbers_right_and_text_left),
+        kit_test(table_column_of_nothing_leaves_no_blanks),
         kit_test(table_survives_every_failed_allocation),
         kit_test(progress_writes_plain_lines_to_a_file),
         kit_test(progress_quiet_writes_nothing),
