@@ -5,11 +5,14 @@
 #include "common/fs.h"
 #include "common/mem.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "arrays are read and written as they lie in memory, which must be little-endian"
@@ -285,6 +288,17 @@ void lh_npy_shape_text(char *out, size_t size, const size_t *shape, size_t rank)
 
 /* --- writing -------------------------------------------------------------------------------- */
 
+static int write_file(const char *path, const void *data, size_t n)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return lh_err_errno(errno, "%s", path);
+    int rc = lh_fs_write(fd, data, n, path);
+    if (close(fd) != 0 && rc == 0)
+        rc = lh_err_errno(errno, "%s", path);
+    return rc;
+}
+
 int lh_npy_write(const char *path, const float *x, const size_t *shape, size_t rank)
 {
     char text[HEADER_SIZE], sizes[80], *file = NULL;
@@ -309,7 +323,7 @@ int lh_npy_write(const char *path, const float *x, const size_t *shape, size_t r
     memcpy(file + before, text, (size_t)n);
     file[HEADER_SIZE - 1] = '\n';
     memcpy(file + HEADER_SIZE, x, count * sizeof *x);
-    int rc = lh_fs_write_file(path, file, bytes);
+    int rc = write_file(path, file, bytes);
     lh_mem_free(file);
     return rc;
 }

@@ -37,6 +37,6 @@ int lh_npy_floats(const struct lh_npy *a, const char *name, float *out);
 /* Shape as Python writes it, "(24, 5)", for complaints; cut off if too long. */
 void lh_npy_shape_text(char *out, size_t size, const size_t *shape, size_t rank);
 
-/* Creates or overwrites, fsyncs. x has as many elements as the shape says. Errors: LH_EIO,
- * LH_ENOSPC, LH_EACCES, LH_ENOMEM. */
+/* Creates or overwrites; does not fsync, since what it writes can be computed again. x has as many
+ * elements as the shape says. Errors: LH_EIO, LH_ENOSPC, LH_EACCES, LH_ENOMEM. */
 int lh_npy_write(const char *path, const float *x, const size_t *shape, size_t rank);

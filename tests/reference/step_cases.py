@@ -31,7 +31,7 @@ CASES = {
     "resact_delayed": ({"optimiser": {"actor_period": 3, "target_period": 2}}, SMALL, 24),
     # several micro-batches, the last one with rows to spare
     "resact_uneven": ({"train": {"batch": 64, "micro_batch": 8}}, SMALL, 37),
-    "resact_large": ({"train": {"micro_batch": 32}, "optimiser": PAPER_RATES}, LARGE, 96),
+    "resact_large": ({"train": {"micro_batch": 32}, "optimiser": PAPER_RATES}, LARGE, 64),
     "il": ({"algorithm": "il"}, SMALL, 24),
     "il_clip": ({"algorithm": "il", "objective": {"bound": "clip"}}, SMALL, 24),
     "il_cvae": ({"algorithm": "il_cvae"}, SMALL, 24),
