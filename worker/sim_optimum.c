@@ -22,12 +22,12 @@
 #include <string.h>
 
 #define GRID      65 /* points of satisfaction, 0 .. 1 */
-#define FITS      6  /* x: 0.5, 0.6, ..., 1 */
-#define LURES     41 /* 0, 0.025, ..., 1 */
+#define FITS      4
+#define LURES     33 /* 0, 1/32, ..., 1 */
 #define CLASSES   3  /* of usual return time */
 #define TOLERANCE 1e-7
 
-static const double fits[FITS] = {0.2, 0.4, 0.6, 0.8, 0.9, 1.0};
+static const double fits[FITS] = {0.3, 0.6, 0.9, 1.0};
 
 /* What one (g, x, lure) does, apart from position. */
 struct option {

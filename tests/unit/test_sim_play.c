@@ -1,6 +1,7 @@
 #include "worker/sim_play.h"
 
 #include "tests/testkit.h"
+#include "worker/policy.h"
 #include "worker/sim_internal.h"
 
 #include <math.h>
@@ -91,8 +92,8 @@ static int act_shifted(void *ctx, unsigned thread, const float *high, const floa
     return 0;
 }
 
-#define USERS    600
-#define SESSIONS 30
+#define USERS    400
+#define SESSIONS 25
 
 static void play_optimum_beats_all_others_and_keeps_the_promise(void **state)
 {
@@ -135,6 +136,51 @@ static void play_optimum_beats_all_others_and_keeps_the_promise(void **state)
     free(other);
     lh_sim_optimum_destroy(&plan);
     lh_sim_optimum_destroy(&greedy);
+    lh_sim_destroy(&s);
+}
+
+/* A ResAct policy with initial weights over states of these widths. */
+static struct lh_policy *policy_of(uint32_t high)
+{
+    static const char text[] = "algorithm: resact\nnetwork: {hidden: [8], z_high: 4, z_low: 4}\n"
+                               "objective: {estimators: 3}\n";
+    struct lh_dims dims = {.high = high, .low = LH_SIM_LOW, .action = LH_SIM_ACTION};
+    struct lh_job *job = NULL;
+    struct lh_graph *g = NULL;
+    struct lh_norm norm;
+    struct lh_policy *policy = NULL;
+    float *params = NULL;
+    size_t n;
+    assert_ok(lh_job_load_text(&job, text, strlen(text), "test", NULL));
+    assert_ok(lh_job_resolve(job, &dims, 1));
+    assert_ok(lh_norm_init(&norm, &dims));
+    assert_ok(lh_graph_create(&g, &(struct lh_graph_spec){.rows = 8, .dims = dims}));
+    assert_ok(lh_algo_find("resact")->declare_train(g, job));
+    assert_ok(lh_graph_compile(g));
+    const struct lh_param *layout = lh_graph_params(g, &n);
+    assert_ok(lh_mem_alloc_aligned((void **)&params, lh_graph_flat_size(g), sizeof *params, "w"));
+    lh_graph_init_params(g, 1, params);
+    assert_ok(lh_policy_create(&policy, job, &norm, layout, n, params));
+    lh_mem_free(params);
+    lh_graph_destroy(&g);
+    lh_norm_fini(&norm);
+    lh_job_destroy(&job);
+    return policy;
+}
+
+static void play_policy_any_threads_same_bits(void **state)
+{
+    (void)state;
+    struct lh_sim *s = world();
+    struct lh_policy *policy = policy_of(LH_SIM_HIGH), *other = policy_of(LH_SIM_HIGH + 1);
+    struct lh_sim_value one = {0}, three = {0};
+    assert_ok(lh_sim_play_policy(s, policy, 520, 2, 1, 1, &one));
+    assert_ok(lh_sim_play_policy(s, policy, 520, 2, 1, 3, &three));
+    assert_memory_equal(&one, &three, sizeof one);
+    assert_true(one.requests >= 1040 && one.fit.mean > 0);
+    assert_err(lh_sim_play_policy(s, other, 520, 2, 1, 1, &one), LH_EMISMATCH, "17 + 8");
+    lh_policy_destroy(&policy);
+    lh_policy_destroy(&other);
     lh_sim_destroy(&s);
 }
 
@@ -183,6 +229,7 @@ int main(void)
         kit_test(play_any_threads_same_bits),
         kit_test(play_refuses_an_action_that_is_not_finite),
         kit_test(play_optimum_beats_all_others_and_keeps_the_promise),
+        kit_test(play_policy_any_threads_same_bits),
         kit_test(behaviour_has_the_statistics_of_table_1),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
