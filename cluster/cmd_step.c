@@ -113,11 +113,6 @@ static bool any(const struct lh_param *p)
     return true;
 }
 
-static bool is_trained(const struct lh_param *p)
-{
-    return p->trained;
-}
-
 static bool has_target(const struct lh_param *p)
 {
     return p->has_target;
@@ -162,7 +157,7 @@ static int write_all(const struct step *s)
     struct lh_run *r = NULL;
     int rc;
     LH_TRY_TO(done, write_metrics(s));
-    LH_TRY_TO(done, write_tensors(s, "grad", s->gradient, is_trained));
+    LH_TRY_TO(done, write_tensors(s, "grad", s->gradient, any));
     LH_TRY_TO(done, lh_run_open(&r, s->run_dir, LH_CUT_LAST));
     LH_TRY_TO(done, write_tensors(s, "param_after", r->weights, any));
     LH_TRY_TO(done, write_tensors(s, "target_after", r->targets, has_target));
