@@ -32,10 +32,10 @@ struct lh_sim_log_info {
 };
 
 /* Writes DIR/log-00000.csv …, DIR/schema.yaml (ready for `longhaul import`) and DIR/world.json.
- * Columns: user_id, session_id, time (seconds since 1970), request (from 1), the state's, the action's,
- * then on the last row of a session reward, session_length, return_hours (elsewhere 0 and empty).
- * DIR appears when it is complete. Errors: LH_EEXIST, LH_EACCES, LH_ENOSPC, LH_EIO; LH_ERANGE for a
- * member out of range. `info` may be NULL. */
+ * Columns: user_id, session_id, time (seconds since 1970), request (from 1), the state's, the
+ * action's, then on the last row of a session reward, session_length, return_hours (elsewhere 0 and
+ * empty). DIR appears when it is complete. Errors: LH_EEXIST, LH_EACCES, LH_ENOSPC, LH_EIO;
+ * LH_ERANGE for a member out of range. `info` may be NULL. */
 int lh_sim_log_csv(const struct lh_sim *sim, const struct lh_sim_log *log, const char *dir,
                    struct lh_sim_log_info *info);
 /* Writes a dataset of kind "simulate" whose manifest carries the world. A user is a trajectory; it
