@@ -12,6 +12,7 @@ struct lh_exec {
     struct lh_call *call;
     lh_real *values;       /* [plan.arena] */
     const lh_real **given; /* [n_noise] values instead of drawn ones, or NULL */
+    const lh_real *const *param_at, *const *target_at; /* of runs without flat arrays */
     const struct lh_gemm *gemm;
 };
 
@@ -126,13 +127,24 @@ int lh_exec_set_noise(struct lh_exec *e, const char *name, const lh_real *values
     return lh_err_set(LH_ENOENT, "noise '%s': the graph has none of that name", name);
 }
 
+void lh_exec_place(struct lh_exec *e, const lh_real *const *params, const lh_real *const *targets)
+{
+    e->param_at = params;
+    e->target_at = targets;
+}
+
 void lh_exec_run(struct lh_exec *e, const lh_real *params, const lh_real *targets, lh_real *grads,
                  lh_real *metrics, const struct lh_rng_at *at,
                  void (*ready)(void *ctx, size_t param), void *ctx)
 {
     const struct lh_graph *g = e->g;
     const struct lh_plan *p = &g->plan;
-    struct lh_run run = {.params = params, .targets = targets, .grads = grads, .gemm = e->gemm};
+    struct lh_run run = {.params = params,
+                         .targets = targets,
+                         .param_at = e->param_at,
+                         .target_at = e->target_at,
+                         .grads = grads,
+                         .gemm = e->gemm};
     if (at)
         run.at = *at;
     if (grads)

@@ -212,8 +212,13 @@ lh_real *lh_exec_input(struct lh_exec *e, enum lh_input_kind kind);
  * parity checks. Errors: LH_ENOENT for an unknown name. */
 int lh_exec_set_noise(struct lh_exec *e, const char *name, const lh_real *values);
 
+/* Where parameters lie that are not in flat arrays: params[i] is parameter i, 64-byte aligned; the
+ * same for targets, of the parameters that have one. The tables are read by later runs. */
+void lh_exec_place(struct lh_exec *e, const lh_real *const *params, const lh_real *const *targets);
+
 /* One run: forward, and backward if `grads` is not NULL.
- *   params, targets  flat; targets may be NULL if no use is TARGET
+ *   params, targets  flat; NULL: where lh_exec_place has said (none is needed for targets if no
+ *                    use is TARGET)
  *   grads            flat, overwritten (padding included, with 0; untrained tensors 0)
  *   metrics          [lh_graph_metrics], overwritten; NULL allowed
  *   at               seed, step, part of the noise (purpose is set per noise node)

@@ -73,7 +73,7 @@ static int take_answer(struct lh_member *m)
 }
 
 static int wait_for_plan(struct lh_member *m, Lh__Hello *hello, double patience,
-                         bool (*interrupted)(void))
+                         bool (*interrupted)(void), const struct lh_companion *companion)
 {
     const double began = lh_now();
     double noted = began;
@@ -81,7 +81,9 @@ static int wait_for_plan(struct lh_member *m, Lh__Hello *hello, double patience,
     LH_TRY(send_hello(m, hello));
     for (;;) {
         struct lh_net_poll poll = {.socket = m->socket};
-        LH_TRY(lh_net_poll(&poll, 1, 0.2));
+        LH_TRY(lh_companion_poll(companion, &poll, 1, 0.2));
+        if (companion)
+            companion->turn(companion->ctx);
         int rc = take_answer(m);
         if (rc != LH_AGAIN)
             return rc;
@@ -106,7 +108,8 @@ static int wait_for_plan(struct lh_member *m, Lh__Hello *hello, double patience,
 }
 
 int lh_member_join(struct lh_member *m, void *zmq, const char *scheduler, const char *role,
-                   Lh__Hello *hello, double patience, bool (*interrupted)(void))
+                   Lh__Hello *hello, double patience, bool (*interrupted)(void),
+                   const struct lh_companion *companion)
 {
     char blas[160], host[128] = "";
     *m = (struct lh_member){.role = role, .phases = LH__PHASES__INIT};
@@ -118,7 +121,7 @@ int lh_member_join(struct lh_member *m, void *zmq, const char *scheduler, const 
     hello->pid = (uint64_t)getpid();
     int rc;
     LH_TRY(lh_net_dealer(&m->socket, zmq, scheduler, CONTROL_QUEUE));
-    LH_TRY_TO(fail, wait_for_plan(m, hello, patience, interrupted));
+    LH_TRY_TO(fail, wait_for_plan(m, hello, patience, interrupted, companion));
     lh_net_expect(m->socket, m->job);
     return 0;
 fail:

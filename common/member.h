@@ -2,7 +2,7 @@
  * and says how it ends. */
 #pragma once
 
-#include "common/net.h"
+#include "common/companion.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -19,11 +19,13 @@ struct lh_member {
 };
 
 /* Says hello until the scheduler answers with a plan, at most `patience` seconds without a word
- * from it; says every 5 s who is awaited at which address. On failure nothing is left open.
+ * from it; says every 5 s who is awaited at which address. `companion` (may be NULL) has its turns
+ * meanwhile. On failure nothing is left open.
  * Errors: LH_ETIMEDOUT; the scheduler's refusal; LH_EMISMATCH if it runs another release;
  * LH_ECANCELED when `interrupted` (may be NULL). */
 int lh_member_join(struct lh_member *m, void *zmq, const char *scheduler, const char *role,
-                   Lh__Hello *hello, double patience, bool (*interrupted)(void));
+                   Lh__Hello *hello, double patience, bool (*interrupted)(void),
+                   const struct lh_companion *companion);
 /* Sets the liveness times once the job is known, and checks the job's digest against the plan's. */
 int lh_member_agree(struct lh_member *m, uint64_t digest, double heartbeat, double deadline);
 

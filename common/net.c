@@ -14,7 +14,6 @@
 /* A frame above this is not from us: pieces are 1 MB, bodies at most 4 MB. */
 #define FRAME_MAX   (8 << 20)
 #define LINGER_MS   1000
-#define POLL_MAX    64
 #define NOTED_PEERS 64
 
 /* ThreadSanitizer does not see into libzmq: what is sent happens before what is received. */
@@ -387,9 +386,9 @@ int lh_net_body(const struct lh_net_message *m, const ProtobufCMessageDescriptor
 
 int lh_net_poll(struct lh_net_poll *items, size_t n, double seconds)
 {
-    zmq_pollitem_t z[POLL_MAX];
-    if (n > POLL_MAX)
-        return lh_err_set(LH_ERANGE, "polling %zu sockets: the limit is %d", n, POLL_MAX);
+    zmq_pollitem_t z[LH_NET_POLL_MAX];
+    if (n > LH_NET_POLL_MAX)
+        return lh_err_set(LH_ERANGE, "polling %zu sockets: the limit is %d", n, LH_NET_POLL_MAX);
     for (size_t i = 0; i < n; i++)
         z[i] =
             (zmq_pollitem_t){.socket = items[i].socket->zmq,

@@ -14,6 +14,7 @@
 #include <zmq.h>
 
 #define LH_NET_FRAMES_MAX   3
+#define LH_NET_POLL_MAX     64
 #define LH_NET_PEER_MAX     32
 #define LH_NET_ENDPOINT_MAX 256
 
@@ -81,5 +82,6 @@ struct lh_net_poll {
     bool in, out; /* results */
 };
 
-/* Waits until a socket is ready or `seconds` have passed (0: only looks). */
+/* Waits until one of at most LH_NET_POLL_MAX sockets is ready or `seconds` have passed (0: only
+ * looks). */
 int lh_net_poll(struct lh_net_poll *items, size_t n, double seconds);

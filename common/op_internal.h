@@ -99,7 +99,8 @@ struct lh_def {
 
 /* What one run was given. */
 struct lh_run {
-    const lh_real *params, *targets;
+    const lh_real *params, *targets; /* flat; where NULL, tensor by tensor: */
+    const lh_real *const *param_at, *const *target_at;
     lh_real *grads;
     struct lh_rng_at at;
     const struct lh_gemm *gemm;

@@ -5,26 +5,29 @@
 
 #include <string.h>
 
-static const lh_real *weights(const struct lh_call *c, const struct lh_run *run)
+/* A parameter that begins at `offset` of the flat array. */
+static const lh_real *values(const struct lh_call *c, const struct lh_run *run, int32_t param,
+                             size_t offset)
 {
-    return c->def->use == LH_TARGET ? run->targets : run->params;
+    const bool target = c->def->use == LH_TARGET;
+    const lh_real *flat = target ? run->targets : run->params;
+    return flat ? flat + offset : (target ? run->target_at : run->param_at)[param];
 }
 
 void lh_op_linear(const struct lh_call *c, const struct lh_run *run)
 {
     size_t m = c->def->rows, n = c->def->cols, k = c->in_cols[0];
-    const lh_real *flat = weights(c, run);
     lh_gemm_run(run->gemm, LH_GEMM_NT,
                 &(struct lh_gemm_args){.m = m,
                                        .n = n,
                                        .k = k,
                                        .a = c->in[0],
                                        .lda = k,
-                                       .b = flat + c->weight,
+                                       .b = values(c, run, c->def->weight, c->weight),
                                        .ldb = k,
                                        .c = c->out,
                                        .ldc = n,
-                                       .bias = flat + c->bias,
+                                       .bias = values(c, run, c->def->bias, c->bias),
                                        .relu = c->def->act == LH_RELU});
     if (c->def->act == LH_TANH) {
         lh_real *restrict y = c->out;
@@ -46,7 +49,7 @@ void lh_op_linear_dx(const struct lh_call *c, const struct lh_run *run)
                                        .k = k,
                                        .a = c->in[0],
                                        .lda = k,
-                                       .b = weights(c, run) + c->weight + c->def->i,
+                                       .b = values(c, run, c->def->weight, c->weight) + c->def->i,
                                        .ldb = c->def->j,
                                        .c = c->out,
                                        .ldc = n,

@@ -108,6 +108,8 @@ int lh_pull_begin(struct lh_pull *p, uint64_t version)
     p->request++;
     p->complete = false;
     p->asked = lh_now();
+    if (p->held)
+        lh_held_drop(p->held);
     for (size_t i = 0; i < p->n_shards; i++) {
         p->shards[i].got_weights = p->shards[i].got_targets = 0;
         p->shards[i].done = false;
@@ -119,7 +121,7 @@ int lh_pull_begin(struct lh_pull *p, uint64_t version)
     return 0;
 }
 
-static int take_piece(struct lh_pull *p, size_t i, const struct lh_net_message *msg, bool targets)
+static int take_piece(struct lh_pull *p, size_t i, struct lh_net_message *msg, bool targets)
 {
     struct lh_pull_shard *s = &p->shards[i];
     size_t bytes;
@@ -131,7 +133,9 @@ static int take_piece(struct lh_pull *p, size_t i, const struct lh_net_message *
                           i, (unsigned long long)first, (unsigned long long)(first + count),
                           (unsigned long long)s->size, bytes);
     float *to = targets ? p->targets : p->weights;
-    if (to)
+    if (p->held)
+        lh_held_take(p->held, targets, s->lo + first, &msg->frame[0]);
+    else if (to)
         memcpy(to + s->lo + first, data, bytes);
     if (targets)
         s->got_targets += count;
@@ -144,7 +148,7 @@ static int take_piece(struct lh_pull *p, size_t i, const struct lh_net_message *
     return 0;
 }
 
-int lh_pull_take(struct lh_pull *p, size_t i, const struct lh_net_message *msg)
+int lh_pull_take(struct lh_pull *p, size_t i, struct lh_net_message *msg)
 {
     const struct lh_envelope *env = &msg->env;
     if (p->complete || env->request != p->request)
@@ -169,5 +173,7 @@ int lh_pull_take(struct lh_pull *p, size_t i, const struct lh_net_message *msg)
     p->complete = true;
     for (size_t k = 0; k < p->n_shards; k++)
         p->complete = p->complete && p->shards[k].done;
+    if (p->complete && p->held)
+        lh_held_settle(p->held);
     return 0;
 }

@@ -1,8 +1,10 @@
 /* Pulling a version: one request to every shard, answered in pieces of about 1 MB that are put into
- * flat arrays. The worker pulls the next version of its step, the evaluation pulls the version of a
- * cut; both ask in advance, and the servers answer when that version exists. */
+ * flat arrays, or kept where they lie (common/held.h). The worker pulls the next version of its
+ * step, the evaluation pulls the version of a cut; both ask in advance, and the servers answer when
+ * that version exists. */
 #pragma once
 
+#include "common/held.h"
 #include "common/layout.h"
 #include "common/net.h"
 
@@ -30,6 +32,7 @@ struct lh_pull {
     struct lh_pull_shard *shards;
     size_t n_shards;
     float *weights, *targets; /* flat; targets may be NULL: not wanted */
+    struct lh_held *held;     /* instead of them, if not NULL */
     uint64_t job;
     uint32_t node;
     uint64_t version; /* asked for, then what came */
@@ -44,9 +47,10 @@ int lh_pull_open(struct lh_pull *p, void *zmq, const struct lh_layout *layout,
 void lh_pull_close(struct lh_pull *p); /* idempotent */
 
 /* Asks all shards for `version` (LH_WIRE_LATEST: what shard 0 has now), forgetting what was asked
- * before. Errors: LH_EPEER if a shard takes no requests. */
+ * before and what `held` holds. Errors: LH_EPEER if a shard takes no requests. */
 int lh_pull_begin(struct lh_pull *p, uint64_t version);
-/* Takes in one message from shard i. Sets `complete` when the version is whole; begins anew where a
- * shard says that the version is gone. Messages of other requests are ignored. Errors: LH_EPROTO
- * for a piece that does not fit (nothing is written outside the arrays). */
-int lh_pull_take(struct lh_pull *p, size_t i, const struct lh_net_message *msg);
+/* Takes in one message from shard i, whose frame `held` may keep. Sets `complete` when the version
+ * is whole; begins anew where a shard says that the version is gone. Messages of other requests are
+ * ignored. Errors: LH_EPROTO for a piece that does not fit (nothing is written outside the arrays).
+ */
+int lh_pull_take(struct lh_pull *p, size_t i, struct lh_net_message *msg);

@@ -26,7 +26,7 @@ struct waiting { /* a pull that is not answered yet; one a peer */
     bool evaluation;
 };
 
-struct server {
+struct lh_server {
     const struct lh_server_options *opt;
     struct lh_member member;
     struct lh_net_socket *socket;
@@ -54,7 +54,7 @@ struct server {
 
 /* --- starting ----------------------------------------------------------------------------------
  */
-static int restore(struct server *s, const Lh__Plan *plan)
+static int restore(struct lh_server *s, const Lh__Plan *plan)
 {
     if (plan->n_restore == 0) {
         const struct lh_shard_range *range = lh_shard_range_of(s->shard);
@@ -69,7 +69,7 @@ static int restore(struct server *s, const Lh__Plan *plan)
 
 /* A predecessor that was killed a moment ago may still be about to go, in the middle of an fsync:
  * its lock is waited for as long as one waits for any role. */
-static int open_store(struct server *s, const Lh__Plan *plan)
+static int open_store(struct lh_server *s, const Lh__Plan *plan)
 {
     const char *dir = s->opt->store ? s->opt->store : plan->store;
     const struct lh_store_id id = {plan->job_digest, plan->shard, plan->shards};
@@ -81,7 +81,7 @@ static int open_store(struct server *s, const Lh__Plan *plan)
     return rc;
 }
 
-static int start(struct server *s)
+static int start(struct lh_server *s)
 {
     const Lh__Plan *plan = s->member.plan;
     LH_TRY(lh_job_load_text(&s->job, plan->job, strlen(plan->job), "job", NULL));
@@ -124,7 +124,7 @@ static int start(struct server *s)
 
 /* --- answering pulls ---------------------------------------------------------------------------
  */
-static int send_moved(struct server *s, const struct waiting *w)
+static int send_moved(struct lh_server *s, const struct waiting *w)
 {
     struct lh_envelope env = {.kind = LH__KIND__KIND_MOVED,
                               .job = s->member.job,
@@ -135,7 +135,7 @@ static int send_moved(struct server *s, const struct waiting *w)
     return rc < 0 ? rc : 0; /* a peer that is gone or stuck asks again when it can */
 }
 
-static int send_version(struct server *s, const struct waiting *w)
+static int send_version(struct lh_server *s, const struct waiting *w)
 {
     struct lh_envelope env = {.job = s->member.job,
                               .node = s->member.node,
@@ -163,7 +163,7 @@ static int send_version(struct server *s, const struct waiting *w)
     return 0;
 }
 
-static int answer(struct server *s, const struct waiting *w)
+static int answer(struct lh_server *s, const struct waiting *w)
 {
     double began = lh_now();
     int rc = w->version == LH_WIRE_LATEST || w->version == lh_shard_version(s->shard)
@@ -173,7 +173,7 @@ static int answer(struct server *s, const struct waiting *w)
     return rc;
 }
 
-static int answer_waiting(struct server *s)
+static int answer_waiting(struct lh_server *s)
 {
     uint64_t version = lh_shard_version(s->shard);
     size_t kept = 0;
@@ -187,7 +187,7 @@ static int answer_waiting(struct server *s)
     return 0;
 }
 
-static int take_pull(struct server *s, const struct lh_net_message *msg)
+static int take_pull(struct lh_server *s, const struct lh_net_message *msg)
 {
     struct waiting w = {.peer = msg->peer,
                         .version = msg->env.step,
@@ -213,7 +213,7 @@ static int take_pull(struct server *s, const struct lh_net_message *msg)
 
 /* --- steps -------------------------------------------------------------------------------------
  */
-static int flush_metrics(struct server *s)
+static int flush_metrics(struct lh_server *s)
 {
     struct lh_envelope env = {.kind = LH__KIND__KIND_METRICS,
                               .job = s->member.job,
@@ -231,14 +231,14 @@ static int flush_metrics(struct server *s)
     return rc < 0 ? rc : 0;
 }
 
-static bool cut_is_due(const struct server *s)
+static bool cut_is_due(const struct lh_server *s)
 {
     uint64_t v = lh_shard_version(s->shard);
     return s->cut != v && lh_clock_cuts(&s->clock, v);
 }
 
 /* Whether the version at hand still has something to give before it may pass. */
-static bool is_held(const struct server *s)
+static bool is_held(const struct lh_server *s)
 {
     uint64_t v = lh_shard_version(s->shard);
     return v >= s->limit || cut_is_due(s) ||
@@ -246,7 +246,7 @@ static bool is_held(const struct server *s)
            s->metrics_rows == METRICS_ROWS;
 }
 
-static int start_cut(struct server *s)
+static int start_cut(struct lh_server *s)
 {
     const struct lh_frozen *frozen = NULL;
     double began = lh_now();
@@ -264,7 +264,7 @@ static int start_cut(struct server *s)
     return 0;
 }
 
-static int new_version(struct server *s)
+static int new_version(struct lh_server *s)
 {
     uint64_t v = lh_shard_version(s->shard);
     s->member.version = v;
@@ -278,7 +278,7 @@ static int new_version(struct server *s)
     return cut_is_due(s) ? start_cut(s) : 0;
 }
 
-static void show_sum(const struct server *s)
+static void show_sum(const struct lh_server *s)
 {
     struct lh_server_sum sum = {.step = lh_shard_version(s->shard),
                                 .range = lh_shard_range_of(s->shard),
@@ -288,7 +288,7 @@ static void show_sum(const struct server *s)
         s->opt->look(s->opt->onlooker, &sum);
 }
 
-static int advance(struct server *s)
+static int advance(struct lh_server *s)
 {
     int applied = 1;
     while (applied && !is_held(s)) {
@@ -304,7 +304,7 @@ static int advance(struct server *s)
     return 0;
 }
 
-static int take_push(struct server *s, const struct lh_net_message *msg)
+static int take_push(struct lh_server *s, const struct lh_net_message *msg)
 {
     const struct lh_envelope *env = &msg->env;
     size_t bytes, metrics_bytes;
@@ -328,7 +328,7 @@ static int take_push(struct server *s, const struct lh_net_message *msg)
 
 /* --- messages ----------------------------------------------------------------------------------
  */
-static int take_data(struct server *s, const struct lh_net_message *msg)
+static int take_data(struct lh_server *s, const struct lh_net_message *msg)
 {
     int rc;
     switch (msg->env.kind) {
@@ -349,13 +349,14 @@ static int take_data(struct server *s, const struct lh_net_message *msg)
     return rc;
 }
 
-static int drain_data(struct server *s)
+static int drain_data(struct lh_server *s, bool *busy)
 {
     for (int i = 0; i < BURST; i++) {
         struct lh_net_message msg;
         int rc = lh_net_recv(s->socket, &msg);
         if (rc != 0)
             return rc < 0 ? rc : 0;
+        *busy = true;
         rc = take_data(s, &msg);
         lh_net_message_fini(&msg);
         LH_TRY(rc);
@@ -363,7 +364,7 @@ static int drain_data(struct server *s)
     return 0;
 }
 
-static int take_commit(struct server *s, const struct lh_net_message *msg)
+static int take_commit(struct lh_server *s, const struct lh_net_message *msg)
 {
     Lh__Commit *c = NULL;
     LH_TRY(lh_net_body(msg, &lh__commit__descriptor, (ProtobufCMessage **)&c));
@@ -372,7 +373,7 @@ static int take_commit(struct server *s, const struct lh_net_message *msg)
     return rc;
 }
 
-static int take_order(struct server *s, const struct lh_net_message *msg)
+static int take_order(struct lh_server *s, const struct lh_net_message *msg)
 {
     switch (msg->env.kind) {
     case LH__KIND__KIND_PAUSE:
@@ -393,18 +394,19 @@ static int take_order(struct server *s, const struct lh_net_message *msg)
     }
 }
 
-static int drain_orders(struct server *s)
+static int drain_orders(struct lh_server *s, bool *busy)
 {
     struct lh_net_message msg;
     int rc = 0;
     while (rc >= 0 && !s->stopped && (rc = lh_member_recv(&s->member, &msg)) == 0) {
+        *busy = true;
         rc = take_order(s, &msg);
         lh_net_message_fini(&msg);
     }
     return rc < 0 ? rc : 0;
 }
 
-static int report_cuts(struct server *s)
+static int report_cuts(struct lh_server *s)
 {
     struct lh_writer_done done;
     while (lh_writer_poll(s->writer, &done)) {
@@ -416,7 +418,45 @@ static int report_cuts(struct server *s)
     return 0;
 }
 
-static double poll_time(const struct server *s)
+int lh_server_turn(struct lh_server *s, bool *busy)
+{
+    bool any = false;
+    LH_TRY(drain_data(s, &any));
+    LH_TRY(drain_orders(s, &any));
+    if (busy)
+        *busy = any;
+    if (s->stopped)
+        return s->reason;
+    LH_TRY(report_cuts(s));
+    if (cut_is_due(s))
+        LH_TRY(start_cut(s));
+    if (s->metrics_rows > 0 &&
+        (s->metrics_rows == METRICS_ROWS || lh_shard_version(s->shard) >= s->limit ||
+         lh_now() - s->began - s->metrics_at[0] > METRICS_EVERY))
+        LH_TRY(flush_metrics(s));
+    LH_TRY(advance(s)); /* what was held may go on */
+    struct lh_net_counts counts = lh_net_counts(s->socket);
+    s->member.phases.dropped = counts.dropped;
+    s->member.phases.bytes_in = counts.bytes_in;
+    s->member.phases.bytes_out = counts.bytes_out;
+    LH_TRY(lh_member_tick(&s->member));
+    if (s->opt->interrupted && s->opt->interrupted())
+        return lh_err_set(LH_ECANCELED, "server %u: interrupted", s->member.plan->shard);
+    return 0;
+}
+
+bool lh_server_stopped(const struct lh_server *s)
+{
+    return s->stopped;
+}
+
+void lh_server_sockets(const struct lh_server *s, struct lh_net_poll out[LH_SERVER_SOCKETS])
+{
+    out[0] = (struct lh_net_poll){.socket = s->socket};
+    out[1] = (struct lh_net_poll){.socket = s->member.socket};
+}
+
+double lh_server_patience(const struct lh_server *s)
 {
     if (lh_writer_busy(s->writer))
         return BUSY_POLL;
@@ -425,72 +465,83 @@ static double poll_time(const struct server *s)
     return s->member.heartbeat / 4;
 }
 
-static int serve(struct server *s)
+/* --- life --------------------------------------------------------------------------------------
+ */
+static void release(struct lh_server *s)
 {
-    while (!s->stopped) {
-        struct lh_net_poll poll[] = {{.socket = s->socket}, {.socket = s->member.socket}};
-        double began = lh_now();
-        LH_TRY(lh_net_poll(poll, 2, poll_time(s)));
-        double now = lh_now();
-        s->member.phases.wait += now - began;
-        if (poll[0].in)
-            LH_TRY(drain_data(s));
-        if (poll[1].in)
-            LH_TRY(drain_orders(s));
-        LH_TRY(report_cuts(s));
-        if (cut_is_due(s))
-            LH_TRY(start_cut(s));
-        if (s->metrics_rows > 0 &&
-            (s->metrics_rows == METRICS_ROWS || lh_shard_version(s->shard) >= s->limit ||
-             now - s->began - s->metrics_at[0] > METRICS_EVERY))
-            LH_TRY(flush_metrics(s));
-        LH_TRY(advance(s)); /* what was held may go on */
-        struct lh_net_counts counts = lh_net_counts(s->socket);
-        s->member.phases.dropped = counts.dropped;
-        s->member.phases.bytes_in = counts.bytes_in;
-        s->member.phases.bytes_out = counts.bytes_out;
-        LH_TRY(lh_member_tick(&s->member));
-        if (s->opt->interrupted && s->opt->interrupted())
-            return lh_err_set(LH_ECANCELED, "server %u: interrupted", s->member.plan->shard);
-    }
-    return s->reason;
+    lh_writer_stop(&s->writer);
+    lh_net_close(&s->socket);
+    lh_shard_destroy(&s->shard);
+    lh_store_close(&s->store);
+    if (s->model.layout)
+        s->opt->model_fini(s->opt->ctx, &s->model);
+    lh_job_destroy(&s->job);
+    lh_mem_free(s->pieces);
+    lh_mem_free(s->waiting);
+    lh_mem_free(s->metrics);
+    lh_mem_free(s);
 }
 
-int lh_server_run(void *zmq, const struct lh_server_options *opt)
+static int join(struct lh_server *s, void *zmq)
 {
-    struct server s = {.opt = opt};
     Lh__Hello hello = LH__HELLO__INIT;
-    int rc;
     /* The queue is counted in messages of lent memory; a peer has two answers under way at most. */
-    LH_TRY(lh_net_router(&s.socket, zmq, opt->bind, 1 << 16));
+    LH_TRY(lh_net_router(&s->socket, zmq, s->opt->bind, 1 << 16));
     hello.role = LH__ROLE__ROLE_SERVER;
-    hello.endpoint = (char *)(uintptr_t)lh_net_endpoint(s.socket);
-    hello.wanted = opt->wanted;
-    LH_TRY_TO(done, lh_member_join(&s.member, zmq, opt->scheduler, "server", &hello, opt->patience,
-                                   opt->interrupted));
-    rc = start(&s);
+    hello.endpoint = (char *)(uintptr_t)lh_net_endpoint(s->socket);
+    hello.wanted = s->opt->wanted;
+    return lh_member_join(&s->member, zmq, s->opt->scheduler, "server", &hello, s->opt->patience,
+                          s->opt->interrupted, NULL);
+}
+
+int lh_server_open(struct lh_server **out, void *zmq, const struct lh_server_options *opt)
+{
+    struct lh_server *s = NULL;
+    LH_TRY(LH_NEW(&s, "server"));
+    s->opt = opt;
+    int rc = join(s, zmq);
     if (rc >= 0)
-        rc = serve(&s);
+        rc = start(s);
+    if (rc < 0)
+        return lh_server_close(&s, rc);
+    *out = s;
+    return 0;
+}
+
+int lh_server_close(struct lh_server **server, int rc)
+{
+    struct lh_server *s = *server;
     struct lh_err saved;
+    if (!s)
+        return rc;
+    *server = NULL;
     lh_err_save(&saved, rc);
-    lh_writer_finish(s.writer); /* what is queued becomes durable, and is told, first */
-    int reported = s.writer ? report_cuts(&s) : 0;
+    lh_writer_finish(s->writer); /* what is queued becomes durable, and is told, first */
+    int reported = s->writer ? report_cuts(s) : 0;
     if (saved.code < 0 || reported >= 0)
         rc = lh_err_load(&saved);
     else
         rc = reported;
-    lh_writer_stop(&s.writer);
-    rc = lh_member_leave(&s.member, rc, s.stopped);
-done:
+    lh_writer_stop(&s->writer);
+    rc = lh_member_leave(&s->member, rc, s->stopped);
     lh_err_save(&saved, rc);
-    lh_net_close(&s.socket);
-    lh_shard_destroy(&s.shard);
-    lh_store_close(&s.store);
-    if (s.model.layout)
-        opt->model_fini(opt->ctx, &s.model);
-    lh_job_destroy(&s.job);
-    lh_mem_free(s.pieces);
-    lh_mem_free(s.waiting);
-    lh_mem_free(s.metrics);
+    release(s);
     return rc < 0 ? lh_err_load(&saved) : 0;
+}
+
+int lh_server_run(void *zmq, const struct lh_server_options *opt)
+{
+    struct lh_server *s = NULL;
+    int rc;
+    LH_TRY(lh_server_open(&s, zmq, opt));
+    do {
+        struct lh_net_poll poll[LH_SERVER_SOCKETS];
+        double began = lh_now();
+        lh_server_sockets(s, poll);
+        rc = lh_net_poll(poll, LH_SERVER_SOCKETS, lh_server_patience(s));
+        s->member.phases.wait += lh_now() - began;
+        if (rc >= 0)
+            rc = lh_server_turn(s, NULL);
+    } while (rc >= 0 && !s->stopped);
+    return lh_server_close(&s, rc);
 }

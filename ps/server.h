@@ -5,6 +5,7 @@
 
 #include "common/job.h"
 #include "common/layout.h"
+#include "common/net.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -48,3 +49,17 @@ struct lh_server_options {
  * else the failure: its own (told to the scheduler), the job's, or LH_EPEER when the scheduler went
  * away. */
 int lh_server_run(void *zmq, const struct lh_server_options *opt);
+
+/* The same in turns, for a thread that has something else to do as well. Open returns when the
+ * server is ready to serve; `opt` must outlive it. After a failure of a turn, or once it has
+ * stopped, close it with what the last call returned; close returns what lh_server_run would. */
+struct lh_server;
+int lh_server_open(struct lh_server **out, void *zmq, const struct lh_server_options *opt);
+/* Takes in what has come; waits for nothing. *busy (may be NULL): whether there was anything. */
+int lh_server_turn(struct lh_server *s, bool *busy);
+bool lh_server_stopped(const struct lh_server *s);
+/* What to wait for before the next turn, and at most how many seconds. */
+enum { LH_SERVER_SOCKETS = 2 };
+void lh_server_sockets(const struct lh_server *s, struct lh_net_poll out[LH_SERVER_SOCKETS]);
+double lh_server_patience(const struct lh_server *s);
+int lh_server_close(struct lh_server **s, int rc); /* NULL content allowed: returns rc */

@@ -34,7 +34,7 @@ struct worker {
     struct lh_net_poll *polls; /* [n_shards + 1], the last is the scheduler's */
     /* Version `version` is in [at]; the next one arrives in the other, since the share of this one
      * may have to be computed again when another worker dies. */
-    float *weights[2], *targets[2];
+    struct lh_held held[2];
     int at;
     uint64_t version, until;
     /* the assignment */
@@ -48,6 +48,7 @@ struct worker {
     size_t n_unsent;
     int push_rc;
     bool reassigned; /* the assignment changed since the share was last looked at */
+    double turns;    /* seconds that the companion worked */
     double patience; /* seconds until a pull is repeated; doubles */
     bool stopped, left;
     int reason;
@@ -74,13 +75,9 @@ static int start(struct worker *w)
     if (plan->n_servers != w->model.layout.n_shards)
         return lh_err_set(LH_EPROTO, "worker: the plan names %zu servers for %zu shards",
                           plan->n_servers, w->model.layout.n_shards);
-    size_t flat = w->model.layout.flat_size, shards = w->model.layout.n_shards;
-    for (int i = 0; i < 2; i++) {
-        LH_TRY(lh_mem_alloc_aligned((void **)&w->weights[i], flat, sizeof(float), "weights"));
-        LH_TRY(lh_mem_alloc_aligned((void **)&w->targets[i], flat, sizeof(float), "targets"));
-        memset(w->weights[i], 0, flat * sizeof(float));
-        memset(w->targets[i], 0, flat * sizeof(float));
-    }
+    size_t shards = w->model.layout.n_shards;
+    for (int i = 0; i < 2; i++)
+        LH_TRY(lh_held_init(&w->held[i], &w->model.layout));
     LH_TRY(lh_exec_create(&w->exec, w->model.graph));
     LH_TRY(w->opt->given ? lh_feed_init_given(&w->feed, w->opt->given, w->job, w->exec)
                          : lh_feed_init(&w->feed, w->dataset, w->job, w->exec));
@@ -126,9 +123,20 @@ static int drain_orders(struct worker *w)
     return rc < 0 ? rc : 0;
 }
 
-/* What must not wait for the end of a share: orders, the beat, an interrupt. */
+static bool give_turn(struct worker *w)
+{
+    const struct lh_companion *c = w->opt->companion;
+    double began = lh_now();
+    bool any = c && c->turn(c->ctx);
+    if (any)
+        w->turns += lh_now() - began;
+    return any;
+}
+
+/* What must not wait for the end of a share: orders, the beat, an interrupt, the companion. */
 static int look_up(struct worker *w)
 {
+    give_turn(w);
     LH_TRY(drain_orders(w));
     if (w->opt->interrupted && w->opt->interrupted())
         w->left = true;
@@ -155,7 +163,7 @@ static bool is_over(const struct worker *w)
 static int breathe(struct worker *w)
 {
     double began = lh_now();
-    LH_TRY(lh_net_poll(&w->polls[w->pull.n_shards], 1, FULL_POLL));
+    LH_TRY(lh_companion_poll(w->opt->companion, &w->polls[w->pull.n_shards], 1, FULL_POLL));
     w->member.phases.push += lh_now() - began;
     return look_up(w);
 }
@@ -234,7 +242,7 @@ static void run_leaf(struct worker *w, uint32_t leaf, bool last)
     struct lh_rng_at at = {.seed = w->job->seed, .part = leaf, .step = w->version};
     Lh__Phases *ph = &w->member.phases;
     double began = lh_now(), aside = ph->push + w->gradient.reducing;
-    lh_exec_run(w->exec, w->weights[w->at], w->targets[w->at], lh_gradient_data(&w->gradient),
+    lh_exec_run(w->exec, NULL, NULL, lh_gradient_data(&w->gradient),
                 lh_gradient_metrics(&w->gradient), &at, last ? param_is_ready : NULL, w);
     ph->compute += lh_now() - began - (ph->push + w->gradient.reducing - aside);
     size_t first = (size_t)leaf * w->job->micro_batch;
@@ -319,27 +327,31 @@ static int compute_share(struct worker *w)
  */
 static int ask(struct worker *w, uint64_t version)
 {
-    w->pull.weights = w->weights[w->at ^ 1];
-    w->pull.targets = w->targets[w->at ^ 1];
+    w->pull.held = &w->held[w->at ^ 1];
     return lh_pull_begin(&w->pull, version);
 }
 
-static int drain_shard(struct worker *w, size_t i)
+/* Takes in what has come from the servers. */
+static int drain_shards(struct worker *w, bool *any)
 {
-    struct lh_net_message msg;
-    int rc;
-    while ((rc = lh_net_recv(w->pull.shards[i].socket, &msg)) == 0) {
-        double began = lh_now();
-        rc = lh_pull_take(&w->pull, i, &msg);
-        if (rc == LH_EPROTO) {
-            lh_net_reject(w->pull.shards[i].socket, &msg);
-            rc = 0;
+    for (size_t i = 0; i < w->pull.n_shards; i++) {
+        struct lh_net_message msg;
+        int rc;
+        while ((rc = lh_net_recv(w->pull.shards[i].socket, &msg)) == 0) {
+            double began = lh_now();
+            *any = true;
+            rc = lh_pull_take(&w->pull, i, &msg);
+            if (rc == LH_EPROTO) {
+                lh_net_reject(w->pull.shards[i].socket, &msg);
+                rc = 0;
+            }
+            lh_net_message_fini(&msg);
+            w->member.phases.reply += lh_now() - began;
+            LH_TRY(rc);
         }
-        lh_net_message_fini(&msg);
-        w->member.phases.reply += lh_now() - began;
-        LH_TRY(rc);
+        LH_TRY(rc < 0 ? rc : 0);
     }
-    return rc < 0 ? rc : 0;
+    return 0;
 }
 
 /* A connection that broke may have lost pushes, or the answer: do the step again. */
@@ -351,17 +363,29 @@ static int ask_again(struct worker *w)
     return ask(w, w->pull.version);
 }
 
-/* Returns when the version asked for is whole, the share changed, or it is over. */
-static int wait_for_version(struct worker *w)
+/* Blocks until something comes. A short wait is not worth a sleep, which costs as much to be woken
+ * from: so first it is only looked, again and again, where the launcher says that a core is free.
+ */
+static int block(const struct worker *w, double idle_since)
 {
-    size_t n = w->pull.n_shards;
+    const struct lh_companion *c = w->opt->companion;
+    if (c && lh_now() - idle_since < c->spin)
+        return 0;
+    return lh_companion_poll(c, w->polls, w->pull.n_shards + 1, w->member.heartbeat / 4);
+}
+
+/* Returns when the version asked for is whole, the share changed, or it is over. */
+static int await(struct worker *w)
+{
+    double idle_since = lh_now();
     while (!w->pull.complete && !w->reassigned && !is_over(w)) {
-        double began = lh_now();
-        LH_TRY(lh_net_poll(w->polls, n + 1, w->member.heartbeat / 4));
-        w->member.phases.wait += lh_now() - began;
-        for (size_t i = 0; i < n; i++)
-            if (w->polls[i].in)
-                LH_TRY(drain_shard(w, i));
+        bool any = give_turn(w);
+        LH_TRY(drain_shards(w, &any));
+        if (any) {
+            idle_since = lh_now();
+            continue;
+        }
+        LH_TRY(block(w, idle_since));
         LH_TRY(look_up(w));
         if (!w->pull.complete && w->version < w->until && w->count > 0 &&
             lh_now() - w->pull.asked > w->patience)
@@ -370,9 +394,19 @@ static int wait_for_version(struct worker *w)
     return 0;
 }
 
+static int wait_for_version(struct worker *w)
+{
+    Lh__Phases *ph = &w->member.phases;
+    double began = lh_now(), aside = ph->reply + w->turns;
+    int rc = await(w);
+    ph->wait += lh_now() - began - (ph->reply + w->turns - aside);
+    return rc;
+}
+
 static int take_version(struct worker *w)
 {
     w->at ^= 1;
+    lh_exec_place(w->exec, w->held[w->at].at[0], w->held[w->at].at[1]);
     w->version = w->member.version = w->pull.version;
     w->member.phases.steps++;
     w->n_pushed = 0;
@@ -404,7 +438,7 @@ int lh_worker_run(void *zmq, const struct lh_worker_options *opt)
     Lh__Hello hello = LH__HELLO__INIT;
     hello.role = LH__ROLE__ROLE_WORKER;
     LH_TRY(lh_member_join(&w.member, zmq, opt->scheduler, "worker", &hello, opt->patience,
-                          opt->interrupted));
+                          opt->interrupted, opt->companion));
     int rc = start(&w);
     if (rc >= 0)
         rc = work(&w);
@@ -418,10 +452,8 @@ int lh_worker_run(void *zmq, const struct lh_worker_options *opt)
     lh_model_fini(&w.model);
     lh_dataset_close(&w.dataset);
     lh_job_destroy(&w.job);
-    for (int i = 0; i < 2; i++) {
-        lh_mem_free(w.weights[i]);
-        lh_mem_free(w.targets[i]);
-    }
+    for (int i = 0; i < 2; i++)
+        lh_held_fini(&w.held[i]);
     lh_mem_free(w.unsent);
     lh_mem_free(w.polls);
     return rc < 0 ? lh_err_load(&saved) : 0;

@@ -3,6 +3,8 @@
  * so one may die at any instant, and another join (DESIGN.md, invariant 2). */
 #pragma once
 
+#include "common/companion.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -15,6 +17,7 @@ struct lh_worker_options {
                                           NULL: none */
     double patience;                   /* seconds to wait for the scheduler at the start */
     bool (*interrupted)(void);         /* NULL: never */
+    const struct lh_companion *companion; /* what shares the thread; NULL: nothing */
 };
 
 /* Works on one job to its end. Returns 0 when the scheduler said so or when interrupted (it says
