@@ -1,9 +1,9 @@
 /* A partition file (.lhp): the rows of one split, day and hash of users, in fixed-width columns.
  * The exact layout is in common/PARTITIONS.md.
  *
- * Rows 0 .. rows-1 are counted rows, sorted by (user, first time of the trajectory, trajectory).
- * The state columns hold `halos` more rows behind them: next states that lie in the next day's
- * partition. */
+ * Rows 0 .. rows-1 are counted rows, sorted by (hash of the user, user, first time of the
+ * trajectory, trajectory). The state columns hold `halos` more rows behind them: next states that
+ * lie in the next day's partition. */
 #pragma once
 
 #include "common/dataset.h"
@@ -86,17 +86,25 @@ struct lh_partition_column_info {
 void lh_partition_column_info(const struct lh_partition *p, enum lh_part_column c,
                               struct lh_partition_column_info *out);
 
-/* --- writing --------------------------------------------------------------------------------- */
-struct lh_partition_writer;
+/* --- writing ---------------------------------------------------------------------------------
+ * A file is created with its final size, then filled by segments: rows of its columns, in any order
+ * and by any number of threads (each its own segment); then sealed. */
 
-/* Creates the file. Columns are then given in order, each whole, in pieces of any size. */
-int lh_partition_writer_open(struct lh_partition_writer **out, const char *path,
-                             const struct lh_partition_head *head);
-int lh_partition_writer_put(struct lh_partition_writer *w, enum lh_part_column c, const void *data,
-                            size_t bytes);
-/* Ends the file: header, checksums. Not durable until synced. */
-int lh_partition_writer_close(struct lh_partition_writer **w, uint64_t *checksum, uint64_t *bytes);
-void lh_partition_writer_abort(struct lh_partition_writer **w); /* NULL content allowed */
+/* Errors: LH_ERANGE for 2^32 rows and more; I/O. */
+int lh_partition_create(const char *path, const struct lh_partition_head *head);
+
+struct lh_partition_segment;
+int lh_partition_segment_open(struct lh_partition_segment **out, const char *path,
+                              const struct lh_partition_head *head);
+/* Following puts go to rows `row` and on of column `c`. */
+int lh_partition_segment_begin(struct lh_partition_segment *s, enum lh_part_column c, uint64_t row);
+int lh_partition_segment_put(struct lh_partition_segment *s, const void *data, size_t bytes);
+/* Frees the segment, also on failure. NULL content allowed. */
+int lh_partition_segment_close(struct lh_partition_segment **s);
+
+/* Reads the columns back for their checksums and writes the header. Not durable until synced. */
+int lh_partition_seal(const char *path, const struct lh_partition_head *head, uint64_t *checksum,
+                      uint64_t *bytes);
 
 /* Which hash partition a user belongs to. */
 uint32_t lh_partition_of_user(uint64_t user, uint32_t partitions);

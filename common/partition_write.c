@@ -1,6 +1,6 @@
-/* Writing a partition: columns stream through one block buffer, so that a writer's memory does not
- * depend on the partition's size; the header, whose length is known from the start, comes last.
- * Plain writes and not a mapping: on a full disk a mapping is a signal, a write is an error. */
+/* Writing a partition: plain writes into a file of its final size. Not a mapping: on a full disk a
+ * mapping is a signal, a write is an error. Checksums are taken at the end, over what the file
+ * then holds, because a block may have been filled by several segments. */
 #include "common/partition.h"
 #include "common/partition_internal.h"
 
@@ -16,57 +16,40 @@
 #include <string.h>
 #include <unistd.h>
 
-struct lh_partition_writer {
-    char *path;
-    int fd;
-    struct lh_partition_head head;
-    struct lh_part_fixed *fixed;   /* start of the header's bytes */
-    struct lh_part_entry *entries; /* … inside it */
-    int column;                    /* being written */
-    uint64_t done;                 /* bytes of it that are in blocks already flushed */
-    size_t used;                   /* bytes in `block` */
-    unsigned char *block;
-};
-
-static size_t round_up(size_t n)
+static uint64_t round_up(uint64_t n)
 {
     return (n + LH_PART_ALIGN - 1) / LH_PART_ALIGN * LH_PART_ALIGN;
 }
 
-static int plan(struct lh_partition_writer *w)
+static uint64_t blocks_of(uint64_t bytes)
 {
-    struct lh_part_spec spec[LH_PART_COLUMNS];
-    uint64_t bytes[LH_PART_COLUMNS], blocks = 0;
+    return (bytes + LH_PART_BLOCK - 1) / LH_PART_BLOCK;
+}
+
+/* Where everything goes. */
+static void plan(const struct lh_partition_head *h, struct lh_part_fixed *fixed,
+                 struct lh_part_entry entries[LH_PART_COLUMNS])
+{
+    uint64_t sums = sizeof *fixed + LH_PART_COLUMNS * sizeof *entries, blocks = 0;
+    memset(entries, 0, LH_PART_COLUMNS * sizeof *entries);
     for (int c = 0; c < LH_PART_COLUMNS; c++) {
-        spec[c] = lh_part_spec(&w->head, (enum lh_part_column)c);
-        bytes[c] = spec[c].rows * spec[c].width * lh_part_type_size(spec[c].type);
-        blocks += (bytes[c] + LH_PART_BLOCK - 1) / LH_PART_BLOCK;
+        struct lh_part_spec spec = lh_part_spec(h, (enum lh_part_column)c);
+        struct lh_part_entry *e = &entries[c];
+        memcpy(e->name, spec.name, strlen(spec.name));
+        e->type = spec.type;
+        e->width = spec.width;
+        e->rows = spec.rows;
+        e->bytes = spec.rows * spec.width * lh_part_type_size(spec.type);
+        e->blocks = blocks_of(e->bytes);
+        e->checksums = sums + blocks * 8;
+        blocks += e->blocks;
     }
-    size_t fixed_bytes = sizeof *w->fixed + LH_PART_COLUMNS * sizeof *w->entries;
-    size_t header = round_up(fixed_bytes + blocks * 8);
-    if (header > UINT32_MAX)
-        return lh_err_set(LH_ERANGE, "%s: too large for one partition; use more hash partitions",
-                          w->path);
-    void *p;
-    LH_TRY(lh_mem_alloc(&p, 1, header, "partition header"));
-    w->fixed = p;
-    w->entries = (struct lh_part_entry *)(w->fixed + 1);
-    uint64_t at = header, sums = fixed_bytes;
+    uint64_t header = round_up(sums + blocks * 8), at = header;
     for (int c = 0; c < LH_PART_COLUMNS; c++) {
-        struct lh_part_entry *e = &w->entries[c];
-        memcpy(e->name, spec[c].name, strlen(spec[c].name));
-        e->type = spec[c].type;
-        e->width = spec[c].width;
-        e->rows = spec[c].rows;
-        e->offset = at;
-        e->bytes = bytes[c];
-        e->checksums = sums;
-        e->blocks = (bytes[c] + LH_PART_BLOCK - 1) / LH_PART_BLOCK;
-        sums += e->blocks * 8;
-        at += round_up(bytes[c]);
+        entries[c].offset = at;
+        at += round_up(entries[c].bytes);
     }
-    const struct lh_partition_head *h = &w->head;
-    *w->fixed = (struct lh_part_fixed){
+    *fixed = (struct lh_part_fixed){
         .version = LH_PART_VERSION,
         .header_bytes = (uint32_t)header,
         .file_bytes = at,
@@ -84,118 +67,173 @@ static int plan(struct lh_partition_writer *w)
         .columns = LH_PART_COLUMNS,
         .block_bytes = LH_PART_BLOCK,
     };
-    memcpy(w->fixed->magic, LH_PART_MAGIC, 8);
-    return 0;
+    memcpy(fixed->magic, LH_PART_MAGIC, 8);
 }
 
-int lh_partition_writer_open(struct lh_partition_writer **out, const char *path,
-                             const struct lh_partition_head *head)
+int lh_partition_create(const char *path, const struct lh_partition_head *head)
 {
-    struct lh_partition_writer *w = NULL;
-    void *block;
-    int rc;
-    if (head->rows + head->halos > UINT32_MAX)
+    struct lh_part_fixed fixed;
+    struct lh_part_entry entries[LH_PART_COLUMNS];
+    plan(head, &fixed, entries);
+    /* a header beyond 4 GiB would stand for 2^45 bytes of columns */
+    if (head->rows + head->halos > UINT32_MAX || fixed.file_bytes >> 45)
         return lh_err_set(LH_ERANGE,
-                          "%s: %llu rows do not fit one partition; use more hash "
-                          "partitions",
-                          path, (unsigned long long)head->rows);
-    LH_TRY(LH_NEW(&w, "partition writer"));
-    w->fd = -1;
-    w->head = *head;
-    LH_TRY_TO(fail, lh_mem_strdup(&w->path, path));
-    LH_TRY_TO(fail, lh_mem_alloc_aligned(&block, 1, LH_PART_BLOCK, "partition block"));
-    w->block = block;
-    LH_TRY_TO(fail, plan(w));
-    w->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (w->fd < 0) {
-        rc = lh_err_errno(errno, "%s: cannot create", path);
+                          "%s: %llu rows do not fit one partition; use more hash partitions", path,
+                          (unsigned long long)head->rows);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return lh_err_errno(errno, "%s: cannot create", path);
+    int e = ftruncate(fd, (off_t)fixed.file_bytes) < 0 ? errno : 0; /* gaps are zero */
+    if (close(fd) < 0 && e == 0)
+        e = errno;
+    return e ? lh_err_errno(e, "%s: cannot give it its size", path) : 0;
+}
+
+/* --- segments -------------------------------------------------------------------------------- */
+
+struct lh_partition_segment {
+    char *path;
+    int fd;
+    struct lh_part_entry entries[LH_PART_COLUMNS];
+    uint64_t at, end; /* in the file: where the buffer goes; the column's end */
+    size_t used;
+    unsigned char *buffer;
+};
+
+int lh_partition_segment_open(struct lh_partition_segment **out, const char *path,
+                              const struct lh_partition_head *head)
+{
+    struct lh_partition_segment *s = NULL;
+    struct lh_part_fixed fixed;
+    void *buffer;
+    int rc;
+    LH_TRY(LH_NEW(&s, "partition writer"));
+    s->fd = -1;
+    plan(head, &fixed, s->entries);
+    LH_TRY_TO(fail, lh_mem_strdup(&s->path, path));
+    LH_TRY_TO(fail, lh_mem_alloc_aligned(&buffer, 1, LH_PART_BLOCK, "partition writer"));
+    s->buffer = buffer;
+    s->fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (s->fd < 0) {
+        rc = lh_err_errno(errno, "%s", path);
         goto fail;
     }
-    if (ftruncate(w->fd, (off_t)w->fixed->file_bytes) < 0) { /* gaps between columns are zero */
-        rc = lh_err_errno(errno, "%s: cannot size", path);
-        goto fail;
-    }
-    *out = w;
+    *out = s;
     return 0;
 fail:
-    lh_partition_writer_abort(&w);
+    s->used = 0;
+    lh_partition_segment_close(&s);
     return rc;
 }
 
-static int flush(struct lh_partition_writer *w)
+static int flush(struct lh_partition_segment *s)
 {
-    struct lh_part_entry *e = &w->entries[w->column];
-    uint64_t *sums = (uint64_t *)(void *)((unsigned char *)w->fixed + e->checksums);
-    sums[w->done / LH_PART_BLOCK] = XXH3_64bits(w->block, w->used);
-    LH_TRY(lh_fs_pwrite(w->fd, w->block, w->used, e->offset + w->done, w->path));
-    w->done += w->used;
-    w->used = 0;
+    LH_TRY(lh_fs_pwrite(s->fd, s->buffer, s->used, s->at, s->path));
+    s->at += s->used;
+    s->used = 0;
     return 0;
 }
 
-static int end_column(struct lh_partition_writer *w)
+int lh_partition_segment_begin(struct lh_partition_segment *s, enum lh_part_column c, uint64_t row)
 {
-    if (w->used > 0)
-        LH_TRY(flush(w));
-    assert(w->done == w->entries[w->column].bytes);
-    w->column++;
-    w->done = 0;
+    const struct lh_part_entry *e = &s->entries[c];
+    LH_TRY(flush(s));
+    s->at = e->offset + row * e->width * lh_part_type_size(e->type);
+    s->end = e->offset + e->bytes;
     return 0;
 }
 
-int lh_partition_writer_put(struct lh_partition_writer *w, enum lh_part_column c, const void *data,
-                            size_t bytes)
+int lh_partition_segment_put(struct lh_partition_segment *s, const void *data, size_t bytes)
 {
-    assert((int)c >= w->column && c < LH_PART_COLUMNS);
-    while (w->column < (int)c)
-        LH_TRY(end_column(w));
-    assert(w->done + w->used + bytes <= w->entries[c].bytes);
+    assert(s->at + s->used + bytes <= s->end);
     const unsigned char *p = data;
     while (bytes > 0) {
-        size_t n = LH_PART_BLOCK - w->used < bytes ? LH_PART_BLOCK - w->used : bytes;
-        memcpy(w->block + w->used, p, n);
-        w->used += n;
+        size_t n = LH_PART_BLOCK - s->used < bytes ? LH_PART_BLOCK - s->used : bytes;
+        memcpy(s->buffer + s->used, p, n);
+        s->used += n;
         p += n;
         bytes -= n;
-        if (w->used == LH_PART_BLOCK)
-            LH_TRY(flush(w));
+        if (s->used == LH_PART_BLOCK)
+            LH_TRY(flush(s));
     }
     return 0;
 }
 
-int lh_partition_writer_close(struct lh_partition_writer **ww, uint64_t *checksum, uint64_t *bytes)
+int lh_partition_segment_close(struct lh_partition_segment **ps)
 {
-    struct lh_partition_writer *w = *ww;
-    int rc = 0;
-    while (w->column < LH_PART_COLUMNS)
-        LH_TRY_TO(fail, end_column(w));
-    XXH64_hash_t first = XXH3_64bits(w->fixed, sizeof *w->fixed);
-    w->fixed->checksum =
-        XXH3_64bits_withSeed(w->fixed + 1, w->fixed->header_bytes - sizeof *w->fixed, first);
-    LH_TRY_TO(fail, lh_fs_pwrite(w->fd, w->fixed, w->fixed->header_bytes, 0, w->path));
-    *checksum = w->fixed->checksum;
-    *bytes = w->fixed->file_bytes;
-    /* a start on the way to the disk: the fsync at the end then waits for less */
-    sync_file_range(w->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
-    int fd = w->fd;
-    w->fd = -1;
-    if (close(fd) < 0)
-        rc = lh_err_errno(errno, "%s: cannot write", w->path);
-fail:
-    lh_partition_writer_abort(ww);
+    struct lh_partition_segment *s = *ps;
+    if (!s)
+        return 0;
+    int rc = s->used > 0 ? flush(s) : 0;
+    if (s->fd >= 0 && close(s->fd) < 0 && rc == 0)
+        rc = lh_err_errno(errno, "%s: cannot write", s->path);
+    lh_mem_free(s->buffer);
+    lh_mem_free(s->path);
+    lh_mem_free(s);
+    *ps = NULL;
     return rc;
 }
 
-void lh_partition_writer_abort(struct lh_partition_writer **ww)
+/* --- sealing --------------------------------------------------------------------------------- */
+
+static int read_block(int fd, void *to, size_t n, uint64_t offset, const char *path)
 {
-    struct lh_partition_writer *w = *ww;
-    if (!w)
-        return;
-    if (w->fd >= 0)
-        close(w->fd);
-    lh_mem_free(w->fixed);
-    lh_mem_free(w->block);
-    lh_mem_free(w->path);
-    lh_mem_free(w);
-    *ww = NULL;
+    char *p = to;
+    while (n > 0) {
+        ssize_t got = pread(fd, p, n, (off_t)offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return lh_err_errno(got < 0 ? errno : EIO, "%s: cannot read back", path);
+        p += got;
+        offset += (uint64_t)got;
+        n -= (size_t)got;
+    }
+    return 0;
+}
+
+static int sum_blocks(int fd, unsigned char *header, const struct lh_part_entry *e, void *block,
+                      const char *path)
+{
+    uint64_t *sums = (uint64_t *)(void *)(header + e->checksums);
+    for (uint64_t b = 0; b < e->blocks; b++) {
+        uint64_t at = b * LH_PART_BLOCK;
+        size_t n = e->bytes - at < LH_PART_BLOCK ? e->bytes - at : LH_PART_BLOCK;
+        LH_TRY(read_block(fd, block, n, e->offset + at, path));
+        sums[b] = XXH3_64bits(block, n);
+    }
+    return 0;
+}
+
+int lh_partition_seal(const char *path, const struct lh_partition_head *head, uint64_t *checksum,
+                      uint64_t *bytes)
+{
+    struct lh_part_fixed fixed;
+    struct lh_part_entry entries[LH_PART_COLUMNS];
+    void *header = NULL, *block = NULL;
+    int rc;
+    plan(head, &fixed, entries);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return lh_err_errno(errno, "%s", path);
+    LH_TRY_TO(done, lh_mem_alloc(&header, 1, fixed.header_bytes, "partition header"));
+    LH_TRY_TO(done, lh_mem_alloc_aligned(&block, 1, LH_PART_BLOCK, "partition block"));
+    memcpy((char *)header + sizeof fixed, entries, sizeof entries);
+    for (int c = 0; c < LH_PART_COLUMNS; c++)
+        LH_TRY_TO(done, sum_blocks(fd, header, &entries[c], block, path));
+    XXH64_hash_t first = XXH3_64bits(&fixed, sizeof fixed);
+    fixed.checksum = XXH3_64bits_withSeed((char *)header + sizeof fixed,
+                                          fixed.header_bytes - sizeof fixed, first);
+    memcpy(header, &fixed, sizeof fixed);
+    LH_TRY_TO(done, lh_fs_pwrite(fd, header, fixed.header_bytes, 0, path));
+    *checksum = fixed.checksum;
+    *bytes = fixed.file_bytes;
+    /* a start on the way to the disk: the sync at the end then waits for less */
+    sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+done:
+    if (close(fd) < 0 && rc == 0)
+        rc = lh_err_errno(errno, "%s: cannot write", path);
+    lh_mem_free(block);
+    lh_mem_free(header);
+    return rc;
 }

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define CHUNK_MAX (1u << 20)
-#define CHUNK_MIN (16u << 10)
+#define CHUNK_MIN LH_SPOOL_BUFFER
 
 struct chunk {
     struct chunk *next; /* older */

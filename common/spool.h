@@ -8,9 +8,12 @@
 
 struct lh_spool;
 
+#define LH_SPOOL_BUFFER (UINT64_C(16) << 10) /* the least buffer of a bucket that holds anything   \
+                                              */
+
 /* `dir` must exist for as long as the spool; files are made in it when the limit is reached and
- * removed by destroy. `memory_limit` bounds the bytes of buffers, apart from one buffer a bucket of
- * 16 KiB and from single records that are larger. */
+ * removed by destroy. `memory_limit` bounds the bytes of buffers, apart from LH_SPOOL_BUFFER a
+ * bucket and from single records that are larger. */
 int lh_spool_create(struct lh_spool **out, const char *dir, const char *name, size_t buckets,
                     uint64_t memory_limit);
 void lh_spool_destroy(struct lh_spool **s); /* NULL content allowed */

@@ -44,14 +44,20 @@ static void write_partition(const char *path)
         {LH_PART_TRAJECTORY, ids, sizeof ids},    {LH_PART_SESSION, sessions, sizeof sessions},
         {LH_PART_CUT, cut, sizeof cut},           {LH_PART_HALO, halo, sizeof halo},
     };
-    struct lh_partition_writer *w = NULL;
+    struct lh_partition_segment *out = NULL;
     uint64_t checksum, bytes;
-    assert_ok(lh_partition_writer_open(&w, path, &head));
-    for (size_t i = 0; i < LH_PART_COLUMNS; i++) /* a byte at a time: pieces of any size */
-        for (size_t b = 0; b < columns[i].bytes; b++)
-            assert_ok(
-                lh_partition_writer_put(w, columns[i].c, (const char *)columns[i].data + b, 1));
-    assert_ok(lh_partition_writer_close(&w, &checksum, &bytes));
+    assert_ok(lh_partition_create(path, &head));
+    /* two segments, the later columns first, a byte at a time: order and pieces do not matter */
+    for (size_t half = 2; half-- > 0;) {
+        assert_ok(lh_partition_segment_open(&out, path, &head));
+        for (size_t i = half * 6; i < half * 6 + 6; i++) {
+            assert_ok(lh_partition_segment_begin(out, columns[i].c, 0));
+            for (size_t b = 0; b < columns[i].bytes; b++)
+                assert_ok(lh_partition_segment_put(out, (const char *)columns[i].data + b, 1));
+        }
+        assert_ok(lh_partition_segment_close(&out));
+    }
+    assert_ok(lh_partition_seal(path, &head, &checksum, &bytes));
 }
 
 static void open_reads_what_was_written(void **state)
