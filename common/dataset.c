@@ -52,6 +52,7 @@ static int open_split(struct lh_dataset *ds, int s)
         }
         lh_mem_free(path);
         LH_TRY(rc);
+        lh_partition_release(sp->part[i]); /* thousands of headers are not needed again soon */
         sp->row_start[i + 1] = sp->row_start[i] + want->rows;
         sp->transition_start[i + 1] = sp->transition_start[i] + want->rows - want->cuts;
     }

@@ -287,6 +287,7 @@ static int compute_statistics(struct lh_dataset_writer *w)
                 rc = LH_ECORRUPT;
                 goto done;
             }
+            lh_partition_release(open[i]);
             parts[c * n + i] = (struct lh_colstat_part){data, m->parts[LH_TRAIN][i].rows, true};
         }
     }

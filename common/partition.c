@@ -276,6 +276,12 @@ void lh_partition_close(struct lh_partition **pp)
     *pp = NULL;
 }
 
+void lh_partition_release(const struct lh_partition *p)
+{
+    if (p->mapped)
+        madvise((void *)(uintptr_t)p->map, p->bytes, MADV_DONTNEED);
+}
+
 const struct lh_partition_head *lh_partition_head(const struct lh_partition *p)
 {
     return &p->head;

@@ -61,6 +61,10 @@ const struct lh_partition_head *lh_partition_head(const struct lh_partition *p);
 uint64_t lh_partition_checksum(const struct lh_partition *p); /* of the header, so of everything */
 uint64_t lh_partition_bytes(const struct lh_partition *p);
 
+/* Lets the system take back the pages of a mapped file that were touched; they can be touched
+ * again. */
+void lh_partition_release(const struct lh_partition *p);
+
 /* Row `row` of a column; NULL, with a sentence (LH_ECORRUPT), if a block it lies in is damaged.
  * row < the column's rows (an assertion). Any thread. */
 const void *lh_partition_row(const struct lh_partition *p, enum lh_part_column c, uint64_t row);
