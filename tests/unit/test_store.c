@@ -624,11 +624,12 @@ static void killed_at_any_moment_every_prepared_version_is_whole(void **state)
     fake_init(&x, 1);
     uint64_t newest = 0, first = 0;
     struct lh_rng_at at = {.seed = 9};
-    for (uint64_t round = 0; round < 25; round++) {
+    /* on a busy machine a child may need longer to get anything done: wait longer each time */
+    for (uint64_t round = 0; round < 25 || (newest <= first && round < 100); round++) {
         pid_t child = fork();
         if (child == 0)
             prepare_for_ever(kit_path("s"), newest + 1);
-        const long ms = 20 + (long)lh_rng_below(&at, round, 60);
+        const long ms = 20 + (long)lh_rng_below(&at, round, 60 + (round < 25 ? 0 : 9 * round));
         nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
         kill(child, SIGKILL);
         int status;
