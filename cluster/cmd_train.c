@@ -10,6 +10,9 @@
 #include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <unistd.h>
+
+#define SERVERS_MAX 60
 
 static int run(int argc, char **argv);
 
@@ -148,6 +151,15 @@ int lh_cmd_train_run(const char *job_path, const char *const *sets, size_t n_set
     return rc;
 }
 
+/* As threads, servers cost nothing while workers compute, and share the work between two steps. */
+static unsigned servers_for(const struct options *o)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    int64_t n = o->launcher == LH_LAUNCH_LOCAL ? o->workers : 1;
+    n = cores > 0 && n > cores ? cores : n;
+    return (unsigned)(n < SERVERS_MAX ? n : SERVERS_MAX);
+}
+
 static int train(const char *job_path, const struct options *o)
 {
     static const enum lh_transport transports[] = {LH_TRANSPORT_IPC, LH_TRANSPORT_TCP};
@@ -155,7 +167,7 @@ static int train(const char *job_path, const struct options *o)
         return lh_err_set(LH_EUSAGE, "train: where to? name a run directory with --dir RUN");
     struct lh_train_options opt = {.dir = o->dir,
                                    .workers = (unsigned)o->workers,
-                                   .servers = (unsigned)o->servers,
+                                   .servers = o->servers ? (unsigned)o->servers : servers_for(o),
                                    .launcher = (enum lh_launcher)o->launcher,
                                    .transport = o->launcher == LH_LAUNCH_LOCAL
                                                     ? LH_TRANSPORT_INPROC
@@ -171,7 +183,7 @@ static int run(int argc, char **argv)
 {
     static const char *const launchers[] = {"local", "processes", NULL};
     static const char *const transports[] = {"ipc", "tcp", NULL};
-    struct options o = {.workers = 1, .servers = 1, .evaluation = true};
+    struct options o = {.workers = 1, .evaluation = true};
     const struct lh_opt opts[] = {
         {.name = "dir",
          .letter = 'd',
@@ -192,9 +204,10 @@ static int run(int argc, char **argv)
          .kind = LH_OPT_INT,
          .value = &o.servers,
          .metavar = "M",
-         .min = 1,
-         .max = 60,
-         .help = "Parameter servers; each holds an equal part of the weights."},
+         .min = 0,
+         .max = SERVERS_MAX,
+         .help = "Parameter servers; each holds an equal part of the weights. 0: one beside each "
+                 "worker that has a core, of processes one."},
         {.name = "launcher",
          .kind = LH_OPT_CHOICE,
          .value = &o.launcher,

@@ -511,8 +511,8 @@ void lh_init_write_job(const struct lh_init *in, FILE *to)
         "  residual_scale: 0.1  # how far from the logged policy, in half-widths of its actions\n"
         "\noptimiser:             # the paper's, for batches of 4096; smaller ones bear more\n"
         "  lr_actor: 5.0e-6\n  lr_critic: 5.0e-5\n  lr_cvae: 5.0e-5\n"
-        "\ntrain:\n  batch: %zu\n  micro_batch: %zu\n  epochs: 5\n",
-        batch, batch < 256 ? batch : (size_t)256);
+        "\ntrain:\n  batch: %zu\n  epochs: 5\n",
+        batch);
     fputs("\nevaluation:\n  ess_floor: 0.1       # a checkpoint that left the data is never the "
           "best\n",
           to);

@@ -10,7 +10,7 @@
 enum lh_which_cut { LH_CUT_BEST, LH_CUT_LAST };
 struct lh_run {
     struct lh_job *job;
-    struct lh_graph *graph; /* the training graph at rows = micro_batch: layout of `weights` */
+    struct lh_graph *graph; /* the training graph: layout of `weights` */
     uint64_t version;
     float *weights, *targets; /* flat, 64-byte aligned; a tensor without a target copy is 0 in
                                  targets */

@@ -13,6 +13,7 @@ struct lh_exec {
     lh_real *values;       /* [plan.arena] */
     const lh_real **given; /* [n_noise] values instead of drawn ones, or NULL */
     const lh_real *const *param_at, *const *target_at; /* of runs without flat arrays */
+    bool adds;                                         /* to the sums so far */
     const struct lh_gemm *gemm;
 };
 
@@ -127,6 +128,11 @@ int lh_exec_set_noise(struct lh_exec *e, const char *name, const lh_real *values
     return lh_err_set(LH_ENOENT, "noise '%s': the graph has none of that name", name);
 }
 
+void lh_exec_accumulate(struct lh_exec *e, bool on)
+{
+    e->adds = on;
+}
+
 void lh_exec_place(struct lh_exec *e, const lh_real *const *params, const lh_real *const *targets)
 {
     e->param_at = params;
@@ -144,10 +150,11 @@ void lh_exec_run(struct lh_exec *e, const lh_real *params, const lh_real *target
                          .param_at = e->param_at,
                          .target_at = e->target_at,
                          .grads = grads,
+                         .adds = e->adds,
                          .gemm = e->gemm};
     if (at)
         run.at = *at;
-    if (grads)
+    if (grads && !e->adds)
         for (size_t i = 0; i < p->n_zero; i++)
             memset(grads + p->zero[i].first, 0, p->zero[i].count * sizeof *grads);
     for (size_t t = 0; t < p->n_steps; t++) {
@@ -162,9 +169,11 @@ void lh_exec_run(struct lh_exec *e, const lh_real *params, const lh_real *target
     if (!metrics)
         return;
     for (size_t i = 0; i < g->n_losses; i++)
-        metrics[i] = *value(e, g->loss[i].value);
-    for (size_t i = 0; i < g->n_metrics; i++)
-        metrics[g->n_losses + i] = *value(e, g->metric[i].node);
+        metrics[i] = *value(e, g->loss[i].value) + (e->adds ? metrics[i] : 0);
+    for (size_t i = 0; i < g->n_metrics; i++) {
+        lh_real *m = &metrics[g->n_losses + i];
+        *m = *value(e, g->metric[i].node) + (e->adds ? *m : 0);
+    }
 }
 
 void lh_exec_run_step(struct lh_exec *e, size_t step, const lh_real *params, const lh_real *targets,

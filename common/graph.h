@@ -216,6 +216,10 @@ int lh_exec_set_noise(struct lh_exec *e, const char *name, const lh_real *values
  * same for targets, of the parameters that have one. The tables are read by later runs. */
 void lh_exec_place(struct lh_exec *e, const lh_real *const *params, const lh_real *const *targets);
 
+/* Whether later runs add to grads and metrics instead of overwriting them: so a micro-batch goes
+ * through a graph of fewer rows piece by piece, and the products go on from the sums so far. */
+void lh_exec_accumulate(struct lh_exec *e, bool on);
+
 /* One run: forward, and backward if `grads` is not NULL.
  *   params, targets  flat; NULL: where lh_exec_place has said (none is needed for targets if no
  *                    use is TARGET)

@@ -257,6 +257,15 @@ static int check_together(const struct lh_job *j, const struct lh_yaml_node *roo
     return 0;
 }
 
+/* Two workers can share any batch. */
+static size_t default_micro_batch(size_t batch)
+{
+    size_t rows = 1;
+    while (rows < 256 && rows * 4 <= batch)
+        rows *= 2;
+    return rows;
+}
+
 static int from_yaml(struct lh_job **out, const struct lh_yaml *doc, const char *base_dir)
 {
     const struct lh_yaml_node *root = lh_yaml_root(doc);
@@ -270,6 +279,8 @@ static int from_yaml(struct lh_job **out, const struct lh_yaml *doc, const char 
         if (node)
             LH_TRY_TO(fail, read_key(job, &lh_job_keys[i], node, base_dir));
     }
+    if (job->micro_batch == 0)
+        job->micro_batch = default_micro_batch(job->batch);
     LH_TRY_TO(fail, check_together(job, root));
     *out = job;
     return 0;

@@ -46,7 +46,7 @@ struct lh_job {
 
     /* train: */
     size_t batch;              /* 4096 transitions */
-    size_t micro_batch;        /* 256 rows, a power of two; batch / micro_batch rounded up leaves */
+    size_t micro_batch;        /* rows, a power of two; batch / micro_batch rounded up leaves */
     double epochs;             /* 5; ignored if steps > 0 */
     uint64_t steps;            /* 0 */
     enum lh_sampling sampling; /* epoch */

@@ -96,10 +96,13 @@ const struct lh_job_key lh_job_keys[] = {
 
     {"train", "batch", LH_KEY_U64, AT(batch), .number = 4096, BETWEEN(1, 1 << 24),
      .unit = "transitions", .digested = true, .doc = "Transitions of one step."},
-    {"train", "micro_batch", LH_KEY_U64, AT(micro_batch), .number = 256, BETWEEN(1, 65536),
+    {"train", "micro_batch", LH_KEY_U64, AT(micro_batch), .number = 0, BETWEEN(0, 65536),
      .unit = "transitions", .digested = true,
-     .doc = "A batch is computed in pieces of this many rows, a power of two, whatever the number\n"
-            "of workers; the bits of the result depend on it."},
+     .doc =
+         "A batch is computed in pieces of this many rows, a power of two, whatever the number\n"
+         "of workers; the bits of the result depend on it, and no more workers than pieces can\n"
+         "share a step. 0: 256, or half of a batch below 512. With few workers and large batches\n"
+         "512 or 1024 save a little."},
     {"train", "epochs", LH_KEY_DOUBLE, AT(epochs), .number = 5, BETWEEN(0, 1e6),
      .doc = "Length of the run in passes over the training split; ignored if steps is set."},
     {"train", "steps", LH_KEY_U64, AT(steps), .number = 0, BETWEEN(0, UNBOUNDED), .unit = "steps",

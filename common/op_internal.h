@@ -102,6 +102,7 @@ struct lh_run {
     const lh_real *params, *targets; /* flat; where NULL, tensor by tensor: */
     const lh_real *const *param_at, *const *target_at;
     lh_real *grads;
+    bool adds; /* to what is in grads */
     struct lh_rng_at at;
     const struct lh_gemm *gemm;
 };

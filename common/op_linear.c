@@ -70,7 +70,7 @@ void lh_op_linear_dw(const struct lh_call *c, const struct lh_run *run)
                                        .ldb = n,
                                        .c = run->grads + c->weight,
                                        .ldc = n,
-                                       .add = c->weight_adds});
+                                       .add = c->weight_adds || run->adds});
 }
 
 /* Adds rows of dz to db, four at a time. */
@@ -91,7 +91,7 @@ void lh_op_bias_grad(const struct lh_call *c, const struct lh_run *run)
 {
     size_t n = c->def->cols;
     lh_real *db = run->grads + c->bias;
-    if (!c->bias_adds)
+    if (!c->bias_adds && !run->adds)
         memset(db, 0, n * sizeof *db);
     sum_rows(c->in_rows, n, c->in[0], db);
 }
@@ -115,7 +115,7 @@ void lh_op_act_grad(const struct lh_call *c, const struct lh_run *run)
 {
     size_t m = c->def->rows, n = c->def->cols;
     bool bias = c->def->bias >= 0;
-    if (bias && !c->bias_adds)
+    if (bias && !c->bias_adds && !run->adds)
         memset(run->grads + c->bias, 0, n * sizeof *c->out);
     for (size_t i = 0; i < m; i += 4) { /* rows are summed while they are in the cache */
         size_t rows = m - i < 4 ? m - i : 4;

@@ -1,4 +1,4 @@
-/* From (step, micro-batch) to the inputs of the training graph. */
+/* From (step, block) to the inputs of the training graph. */
 #include "worker/feed.h"
 
 #include "common/err.h"
@@ -7,7 +7,7 @@
 #include <string.h>
 
 int lh_feed_init(struct lh_feed *f, const struct lh_dataset *ds, const struct lh_job *job,
-                 struct lh_exec *exec)
+                 size_t block, struct lh_exec *exec)
 {
     const struct lh_dataset_info *info = lh_dataset_info(ds);
     *f = (struct lh_feed){.dataset = ds,
@@ -18,24 +18,24 @@ int lh_feed_init(struct lh_feed *f, const struct lh_dataset *ds, const struct lh
                                       .seed = job->seed,
                                       .transitions = info->split[LH_TRAIN].transitions,
                                       .batch = job->batch,
-                                      .micro_batch = job->micro_batch}};
+                                      .block = block}};
     if (f->sampler.transitions == 0)
         return lh_err_set(LH_ECONFIG, "%s: the training split has no transitions",
                           lh_dataset_dir(ds));
-    return LH_NEW_ARRAY(&f->rows, job->micro_batch, "rows of a micro-batch");
+    return LH_NEW_ARRAY(&f->rows, block, "rows of a block");
 }
 
 int lh_feed_init_given(struct lh_feed *f, const struct lh_feed_given *given,
-                       const struct lh_job *job, struct lh_exec *exec)
+                       const struct lh_job *job, size_t block, struct lh_exec *exec)
 {
     *f = (struct lh_feed){.given = given,
                           .exec = exec,
                           .dims = job->dims,
-                          .sampler = {.batch = job->batch, .micro_batch = job->micro_batch}};
+                          .sampler = {.batch = job->batch, .block = block}};
     for (size_t k = 0; k < given->n_noise; k++) {
         size_t n;
-        LH_TRY(lh_mem_mul(&n, job->micro_batch, given->noise[k].cols));
-        LH_TRY(LH_NEW_ARRAY(&f->noise[k], n, "noise of a micro-batch"));
+        LH_TRY(lh_mem_mul(&n, block, given->noise[k].cols));
+        LH_TRY(LH_NEW_ARRAY(&f->noise[k], n, "noise of a block"));
         LH_TRY(lh_exec_set_noise(exec, given->noise[k].name, f->noise[k]));
     }
     return 0;
@@ -69,14 +69,14 @@ static size_t width(const struct lh_feed *f, enum lh_input_kind kind)
 
 static void zero_rows(const struct lh_feed *f, float *x, size_t cols, size_t from)
 {
-    memset(x + from * cols, 0, (f->sampler.micro_batch - from) * cols * sizeof *x);
+    memset(x + from * cols, 0, (f->sampler.block - from) * cols * sizeof *x);
 }
 
-static size_t take_given(struct lh_feed *f, uint64_t step, uint32_t leaf)
+static size_t take_given(struct lh_feed *f, uint64_t step, uint32_t block)
 {
     const struct lh_feed_given *g = f->given;
-    const size_t first = leaf * f->sampler.micro_batch, left = f->sampler.batch - first;
-    const size_t n = left < f->sampler.micro_batch ? left : f->sampler.micro_batch;
+    const size_t first = block * f->sampler.block, left = f->sampler.batch - first;
+    const size_t n = left < f->sampler.block ? left : f->sampler.block;
     const size_t row = (size_t)step * f->sampler.batch + first;
     for (int kind = 0; kind < LH_ROW_WEIGHT; kind++) {
         float *to = lh_exec_input(f->exec, (enum lh_input_kind)kind);
@@ -92,9 +92,9 @@ static size_t take_given(struct lh_feed *f, uint64_t step, uint32_t leaf)
     return n;
 }
 
-static int gather(struct lh_feed *f, uint64_t step, uint32_t leaf, size_t *n)
+static int gather(struct lh_feed *f, uint64_t step, uint32_t block, size_t *n)
 {
-    *n = lh_sample_leaf(&f->sampler, step, leaf, f->rows);
+    *n = lh_sample_block(&f->sampler, step, block, f->rows);
     for (size_t i = 0; i < *n; i++)
         f->rows[i] = lh_dataset_transition_row(f->dataset, LH_TRAIN, f->rows[i]);
     struct lh_batch to = {.high = lh_exec_input(f->exec, LH_STATE_HIGH),
@@ -117,22 +117,22 @@ static void pad(struct lh_feed *f, size_t from)
     }
 }
 
-int lh_feed_fill(struct lh_feed *f, uint64_t step, uint32_t leaf)
+int lh_feed_fill(struct lh_feed *f, uint64_t step, uint32_t block)
 {
     size_t n;
-    if (f->filled && f->step == step && f->leaf == leaf)
+    if (f->filled && f->step == step && f->block == block)
         return 0;
     f->filled = false;
     if (f->given)
-        n = take_given(f, step, leaf);
+        n = take_given(f, step, block);
     else
-        LH_TRY(gather(f, step, leaf, &n));
+        LH_TRY(gather(f, step, block, &n));
     float *weight = lh_exec_input(f->exec, LH_ROW_WEIGHT);
     for (size_t i = 0; weight && i < n; i++)
         weight[i] = (float)(1.0 / (double)f->sampler.batch);
     pad(f, n);
     f->filled = true;
     f->step = step;
-    f->leaf = leaf;
+    f->block = block;
     return 0;
 }

@@ -1,4 +1,5 @@
-/* Fills a graph's inputs with a micro-batch: samples and gathers, or takes what is given; pads. */
+/* Fills a graph's inputs with a block of rows (worker/model.h): samples and gathers, or takes what
+ * is given; pads. */
 #pragma once
 
 #include "common/dataset.h"
@@ -28,25 +29,26 @@ struct lh_feed_given {
 struct lh_feed {
     const struct lh_dataset *dataset; /* NULL: */
     const struct lh_feed_given *given;
-    float *noise[LH_FEED_NOISES_MAX]; /* [micro_batch, cols] of the given */
+    float *noise[LH_FEED_NOISES_MAX]; /* [block, cols] of the given */
     const struct lh_norm *norm;       /* NULL: raw */
     struct lh_exec *exec;
     struct lh_sampler sampler;
     struct lh_dims dims;
-    uint64_t *rows; /* [micro_batch] */
+    uint64_t *rows; /* [block] */
     bool filled;    /* with what: */
     uint64_t step;
-    uint32_t leaf;
+    uint32_t block;
 };
 
+/* block: rows of the graph of `exec`. */
 int lh_feed_init(struct lh_feed *f, const struct lh_dataset *ds, const struct lh_job *job,
-                 struct lh_exec *exec);
+                 size_t block, struct lh_exec *exec);
 /* Without a dataset: `given` lives as long as f. Errors: LH_ENOENT for noise that is not the
  * graph's. */
 int lh_feed_init_given(struct lh_feed *f, const struct lh_feed_given *given,
-                       const struct lh_job *job, struct lh_exec *exec);
+                       const struct lh_job *job, size_t block, struct lh_exec *exec);
 void lh_feed_fini(struct lh_feed *f);
-/* Puts the micro-batch into the inputs of `exec`, if it is not there already: so it may be called
- * ahead, while weights are on their way. A padding row has zeros and weight 0. Errors: those of
- * lh_dataset_gather. Allocates nothing. */
-int lh_feed_fill(struct lh_feed *f, uint64_t step, uint32_t leaf);
+/* Puts a block of the batch into the inputs of `exec`, if it is not there already: so it may be
+ * called ahead, while weights are on their way. A padding row has zeros and weight 0. Errors: those
+ * of lh_dataset_gather. Allocates nothing. */
+int lh_feed_fill(struct lh_feed *f, uint64_t step, uint32_t block);

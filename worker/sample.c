@@ -18,12 +18,10 @@ uint64_t lh_sample_transition(const struct lh_sampler *s, uint64_t step, size_t 
     return lh_rng_permute(&at, walked % s->transitions, s->transitions);
 }
 
-size_t lh_sample_leaf(const struct lh_sampler *s, uint64_t step, uint32_t leaf, uint64_t *out)
+size_t lh_sample_block(const struct lh_sampler *s, uint64_t step, uint32_t block, uint64_t *out)
 {
-    size_t first = leaf * s->micro_batch;
-    size_t n = first >= s->batch                   ? 0
-               : s->batch - first < s->micro_batch ? s->batch - first
-                                                   : s->micro_batch;
+    size_t first = block * s->block;
+    size_t n = first >= s->batch ? 0 : s->batch - first < s->block ? s->batch - first : s->block;
     for (size_t i = 0; i < n; i++)
         out[i] = lh_sample_transition(s, step, first + i);
     return n;

@@ -14,12 +14,12 @@
 struct lh_sampler {
     enum lh_sampling mode;
     uint64_t seed, transitions; /* transitions > 0 */
-    size_t batch, micro_batch;
+    size_t batch, block;        /* rows */
 };
 
 /* Transition (0 .. transitions-1) at `position` (0 .. batch-1) of `step`. */
 uint64_t lh_sample_transition(const struct lh_sampler *s, uint64_t step, size_t position);
 
-/* Those of one micro-batch, in order: out [micro_batch]. Returns how many there are: micro_batch,
- * or fewer for the last leaf of a batch that is no multiple of it. */
-size_t lh_sample_leaf(const struct lh_sampler *s, uint64_t step, uint32_t leaf, uint64_t *out);
+/* Those of one block, in order: out [block]. Returns how many there are: `block`, or fewer for the
+ * last one of a batch that is no multiple of it; 0 beyond. */
+size_t lh_sample_block(const struct lh_sampler *s, uint64_t step, uint32_t block, uint64_t *out);

@@ -79,8 +79,9 @@ static int start(struct worker *w)
     for (int i = 0; i < 2; i++)
         LH_TRY(lh_held_init(&w->held[i], &w->model.layout));
     LH_TRY(lh_exec_create(&w->exec, w->model.graph));
-    LH_TRY(w->opt->given ? lh_feed_init_given(&w->feed, w->opt->given, w->job, w->exec)
-                         : lh_feed_init(&w->feed, w->dataset, w->job, w->exec));
+    LH_TRY(w->opt->given
+               ? lh_feed_init_given(&w->feed, w->opt->given, w->job, w->model.block, w->exec)
+               : lh_feed_init(&w->feed, w->dataset, w->job, w->model.block, w->exec));
     LH_TRY(lh_gradient_init(&w->gradient, &w->model.layout, w->model.n_metrics, w->model.leaves));
     LH_TRY(LH_NEW_ARRAY(&w->unsent, w->gradient.n_pieces, "pieces of a push"));
     /* A few subtrees and pulls may be under way to each server. */
@@ -237,36 +238,54 @@ static int acquire(struct worker *w)
     return rc;
 }
 
-static void run_leaf(struct worker *w, uint32_t leaf, bool last)
+static int fill(struct worker *w, uint64_t step, uint32_t block)
 {
-    struct lh_rng_at at = {.seed = w->job->seed, .part = leaf, .step = w->version};
+    double began = lh_now();
+    int rc = lh_feed_fill(&w->feed, step, block);
+    w->member.phases.gather += lh_now() - began;
+    return rc;
+}
+
+static void run_block(struct worker *w, uint32_t block, bool last)
+{
+    struct lh_rng_at at = {.seed = w->job->seed, .part = block, .step = w->version};
     Lh__Phases *ph = &w->member.phases;
     double began = lh_now(), aside = ph->push + w->gradient.reducing;
     lh_exec_run(w->exec, NULL, NULL, lh_gradient_data(&w->gradient),
                 lh_gradient_metrics(&w->gradient), &at, last ? param_is_ready : NULL, w);
     ph->compute += lh_now() - began - (ph->push + w->gradient.reducing - aside);
-    size_t first = (size_t)leaf * w->job->micro_batch;
-    ph->rows +=
-        w->job->batch - first < w->job->micro_batch ? w->job->batch - first : w->job->micro_batch;
+    size_t left = w->job->batch - (size_t)block * w->model.block;
+    ph->rows += left < w->model.block ? left : w->model.block;
 }
 
-static int fill(struct worker *w, uint64_t step, uint32_t leaf)
+/* The blocks of a leaf, numbered through the batch. */
+static uint32_t first_block(const struct worker *w, uint64_t leaf)
 {
-    double began = lh_now();
-    int rc = lh_feed_fill(&w->feed, step, leaf);
-    w->member.phases.gather += lh_now() - began;
-    return rc;
+    return (uint32_t)(leaf * (w->job->micro_batch / w->model.block));
+}
+
+static uint32_t end_block(const struct worker *w, uint64_t leaf)
+{
+    size_t blocks = (w->job->batch + w->model.block - 1) / w->model.block;
+    uint32_t end = first_block(w, leaf + 1);
+    return end < blocks ? end : (uint32_t)blocks;
 }
 
 static int compute_leaf(struct worker *w, uint32_t leaf, bool last)
 {
+    const uint32_t first = first_block(w, leaf), end = end_block(w, leaf);
     LH_TRY(acquire(w));
-    if (is_over(w))
-        return 0;
-    LH_TRY(fill(w, w->version, leaf));
     if (last)
         lh_gradient_last_begin(&w->gradient);
-    run_leaf(w, leaf, last);
+    for (uint32_t block = first; block < end && !is_over(w); block++) {
+        LH_TRY(fill(w, w->version, block));
+        lh_exec_accumulate(w->exec, block > first);
+        run_block(w, block, last && block + 1 == end);
+        if (block + 1 < end)
+            LH_TRY(look_up(w));
+    }
+    if (is_over(w))
+        return 0;
     if (!last) {
         lh_gradient_join(&w->gradient, leaf);
         return look_up(w);
@@ -318,7 +337,7 @@ static int compute_share(struct worker *w)
     } while (w->reassigned && !is_over(w));
     /* What the next step will read does not depend on its weights: fetch it while they come. */
     if (n > 0 && !is_over(w) && w->version + 1 < w->until)
-        LH_TRY(fill(w, w->version + 1, nodes[0].index << nodes[0].level));
+        LH_TRY(fill(w, w->version + 1, first_block(w, (uint64_t)nodes[0].index << nodes[0].level)));
     w->pull.asked = lh_now();
     return 0;
 }

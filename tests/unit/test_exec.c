@@ -79,7 +79,8 @@ static void run_writes_every_element_of_the_gradient(void **state_)
     rig_fini(&r);
 }
 
-/* Half the batch with the weights of the whole, twice, is the whole. */
+/* Half the batch with the weights of the whole, twice, is the whole: summed here, or by the runs.
+ */
 static void run_over_micro_batches_adds_up_to_the_batch(void **state_)
 {
     (void)state_;
@@ -102,6 +103,20 @@ static void run_over_micro_batches_adds_up_to_the_batch(void **state_)
     kit_assert_close(sum, (double)loss, 1e-6, "loss");
     for (size_t i = 0; i < r.flat; i++)
         kit_assert_close((double)whole[i], 0, 1e-6, "gradient");
+    lh_exec_accumulate(r.e, true); /* to the second half, the first */
+    for (size_t i = 0; i < B; i++)
+        w[i] = i < B / 2 ? 1.0f / B : 0;
+    run(&r);
+    kit_assert_close((double)r.metrics[0], (double)loss, 1e-6, "loss of both");
+    lh_exec_accumulate(r.e, false);
+    float *both = floats(r.flat);
+    memcpy(both, r.grads, r.flat * sizeof *both);
+    for (size_t i = 0; i < B; i++)
+        w[i] = 1.0f / B;
+    run(&r);
+    for (size_t i = 0; i < r.flat; i++)
+        kit_assert_close((double)both[i], (double)r.grads[i], 1e-6, "gradient of both");
+    free(both);
     free(whole);
     rig_fini(&r);
 }

@@ -23,6 +23,7 @@ static void empty_job_has_the_papers_defaults(void **state)
     assert_int_equal(j->n_hidden, 2);
     assert_int_equal(j->hidden[1], 256);
     assert_int_equal(j->batch, 4096);
+    assert_int_equal(j->micro_batch, 256);
     assert_int_equal(j->estimators, 20);
     assert_true(j->lr_actor == 5e-6 && j->lr_critic == 5e-5);
     assert_true(j->gamma == 0.9 && j->tau == 1e-2 && j->epochs == 5);
@@ -44,7 +45,8 @@ static void complaints_name_line_key_and_cure(void **state)
         {"train: 7\n", "t.yaml:1: train: expected a mapping"},
         {"train:\n  batch: 0\n", "t.yaml:2: train.batch: 0 is outside 1 to"},
         {"train:\n  micro_batch: 100\n", "not a power of two; take 64 or 128"},
-        {"train:\n  batch: 128\n", "t.yaml:2: train.batch: a batch of 128 is smaller"},
+        {"train:\n  batch: 128\n  micro_batch: 256\n",
+         "t.yaml:2: train.batch: a batch of 128 is smaller"},
         {"algorithm: resac\n", "t.yaml:1: algorithm: 'resac' is not one of: resact"},
         {"network:\n  hidden: 256\n", "t.yaml:2: network.hidden: expected a list"},
         {"network:\n  hidden: []\n", "0 hidden layers; 1 to 8"},
@@ -174,6 +176,20 @@ static void total_steps_rounds_up_and_is_positive(void **state)
     lh_job_destroy(&j);
 }
 
+static void micro_batch_left_out_lets_two_workers_share_any_batch(void **state)
+{
+    (void)state;
+    static const size_t batches[][2] = {{1, 1},     {2, 1},     {7, 2},     {8, 4},     {256, 128},
+                                        {300, 128}, {511, 128}, {512, 256}, {9999, 256}};
+    for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "train: {batch: %zu}\n", batches[i][0]);
+        struct lh_job *j = load(text);
+        assert_int_equal(j->micro_batch, batches[i][1]);
+        lh_job_destroy(&j);
+    }
+}
+
 static void load_survives_every_failed_allocation(void **state)
 {
     (void)state;
@@ -229,6 +245,7 @@ int main(void)
         kit_test(paths_are_relative_to_the_file_or_to_the_shell),
         kit_test(resolve_refuses_another_dataset),
         kit_test(total_steps_rounds_up_and_is_positive),
+        kit_test(micro_batch_left_out_lets_two_workers_share_any_batch),
         kit_test(load_survives_every_failed_allocation),
         kit_test(help_documents_every_key_and_is_itself_a_job),
     };
