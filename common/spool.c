@@ -15,8 +15,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define CHUNK_MAX (1u << 20)
-#define CHUNK_MIN LH_SPOOL_BUFFER
+#define CHUNK_MAX  (8u << 20)
+#define HUGE_BYTES (2u << 20) /* a large page */
+#define CHUNK_MIN  LH_SPOOL_BUFFER
 
 struct chunk {
     struct chunk *next; /* older */
@@ -140,6 +141,11 @@ static int reserve(struct lh_spool *s, struct bucket *b, size_t bytes, void **at
         size_t size = bytes > s->chunk_bytes ? bytes : s->chunk_bytes;
         void *p;
         LH_TRY(lh_mem_alloc_aligned(&p, 1, sizeof(struct chunk) + size, "spool"));
+        if (size >= 2 * HUGE_BYTES) { /* a fault for each 4 KiB costs more than filling them */
+            uintptr_t from = ((uintptr_t)p + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES;
+            uintptr_t to = ((uintptr_t)p + size) / HUGE_BYTES * HUGE_BYTES;
+            madvise((void *)from, to - from, MADV_HUGEPAGE);
+        }
         struct chunk *c = p;
         c->used = 0;
         c->size = size;
