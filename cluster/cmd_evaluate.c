@@ -2,6 +2,7 @@
  * a log of the simulator, their true values too. */
 #include "cluster/behaviour_train.h"
 #include "cluster/cli.h"
+#include "cluster/compare.h"
 #include "cluster/train.h"
 #include "common/err.h"
 #include "common/mem.h"
@@ -29,13 +30,16 @@ const struct lh_cmd lh_cmd_evaluate = {
         "to the log's own value paired by trajectory, and the effective sample size (ESS): how "
         "many rows carry the estimate. A policy whose ESS is below the floor has left the data; "
         "its value is flagged and must not be ranked.\n"
-        "With several policies each is one row. With --seeds, execution is repeated with other "
-        "random numbers and values are averaged by trajectory.\n"
+        "With several policies each is one row, and every two are compared trajectory by "
+        "trajectory. --pool makes the runs of one algorithm one policy, averaged by trajectory: "
+        "for runs that differ in their training seed. With --seeds, execution is repeated with "
+        "other random numbers and values are averaged by trajectory.\n"
         "On a log that 'longhaul simulate' wrote, the policies are also played in the world "
         "behind it: 'true' is the reward per request that they really earn, 'return' the "
         "discounted return of a user.",
     .examples = "longhaul evaluate --snapshot policy/\n"
                 "longhaul evaluate --run runs/resact --run runs/il --seeds 5\n"
+                "longhaul evaluate --pool --run il-1 --run il-2 --run resact-1 --run resact-2\n"
                 "longhaul evaluate --policy behaviour --dataset data/ml1m --split train",
     .run = run,
 };
@@ -46,7 +50,7 @@ struct options {
     int policy, split;
     double cap, floor;
     int64_t seed, seeds, estimators, threads, users, sessions;
-    bool json;
+    bool pool, json;
 };
 
 /* One row of the result. */
@@ -54,6 +58,7 @@ struct subject {
     const char *name;
     struct lh_policy *policy; /* NULL: the log's own value */
     struct lh_estimate e;
+    double *values;                 /* [trajectories] */
     double seed_sd;                 /* of the value over seeds */
     struct lh_sim_value true_value; /* users 0: not played */
 };
@@ -65,8 +70,9 @@ struct session {
     char *behaviour_path;
     struct lh_sim *sim; /* NULL: a real log */
     struct subject *subjects;
-    size_t n;                       /* [0] is the log itself */
-    double *own, *values, *scratch; /* [trajectories] */
+    size_t n;              /* [0] is the log itself */
+    double *own, *scratch; /* [trajectories] */
+    struct lh_compare compare;
 };
 
 /* --- opening ---------------------------------------------------------------------------------- */
@@ -136,7 +142,6 @@ static int estimate_log(struct session *s)
     LH_TRY(lh_evaluate(s->ds, (enum lh_split)s->o.split, NULL, NULL, s->o.cap, s->o.floor, 0,
                        (unsigned)s->o.threads, &e, &s->own));
     s->subjects[0].e = e.behaviour;
-    LH_TRY(LH_NEW_ARRAY(&s->values, e.behaviour.trajectories, "evaluation"));
     return LH_NEW_ARRAY(&s->scratch, e.behaviour.trajectories, "evaluation");
 }
 
@@ -146,7 +151,7 @@ static int estimate_policy(struct session *s, struct subject *subject)
     size_t n = (size_t)s->subjects[0].e.trajectories;
     double seeds = (double)s->o.seeds, sum = 0, squares = 0;
     struct lh_estimate mean = {0};
-    memset(s->values, 0, n * sizeof *s->values);
+    LH_TRY(LH_NEW_ARRAY(&subject->values, n, "evaluation"));
     for (int64_t k = 0; k < s->o.seeds; k++) {
         struct lh_evaluation e;
         double *per = NULL;
@@ -156,7 +161,7 @@ static int estimate_policy(struct session *s, struct subject *subject)
                            s->o.cap, s->o.floor, (uint64_t)(s->o.seed + k), (unsigned)s->o.threads,
                            &e, &per));
         for (size_t i = 0; i < n; i++)
-            s->values[i] += per[i] / seeds;
+            subject->values[i] += per[i] / seeds;
         lh_mem_free(per);
         sum += e.policy.value;
         squares += e.policy.value * e.policy.value;
@@ -164,8 +169,8 @@ static int estimate_policy(struct session *s, struct subject *subject)
         mean.ess_share += e.policy.ess_share / seeds;
         mean.mean_distance += e.policy.mean_distance / seeds;
     }
-    lh_ncis_interval(s->values, n, &mean.value, &mean.lo, &mean.hi);
-    lh_ncis_pair(&mean, s->values, s->own, n, s->scratch);
+    lh_ncis_interval(subject->values, n, &mean.value, &mean.lo, &mean.hi);
+    lh_ncis_pair(&mean, subject->values, s->own, n, s->scratch);
     mean.trajectories = n;
     mean.rows = s->subjects[0].e.rows;
     mean.collapsed = mean.ess_share < s->o.floor;
@@ -200,6 +205,22 @@ static int evaluate_all(struct session *s)
         LH_TRY(play(s, &s->subjects[i]));
     }
     return 0;
+}
+
+static int compare(struct session *s)
+{
+    struct lh_compare_entry *entries = NULL;
+    LH_TRY(LH_NEW_ARRAY(&entries, s->n, "comparison"));
+    for (size_t i = 1; i < s->n; i++)
+        entries[i - 1] =
+            (struct lh_compare_entry){.name = s->subjects[i].name,
+                                      .algorithm = lh_policy_job(s->subjects[i].policy)->algorithm,
+                                      .values = s->subjects[i].values,
+                                      .ess_share = s->subjects[i].e.ess_share};
+    int rc = lh_compare_init(&s->compare, entries, s->n - 1, (size_t)s->subjects[0].e.trajectories,
+                             s->o.pool);
+    lh_mem_free(entries);
+    return rc;
 }
 
 /* --- showing ---------------------------------------------------------------------------------- */
@@ -252,6 +273,7 @@ static int print_table(const struct session *s)
     printf("\nNCIS on %s, %s split: %llu trajectories, %llu rows, c = %g\n", lh_dataset_dir(s->ds),
            lh_split_names[s->o.split], (unsigned long long)s->subjects[0].e.trajectories,
            (unsigned long long)s->subjects[0].e.rows, s->o.cap);
+    rc = lh_compare_print(&s->compare, stdout);
 fail:
     lh_table_destroy(&t);
     return rc;
@@ -299,6 +321,7 @@ static int print_json(const struct session *s)
     cJSON *policies = cJSON_AddArrayToObject(o, "policies");
     for (size_t i = 1; i < s->n; i++)
         cJSON_AddItemToArray(policies, subject_json(s, &s->subjects[i]));
+    lh_compare_json(&s->compare, o);
     char *text = cJSON_PrintUnformatted(o);
     cJSON_Delete(o);
     if (!text)
@@ -321,16 +344,19 @@ static int evaluate(struct session *s)
         return rc;
     LH_TRY(open_behaviour(s));
     LH_TRY(evaluate_all(s));
+    LH_TRY(compare(s));
     return s->o.json ? print_json(s) : print_table(s);
 }
 
 static void session_fini(struct session *s)
 {
-    for (size_t i = 0; i < s->n; i++)
+    lh_compare_fini(&s->compare);
+    for (size_t i = 0; i < s->n; i++) {
         lh_policy_destroy(&s->subjects[i].policy);
+        lh_mem_free(s->subjects[i].values);
+    }
     lh_mem_free(s->subjects);
     lh_mem_free(s->own);
-    lh_mem_free(s->values);
     lh_mem_free(s->scratch);
     lh_sim_destroy(&s->sim);
     lh_behaviour_close(&s->behaviour);
@@ -437,6 +463,10 @@ static int run(int argc, char **argv)
          .min = 0,
          .max = 4096,
          .help = "Threads; 0: one a processor. The result does not depend on it."},
+        {.name = "pool",
+         .kind = LH_OPT_FLAG,
+         .value = &o->pool,
+         .help = "Runs of one algorithm are one policy, averaged by trajectory."},
         {.name = "json",
          .kind = LH_OPT_FLAG,
          .value = &o->json,
