@@ -32,6 +32,7 @@ void lh_cli_catch_signals(void)
     sigaction(SIGINT, &on, NULL);
     sigaction(SIGTERM, &on, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
 }
 
 bool lh_cli_interrupted(void)

@@ -3,6 +3,7 @@
 #include "cluster/cli.h"
 #include "cluster/commands.h"
 #include "common/err.h"
+#include "common/mem.h"
 #include "common/term.h"
 
 #include <errno.h>
@@ -23,6 +24,14 @@ static int ensure_one_blas_thread(char **argv)
         execv("/proc/self/exe", argv);
     return lh_err_errno(errno, "restarting with OPENBLAS_NUM_THREADS=1 in the environment failed; "
                                "set it before the start");
+}
+
+/* For tests of what happens when memory ends (tests/README.md): the N-th allocation fails. */
+static void heed_allocation_failure(void)
+{
+    const char *nth = getenv("LONGHAUL_TEST_FAIL_ALLOCATION");
+    if (nth)
+        lh_mem_fail_at(strtoull(nth, NULL, 10));
 }
 
 static int dispatch(int argc, char **argv)
@@ -49,6 +58,7 @@ int main(int argc, char **argv)
 {
     lh_cli_catch_signals();
     int rc = ensure_one_blas_thread(argv);
+    heed_allocation_failure();
     if (rc == 0)
         rc = dispatch(argc, argv);
     /* What was printed must have arrived, or the status must say so. */

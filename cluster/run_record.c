@@ -147,27 +147,37 @@ static int read_record(const cJSON *o, const char *path, struct lh_run_record *r
     return read_text_or_null(o, path, "error", &r->error);
 }
 
+int lh_run_record_parse(struct lh_run_record *out, const char *text, size_t n, const char *name)
+{
+    struct lh_run_record r = {0};
+    cJSON *o = cJSON_ParseWithLength(text, n);
+    int rc = 0;
+    if (!cJSON_IsObject(o))
+        rc = lh_err_set(LH_EFORMAT, "%s: is not valid JSON; this run cannot be resumed or exported",
+                        name);
+    else
+        rc = read_record(o, name, &r);
+    cJSON_Delete(o);
+    if (rc < 0)
+        lh_run_record_fini(&r);
+    else
+        *out = r;
+    return rc;
+}
+
 int lh_run_record_load(struct lh_run_record *out, const char *dir)
 {
     int rc;
-    struct lh_run_record r = {0};
     char *path = NULL, *text = NULL;
     size_t n;
-    cJSON *o = NULL;
     LH_TRY(lh_mem_printf(&path, "%s/run.json", dir));
-    LH_TRY_TO(done, lh_fs_read_file(&text, &n, path, FILE_MAX));
-    o = cJSON_ParseWithLength(text, n);
-    if (!cJSON_IsObject(o)) {
-        rc = lh_err_set(LH_EFORMAT, "%s: is not valid JSON; this run cannot be resumed or exported",
-                        path);
-        goto done;
-    }
-    LH_TRY_TO(done, read_record(o, path, &r));
-    *out = r;
-    r = (struct lh_run_record){0};
+    rc = lh_fs_read_file(&text, &n, path, FILE_MAX);
+    if (rc == LH_ENOENT)
+        rc = lh_err_set(rc, "%s: no run (there is no run.json in it); make one with longhaul train",
+                        dir);
+    LH_TRY_TO(done, rc);
+    rc = lh_run_record_parse(out, text, n, path);
 done:
-    lh_run_record_fini(&r);
-    cJSON_Delete(o);
     lh_mem_free(text);
     lh_mem_free(path);
     return rc;

@@ -44,6 +44,8 @@ void lh_run_record_fini(struct lh_run_record *r); /* idempotent */
 /* Reads DIR/run.json into *out (which holds nothing before). Errors: LH_ENOENT; LH_EFORMAT naming
  * file and member. */
 int lh_run_record_load(struct lh_run_record *out, const char *dir);
+/* The same from text; `name` stands for the file in complaints. */
+int lh_run_record_parse(struct lh_run_record *out, const char *text, size_t n, const char *name);
 /* Writes DIR/run.json: aside, fsync, rename, fsync of the directory. Either the old or the new one
  * is there after a crash. Errors: LH_ENOSPC, LH_EACCES, LH_EIO; the old one then stays. */
 int lh_run_record_save(const struct lh_run_record *r, const char *dir);

@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PATIENCE 60.0 /* seconds */
@@ -34,6 +35,7 @@ struct train {
     struct lh_cut_evaluation evaluation;
     struct lh_clock clock;
     int lock;
+    bool made_dir, locked; /* the directory is of this call's making; its lock is ours */
     void *zmq;
     char *sockets; /* directory of ipc sockets; NULL: none */
     struct lh_launch_local *threads;
@@ -48,21 +50,59 @@ static int in_dir(const struct train *t, const char *name, char **out)
     return lh_mem_printf(out, "%s/%s", t->opt->dir, name);
 }
 
+static bool is_file_at(int fd, const char *path)
+{
+    struct stat open_one, there;
+    return fstat(fd, &open_one) == 0 && stat(path, &there) == 0 &&
+           open_one.st_ino == there.st_ino && open_one.st_dev == there.st_dev;
+}
+
+/* Whether this call made it, which is asked of the system, since two may try at once. */
+static int make_dir(const char *dir, bool *made)
+{
+    *made = mkdir(dir, 0777) == 0;
+    if (*made || errno != ENOENT)
+        return *made ? 0 : lh_fs_mkdirs(dir); /* with its sentence */
+    char *parent = NULL;
+    LH_TRY(lh_mem_strdup(&parent, dir));
+    size_t n = strlen(parent);
+    while (n > 1 && parent[n - 1] == '/')
+        n--;
+    while (n > 1 && parent[n - 1] != '/')
+        n--;
+    parent[n] = '\0';
+    int rc = lh_fs_mkdirs(parent);
+    lh_mem_free(parent);
+    LH_TRY(rc);
+    *made = mkdir(dir, 0777) == 0;
+    return *made ? 0 : lh_fs_mkdirs(dir);
+}
+
 static int lock_dir(struct train *t)
 {
     char *path = NULL;
-    int rc = 0;
-    LH_TRY(lh_fs_mkdirs(t->opt->dir));
+    LH_TRY(make_dir(t->opt->dir, &t->made_dir));
     LH_TRY(in_dir(t, ".lock", &path));
+    int rc = 0;
     t->lock = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0666);
     if (t->lock < 0)
         rc = lh_err_errno(errno, "%s", path);
-    else if (flock(t->lock, LOCK_EX | LOCK_NB) != 0)
-        rc = errno == EWOULDBLOCK
-                 ? lh_err_set(LH_EBUSY, "%s: another scheduler works on this run", t->opt->dir)
-                 : lh_err_errno(errno, "%s", path);
+    else if (flock(t->lock, LOCK_EX | LOCK_NB) == 0)
+        t->locked = is_file_at(t->lock, path); /* not so if its owner gave up just now */
+    else if (errno != EWOULDBLOCK)
+        rc = lh_err_errno(errno, "%s", path);
+    if (rc == 0 && !t->locked)
+        rc = lh_err_set(LH_EBUSY, "%s: another scheduler works on this run", t->opt->dir);
     lh_mem_free(path);
     return rc;
+}
+
+/* A run that could not begin leaves nothing behind, so that it can be begun once the cause is
+ * gone. */
+static void remove_run_without_a_step(const struct train *t, uint64_t steps)
+{
+    if (t->made_dir && t->locked && steps == 0 && !t->record.has_last)
+        lh_fs_remove_tree(t->opt->dir);
 }
 
 /* Written aside and renamed, so that a resumed run never finds half a config. */
@@ -431,6 +471,8 @@ int lh_train(const struct lh_job *job, const struct lh_train_options *opt,
     if (t.sockets)
         lh_fs_remove_tree(t.sockets);
     lh_mem_free(t.sockets);
+    if (err.code < 0 && err.code != LH_ECANCELED)
+        remove_run_without_a_step(&t, out->steps);
     if (t.lock >= 0)
         close(t.lock);
     lh_cut_evaluation_fini(&t.evaluation);

@@ -53,6 +53,25 @@ static int code_of_errno(int e)
     }
 }
 
+/* Where the cure is the same whoever failed. */
+static const char *cure_of_errno(int e)
+{
+    switch (e) {
+    case ENOSPC:
+    case EDQUOT:
+        return "; free some space and try again";
+    case EFBIG:
+        return "; raise the limit on the size of files (ulimit -f)";
+    case EACCES:
+    case EPERM:
+        return "; check who owns it and its permissions";
+    case EROFS:
+        return "; choose another place";
+    default:
+        return "";
+    }
+}
+
 int lh_err_errno(int errno_value, const char *fmt, ...)
 {
     char text[LH_ERR_MAX];
@@ -60,8 +79,9 @@ int lh_err_errno(int errno_value, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    char whole[LH_ERR_MAX + 160];
-    snprintf(whole, sizeof whole, "%s: %s", text, strerror(errno_value));
+    char whole[LH_ERR_MAX + 224];
+    snprintf(whole, sizeof whole, "%s: %s%s", text, strerror(errno_value),
+             cure_of_errno(errno_value));
     store(whole);
     return code_of_errno(errno_value);
 }

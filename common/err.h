@@ -63,7 +63,7 @@ enum lh_err_code {
 int lh_err_set(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* As lh_err_set, from `errno_value`: chooses LH_ENOENT, LH_EACCES, LH_ENOSPC, LH_EEXIST, LH_ENOMEM
- * or LH_EIO and appends ": " and the system's text. */
+ * or LH_EIO and appends ": ", the system's text and, for a full disk and permissions, the cure. */
 int lh_err_errno(int errno_value, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Puts "context: " before this thread's sentence and returns `code` unchanged. */

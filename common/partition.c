@@ -109,7 +109,8 @@ static uint64_t header_checksum(const unsigned char *map, size_t bytes)
 static int check_fixed(struct lh_partition *p, const struct lh_part_fixed *f)
 {
     if (p->bytes < sizeof *f || memcmp(f->magic, LH_PART_MAGIC, 8) != 0)
-        return lh_err_set(LH_EFORMAT, "%s: not a partition file", p->name);
+        return lh_err_set(LH_EFORMAT, "%s: not a partition file; restore it or import again",
+                          p->name);
     if (f->version != LH_PART_VERSION)
         return lh_err_set(LH_EFORMAT,
                           "%s: written by version %u of the partition format, this program reads "
@@ -241,7 +242,7 @@ static int map_file(const char *path, void **map, size_t *bytes)
     if (fstat(fd, &st) < 0)
         rc = lh_err_errno(errno, "%s", path);
     else if (!S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof(struct lh_part_fixed))
-        rc = lh_err_set(LH_EFORMAT, "%s: not a partition file", path);
+        rc = lh_err_set(LH_EFORMAT, "%s: not a partition file; restore it or import again", path);
     else if ((*map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0)) == MAP_FAILED)
         rc = lh_err_errno(errno, "%s: cannot map", path);
     else
@@ -254,8 +255,11 @@ int lh_partition_open(struct lh_partition **out, const char *path)
 {
     void *map;
     size_t bytes = 0;
-    LH_TRY(map_file(path, &map, &bytes));
-    int rc = lh_partition_open_memory(out, map, bytes, path);
+    int rc = map_file(path, &map, &bytes);
+    if (rc == LH_ENOENT)
+        return lh_err_set(rc, "%s: is missing; restore it or import again", path);
+    LH_TRY(rc);
+    rc = lh_partition_open_memory(out, map, bytes, path);
     if (rc < 0)
         munmap(map, bytes);
     else

@@ -85,7 +85,11 @@ static int load_manifest(struct reader *r)
     size_t n = 0;
     int rc;
     LH_TRY(lh_mem_printf(&path, "%s/%s", r->dir, LH_SNAPSHOT_MANIFEST));
-    LH_TRY_TO(done, lh_fs_read_file(&text, &n, path, MANIFEST_MAX));
+    rc = lh_fs_read_file(&text, &n, path, MANIFEST_MAX);
+    if (rc == LH_ENOENT)
+        rc = lh_err_set(rc, "%s: no snapshot (there is no %s in it); make one with longhaul export",
+                        r->dir, LH_SNAPSHOT_MANIFEST);
+    LH_TRY_TO(done, rc);
     r->manifest = cJSON_ParseWithLength(text, n);
     const cJSON *format = get(r->manifest, "format"), *version = get(r->manifest, "format_version");
     if (!cJSON_IsString(format) || strcmp(format->valuestring, LH_SNAPSHOT_FORMAT) != 0) {
@@ -168,7 +172,10 @@ static int load_listed(const struct reader *r, const char *name, char **out, siz
     char *path = NULL, *text = NULL, hex[LH_HEX + 1];
     int rc;
     LH_TRY(lh_mem_printf(&path, "%s/%s", r->dir, name));
-    LH_TRY_TO(done, lh_fs_read_file(&text, n, path, SIZE_MAX / 4));
+    rc = lh_fs_read_file(&text, n, path, SIZE_MAX / 4);
+    if (rc == LH_ENOENT)
+        rc = lh_err_set(rc, "%s: is missing; copy the snapshot again", path);
+    LH_TRY_TO(done, rc);
     lh_snapshot_hex(hex, XXH3_64bits(text, *n));
     if ((double)*n != bytes->valuedouble)
         rc = lh_err_set(LH_ECORRUPT,

@@ -558,14 +558,18 @@ static size_t edit_distance(const char *a, const char *b)
     return row[m];
 }
 
+#define NEAREST_MAX 60
+
 const char *lh_yaml_nearest(const char *word, const char *const *words, size_t n)
 {
     const char *best = NULL;
     size_t best_distance = 0;
     for (size_t i = 0; i < n; i++) {
+        size_t len = strlen(words[i]), longer = len > strlen(word) ? len : strlen(word);
+        if (len > NEAREST_MAX)
+            continue; /* no name that a person would mistype */
         size_t d = edit_distance(word, words[i]);
-        size_t limit = strlen(words[i]) / 3 + 1;
-        if (d <= limit && (!best || d < best_distance)) {
+        if (d <= len / 3 + 1 && d < longer && (!best || d < best_distance)) {
             best = words[i];
             best_distance = d;
         }

@@ -53,7 +53,8 @@ static int put_meta(const struct lh_store *st, MDB_txn *txn, uint64_t version,
 
 static int no_version(const struct lh_store *st, uint64_t version)
 {
-    return lh_err_set(LH_ENOENT, "%s: has no version %" PRIu64 "; see `longhaul inspect`", st->dir,
+    return lh_err_set(LH_ENOENT,
+                      "%s: has no version %" PRIu64 "; restore it, or begin the run anew", st->dir,
                       version);
 }
 

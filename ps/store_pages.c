@@ -159,7 +159,9 @@ static int check_meta(struct pages *f)
     f->page = f->size >= HEADER + 48 ? (size_t)number(f->map + HEADER + 24, 4) : 0;
     if (f->page < 512 || f->page > 65536 || f->page & (f->page - 1) || f->size < 2 * f->page ||
         number(f->map + HEADER, 4) != MAGIC)
-        return lh_err_set(LH_EFORMAT, "%s: is not a longhaul store, or its first page is damaged",
+        return lh_err_set(LH_EFORMAT,
+                          "%s: is not a longhaul store, or its first page is damaged; "
+                          "restore it, or begin the run anew in another directory",
                           f->path);
     for (uint64_t i = 0; i < 2; i++) {
         const unsigned char *p = f->map + i * f->page, *m = p + HEADER;
@@ -209,7 +211,9 @@ int lh_store_pages_check(const char *path)
     }
     f.size = (size_t)st.st_size;
     if (f.size == 0) {
-        rc = lh_err_set(LH_EFORMAT, "%s: is empty", path);
+        rc = lh_err_set(LH_EFORMAT,
+                        "%s: is empty; restore it, or begin the run anew in another directory",
+                        path);
         goto done;
     }
     f.map = mmap(NULL, f.size, PROT_READ, MAP_SHARED, fd, 0);
