@@ -254,8 +254,11 @@ static int import(const struct options *o, const char *schema_path, const char *
     if (!o->json || rc < 0)
         show_bad_rows(&report);
     LH_TRY_TO(done, rc);
-    LH_TRY_TO(done, lh_dataset_open(&ds, o->out));
-    rc = o->json ? print_json(ds, &report, o->out) : print_text(ds, &report, o->out);
+    rc = lh_dataset_open(&ds, o->out);
+    if (rc >= 0)
+        rc = o->json ? print_json(ds, &report, o->out) : print_text(ds, &report, o->out);
+    if (rc < 0)
+        lh_err_prefix(rc, "%s is complete, but what it holds cannot be shown", o->out);
 done:
     lh_dataset_close(&ds);
     lh_schema_destroy(&schema);

@@ -85,7 +85,8 @@ static int set_defaults(struct lh_job *job)
  * where symbolic links lead. */
 static int absolute_path(char **out, const char *base_dir, const char *path)
 {
-    while (strncmp(path, "./", 2) == 0)
+    /* "./x" is x; "./" stays, and ".//x" does not become "/x" */
+    while (strncmp(path, "./", 2) == 0 && path[2] != '/' && path[2])
         path += 2;
     if (path[0] == '/' || !base_dir)
         return lh_mem_strdup(out, path);

@@ -1,0 +1,122 @@
+/* The N-th allocation fails, for N = 1, 2, 3, … in growing strides until the command succeeds
+ * twice: each time the program ends with exit status 5 and one line, or did without; nothing is
+ * left of what it was to write, what was there stays, and (under ASan) nothing leaks. */
+#include "tests/faultkit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct command {
+    const char *text;     /* writes "new", if anything */
+    const char *expected; /* a command that says whether "new" is whole */
+    bool prints;          /* "new" is its standard output */
+};
+
+static bool succeeded(const struct command *c, unsigned long nth)
+{
+    char *before = faultkit_listing();
+    struct faultkit_end end =
+        faultkit_run("export LONGHAUL_TEST_FAIL_ALLOCATION=%lu; %s", nth, c->text);
+    const bool ok = end.status == 0;
+    if (!ok) {
+        if (c->prints)
+            unlink(kit_path("new"));
+        const char *newline = strchr(end.said, '\n');
+        if (end.status != lh_err_exit_status(LH_ENOMEM) || strncmp(end.said, "longhaul: ", 10) ||
+            !strstr(end.said, "memory") || !newline || newline[1])
+            fail_msg("allocation %lu of '%s': status %d: %s", nth, c->text, end.status, end.said);
+        if (strstr(end.said, "new is complete")) /* and it must be true */
+            faultkit_passes("%s && rm -r new", c->expected);
+        char *after = faultkit_listing();
+        if (strcmp(before, after) != 0)
+            fail_msg("allocation %lu of '%s' left something: %s", nth, c->text, after);
+        free(after);
+    } else {
+        faultkit_passes("%s && rm -rf new", c->expected);
+    }
+    free(before);
+    free(end.said);
+    return ok;
+}
+
+static void walk(const struct command *c)
+{
+    unsigned failed = 0, runs = 0, in_a_row = 0;
+    for (unsigned long nth = 1; in_a_row < 2; nth += 1 + nth / 4) {
+        if (nth > 1000000)
+            fail_msg("'%s' does not succeed", c->text);
+        runs++;
+        if (succeeded(c, nth)) {
+            in_a_row++;
+        } else {
+            in_a_row = 0;
+            failed++;
+        }
+    }
+    if (failed < runs / 2)
+        fail_msg("'%s': only %u of %u runs failed", c->text, failed, runs);
+}
+
+static void import_without_memory_says_so_and_leaves_nothing(void **state)
+{
+    (void)state;
+    walk(&(struct command){.text = "longhaul import schema.yaml --out new --quiet --threads 1",
+                           .expected = "cmp new/manifest.json data/manifest.json"});
+}
+
+static void export_without_memory_says_so_and_leaves_nothing(void **state)
+{
+    (void)state;
+    walk(&(struct command){.text = "longhaul export --dir run --out new",
+                           .expected = "cmp new/weights.safetensors snap/weights.safetensors"});
+}
+
+static void act_without_memory_says_so(void **state)
+{
+    (void)state;
+    walk(&(struct command){.text = "longhaul act --snapshot snap states.csv >new",
+                           .expected = "longhaul act --snapshot snap states.csv | cmp - new",
+                           .prints = true});
+}
+
+static void train_without_memory_says_so_and_can_be_begun_or_resumed(void **state)
+{
+    (void)state;
+    unsigned failed = 0, runs = 0, in_a_row = 0;
+    static const char train[] = "longhaul train job.yaml --dir new --no-evaluation --quiet";
+    for (unsigned long nth = 1; in_a_row < 2; nth += 1 + nth / 3) {
+        assert_true(nth < 1000000);
+        struct faultkit_end end =
+            faultkit_run("export LONGHAUL_TEST_FAIL_ALLOCATION=%lu; %s", nth, train);
+        const char *newline = strchr(end.said, '\n');
+        if (end.status != 0 && (end.status != lh_err_exit_status(LH_ENOMEM) || !newline ||
+                                newline[1] || !strstr(end.said, "memory")))
+            fail_msg("allocation %lu: status %d: %s", nth, end.status, end.said);
+        runs++;
+        failed += end.status != 0;
+        in_a_row = end.status == 0 ? in_a_row + 1 : 0;
+        free(end.said);
+        /* what was cut is there, and the run ends with the same weights */
+        if (nth % 4 == 1 || end.status == 0)
+            faultkit_passes("%s $(test -e new/run.json && echo --resume) && "
+                            "longhaul export --dir new --out out --cut last && "
+                            "longhaul export --dir run --out want --cut last && "
+                            "cmp out/weights.safetensors want/weights.safetensors",
+                            train);
+        faultkit_passes("rm -rf new out want");
+    }
+    assert_true(failed >= runs / 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        faultkit_test(import_without_memory_says_so_and_leaves_nothing),
+        faultkit_test(export_without_memory_says_so_and_leaves_nothing),
+        faultkit_test(act_without_memory_says_so),
+        faultkit_test(train_without_memory_says_so_and_can_be_begun_or_resumed),
+    };
+    return cmocka_run_group_tests(tests, faultkit_group_setup, faultkit_group_teardown);
+}
