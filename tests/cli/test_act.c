@@ -472,7 +472,7 @@ static void wrong_options_are_explained(void **state)
     kit_assert_contains(out, "did you mean '--explain'?");
     free(out);
     assert_int_equal(kit_run(&out, PROGRAM " act --snapshot '%s' x.csv", kit_path("none")), 4);
-    kit_assert_contains(out, "none/manifest.json: No such file");
+    kit_assert_contains(out, "none: no snapshot (there is no manifest.json");
     free(out);
 }
 

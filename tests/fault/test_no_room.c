@@ -112,7 +112,7 @@ static void files_past_their_limit_are_an_error_and_no_signal(void **state)
     faultkit_refuses(LH_EIO, "new|too large|ulimit",
                      "ulimit -f 1; longhaul export --dir run --out new");
     struct faultkit_end end = faultkit_run(
-        "ulimit -f 20; longhaul train job.yaml --dir new --no-evaluation --quiet 2>&1 | cat >&2"
+        "ulimit -f 20; longhaul train job.yaml --dir new --no-evaluation --quiet 2>&1 | cat >&2");
     char *newline = strchr(end.said, '\n');
     if (!newline || newline[1] || !strstr(end.said, "new/store-0"))
         fail_msg("not one line about the store: %s", end.said);

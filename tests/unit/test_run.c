@@ -118,7 +118,8 @@ static void open_what_is_no_whole_run_says_why(void **state)
     struct lh_run *run = NULL;
     struct lh_run_record r = {0};
     make_run(best, last);
-    assert_err(lh_run_open(&run, kit_path("nowhere"), LH_CUT_LAST), LH_ENOENT, "nowhere/run.json");
+    assert_err(lh_run_open(&run, kit_path("nowhere"), LH_CUT_LAST), LH_ENOENT,
+               "nowhere: no run (there is no run.json");
     /* config.yaml was changed */
     char *text = kit_read(kit_path("config.yaml"), NULL), *seed = strstr(text, "seed: 7");
     assert_non_null(seed);

@@ -169,7 +169,7 @@ static void open_says_what_is_missing(void **state)
     struct source x;
     struct lh_snapshot *s = NULL;
     source_init(&x);
-    assert_err(lh_snapshot_open(&s, kit_path("none")), LH_ENOENT, "none/manifest.json");
+    assert_err(lh_snapshot_open(&s, kit_path("none")), LH_ENOENT, "none: no snapshot");
     assert_ok(lh_snapshot_write(kit_path("snap"), &x.s, false));
     assert_int_equal(unlink(kit_path("snap/config.yaml")), 0);
     assert_err(lh_snapshot_open(&s, kit_path("snap")), LH_ENOENT, "snap/config.yaml");
