@@ -255,6 +255,10 @@ static int check_together(const struct lh_job *j, const struct lh_yaml_node *roo
                             "%g s is less than two heartbeats of %g s; a living role would be "
                             "taken for dead",
                             j->deadline_seconds, j->heartbeat_seconds);
+    if (j->dims.action == 0 &&
+        (j->dims.high || j->dims.low || j->dims.classes || j->dataset_digest))
+        return lh_yaml_fail(blame(root, "resolved"),
+                            "has no width of an action; leave the section out, or name them all");
     return 0;
 }
 

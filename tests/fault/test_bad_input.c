@@ -310,6 +310,44 @@ static void snapshot_and_dataset_of_other_shapes_do_not_meet(void **state)
                      "sed -i s/z/x/ states.csv; exit $s");
 }
 
+/* --- arrays -------------------------------------------------------------------------------------
+ */
+/* A header that says one thing of a file that is another. */
+static void write_npy(const char *path, const char *header, size_t bytes)
+{
+    char text[512] = "\x93NUMPY\1";
+    size_t n = strlen(header);
+    memcpy(text + 8, &(uint16_t){(uint16_t)n}, 2);
+    memcpy(text + 10, header, n);
+    kit_write_bytes(path, text, 10 + n + bytes);
+}
+
+static void npy_whose_header_lies_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *header;
+        size_t bytes;
+    } cases[] = {
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (100, 5), }\n", 20},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 5), }\n", 24},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296), }\n", 0},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 5), }\n", 20},
+        {"{'descr': '<f4', 'fortran_order': True, 'shape': (2, 5), }\n", 40},
+        {"{'descr': '|O', 'fortran_order': False, 'shape': (1, 5), }\n", 20},
+        {"{'descr': '<f4'", 0},
+        {"", 0},
+    };
+    faultkit_passes("mkdir -p case/batch case/noise case/param case/target && "
+                    "grep -v dataset job.yaml | sed 's/resact/il/' >case/config.yaml");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_npy(kit_path("case/batch/a.npy"), cases[i].header, cases[i].bytes);
+        faultkit_refuses(LH_EFORMAT, "case/batch/a.npy", "longhaul step --case case --out new");
+    }
+    unlink(kit_path("case/batch/a.npy"));
+    faultkit_refuses(LH_ENOENT, "case/batch/a.npy", "longhaul step --case case --out new");
+}
+
 /* --- training -----------------------------------------------------------------------------------
  */
 static void training_that_diverges_stops_at_the_step_and_keeps_the_last_cut(void **state)
@@ -337,6 +375,7 @@ int main(void)
         faultkit_test(run_that_another_process_works_on_is_busy),
         faultkit_test(damaged_snapshot_is_refused_by_all_who_read_it),
         faultkit_test(snapshot_and_dataset_of_other_shapes_do_not_meet),
+        faultkit_test(npy_whose_header_lies_is_refused),
         faultkit_test(training_that_diverges_stops_at_the_step_and_keeps_the_last_cut),
     };
     return cmocka_run_group_tests(tests, faultkit_group_setup, faultkit_group_teardown);
