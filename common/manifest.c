@@ -254,7 +254,7 @@ static int get_number(const struct in *in, const cJSON *obj, const char *key, do
     const cJSON *item;
     LH_TRY(get(in, obj, key, cJSON_IsNumber, &item));
     *out = item->valuedouble;
-    if (!(*out >= min && *out <= max))
+    if (!(*out >= min && *out <= max) || !isfinite(*out)) /* 1e999 reads as infinity */
         return wrong(in, key, "is out of range");
     return 0;
 }

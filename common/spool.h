@@ -8,8 +8,8 @@
 
 struct lh_spool;
 
-#define LH_SPOOL_BUFFER (UINT64_C(16) << 10) /* the least buffer of a bucket that holds anything   \
-                                              */
+/* The least buffer of a bucket that holds anything. */
+#define LH_SPOOL_BUFFER (UINT64_C(16) << 10)
 
 /* `dir` must exist for as long as the spool; files are made in it when the limit is reached and
  * removed by destroy. `memory_limit` bounds the bytes of buffers, apart from LH_SPOOL_BUFFER a

@@ -57,6 +57,7 @@ static void complaints_name_line_key_and_cure(void **state)
         {"cluster:\n  deadline_seconds: 1\n", "two heartbeats"},
         {"dataset: \"\"\n", "an empty path"},
         {"resolved:\n  dataset_digest: xyz\n", "hexadecimal"},
+        {"resolved:\n  high: 2\n", "t.yaml:1: resolved: has no width of an action"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct lh_job *job = NULL;
@@ -145,6 +146,15 @@ static void paths_are_relative_to_the_file_or_to_the_shell(void **state)
     snprintf(expected, sizeof expected, "%s/elsewhere", cwd);
     assert_string_equal(j->dataset, expected);
     assert_int_equal(j->batch, 512);
+    lh_job_destroy(&j);
+    kit_write(kit_path("job.yaml"), "dataset: ./\nevaluation:\n  behaviour: .//x\n");
+    assert_ok(lh_job_load(&j, kit_path("job.yaml"), NULL, 0));
+    real = realpath(kit_dir(), NULL);
+    snprintf(expected, sizeof expected, "%s/./", real);
+    assert_string_equal(j->dataset, expected);
+    snprintf(expected, sizeof expected, "%s/.//x", real);
+    assert_string_equal(j->behaviour, expected);
+    free(real);
     lh_job_destroy(&j);
     const char *const bad[] = {"train.batchs=512"};
     assert_err(lh_job_load(&j, kit_path("job.yaml"), bad, 1), LH_ECONFIG, "--set train.batchs");

@@ -57,6 +57,18 @@ static void unknown_key_names_the_nearest(void **state)
     lh_yaml_destroy(&doc);
 }
 
+static void nearest_shares_something_with_the_word(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"u", "xyz"};
+    assert_string_equal(lh_yaml_nearest("x", words, 2), "xyz");
+    assert_null(lh_yaml_nearest("q", words, 2));
+    char garbage[200] = {0};
+    memset(garbage, 'y', sizeof garbage - 1);
+    const char *const names[] = {garbage};
+    assert_null(lh_yaml_nearest("yyyyy", names, 1));
+}
+
 static void set_overrides_and_makes_mappings(void **state)
 {
     (void)state;
@@ -132,9 +144,13 @@ static void missing_file_is_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        kit_test(load_builds_a_tree_with_lines), kit_test(typed_readers_name_file_line_key),
-        kit_test(unknown_key_names_the_nearest), kit_test(set_overrides_and_makes_mappings),
-        kit_test(bad_documents_are_refused),     kit_test(load_survives_every_failed_allocation),
+        kit_test(load_builds_a_tree_with_lines),
+        kit_test(typed_readers_name_file_line_key),
+        kit_test(unknown_key_names_the_nearest),
+        kit_test(nearest_shares_something_with_the_word),
+        kit_test(set_overrides_and_makes_mappings),
+        kit_test(bad_documents_are_refused),
+        kit_test(load_survives_every_failed_allocation),
         kit_test(missing_file_is_named),
     };
     return cmocka_run_group_tests_name("yaml", tests, NULL, NULL);
