@@ -26,8 +26,9 @@ const struct lh_cmd lh_cmd_train = {
         "workers that this command places: as threads of one process, or as processes of this "
         "host. The weights are a function of log, job and seed alone: bit for bit the same for any "
         "number of workers and servers, by either launcher, and with or without crashes.\n\n"
-        "The run directory gets config.yaml, metrics.jsonl (a line a step), run.json (state, cuts, "
-        "evaluations), times.json, and a store-N a server with the checkpoints. At each cut the "
+        "The run directory gets config.yaml, metrics.jsonl (a line a step), "
+        "evaluations.jsonl (a line an evaluation), run.json (state, cuts), times.json, and a "
+        "store-N a server with the checkpoints. At each cut the "
         "policy is evaluated on the validation split, if there is one; the best is kept.\n\n"
         "A run that was interrupted, stopped or killed goes on from its last complete checkpoint "
         "with --resume, to the same weights; the number of workers and servers may change.",

@@ -1,23 +1,24 @@
 /* Cuts: completeness, retention, the best. */
 #include "cluster/cuts.h"
 
+#include "cluster/step_lines.h"
 #include "common/err.h"
 #include "common/mem.h"
 #include "common/term.h"
 
 #include <cjson/cJSON.h>
+#include <errno.h>
 
-int lh_cuts_init(struct lh_cuts *c, struct lh_run_record *record, const char *dir, size_t keep,
-                 bool quiet)
+/* The value to beat. */
+static int recall_best(struct lh_cuts *c)
 {
-    *c = (struct lh_cuts){.record = record, .dir = dir, .keep = keep, .quiet = quiet};
-    const struct lh_run_cut *best =
-        record->has_best ? lh_run_record_cut(record, record->best) : NULL;
+    const struct lh_run_record *r = c->record;
+    const struct lh_run_cut *best = r->has_best ? lh_run_record_cut(r, r->best) : NULL;
     if (!best || !best->evaluation_json)
         return 0;
     cJSON *json = cJSON_Parse(best->evaluation_json);
     if (!json)
-        return lh_err_set(LH_ENOMEM, "%s: no memory to read the best evaluation", dir);
+        return lh_err_set(LH_ENOMEM, "%s: no memory to read the best evaluation", c->dir);
     const cJSON *policy = cJSON_GetObjectItemCaseSensitive(json, "policy");
     const cJSON *value = cJSON_GetObjectItemCaseSensitive(policy, "value");
     c->has_best = cJSON_IsNumber(value);
@@ -26,10 +27,37 @@ int lh_cuts_init(struct lh_cuts *c, struct lh_run_record *record, const char *di
     return 0;
 }
 
+int lh_cuts_init(struct lh_cuts *c, struct lh_run_record *record, const char *dir, size_t keep,
+                 bool again, bool quiet)
+{
+    *c = (struct lh_cuts){.record = record, .dir = dir, .keep = keep, .quiet = quiet};
+    uint64_t last = record->has_last ? record->last : 0;
+    LH_TRY(recall_best(c));
+    LH_TRY(lh_mem_printf(&c->evaluations_path, "%s/evaluations.jsonl", dir));
+    return lh_step_lines_open(&c->evaluations, c->evaluations_path,
+                              again && last ? last - 1 : last);
+}
+
 void lh_cuts_fini(struct lh_cuts *c)
 {
     lh_mem_free(c->verdict.json);
     c->verdict.json = NULL;
+    lh_mem_free(c->evaluations_path);
+    c->evaluations_path = NULL;
+    if (c->evaluations)
+        fclose(c->evaluations); /* every line was flushed */
+    c->evaluations = NULL;
+}
+
+/* Before the record has it: a line whose verdict is lost is dropped on resuming, and comes again.
+ */
+static int append(struct lh_cuts *c)
+{
+    if (fprintf(c->evaluations, "{\"step\": %llu, \"evaluation\": %s}\n",
+                (unsigned long long)c->verdict_version, c->verdict.json) < 0 ||
+        fflush(c->evaluations) != 0)
+        return lh_err_errno(errno, "%s", c->evaluations_path);
+    return 0;
 }
 
 /* Puts a verdict into the record once its cut is there. */
@@ -39,6 +67,7 @@ static int settle(struct lh_cuts *c)
     if (!c->has_verdict || !lh_run_record_cut(r, c->verdict_version))
         return 0;
     c->has_verdict = false;
+    LH_TRY(append(c));
     LH_TRY(lh_run_record_set_evaluation(r, c->verdict_version, c->verdict.json));
     if (c->verdict.eligible && (!c->has_best || c->verdict.value > c->best_value)) {
         c->has_best = r->has_best = true;

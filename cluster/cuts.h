@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 struct lh_cuts {
     struct lh_run_record *record; /* a loan */
@@ -18,11 +19,15 @@ struct lh_cuts {
     bool has_verdict; /* of a version whose cut is not complete yet */
     uint64_t verdict_version;
     struct lh_verdict verdict;
+    char *evaluations_path;
+    FILE *evaluations;
 };
 
-/* Errors: LH_ENOMEM. */
+/* Opens DIR/evaluations.jsonl behind the last cut of the record: a line a verdict, {"step": N,
+ * "evaluation": {…}}, also of cuts that are no longer kept. `again`: that cut will be evaluated.
+ * Errors: LH_ENOMEM, those of files. */
 int lh_cuts_init(struct lh_cuts *c, struct lh_run_record *record, const char *dir, size_t keep,
-                 bool quiet);
+                 bool again, bool quiet);
 void lh_cuts_fini(struct lh_cuts *c);
 
 /* All servers have prepared `version`: it enters the record, and older ones leave it, but for the

@@ -1,16 +1,13 @@
 /* The writer of metrics.jsonl. */
 #include "cluster/metrics_log.h"
 
+#include "cluster/step_lines.h"
 #include "common/err.h"
 #include "common/mem.h"
 
 #include <errno.h>
 #include <math.h>
-#include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 struct lh_metrics_log {
     struct lh_metrics_log_spec spec;
@@ -19,36 +16,6 @@ struct lh_metrics_log {
     double last_seconds;
 };
 
-/* Bytes of the lines up to step `start`; a line cut off by a crash ends it. */
-static int whole_lines(FILE *f, uint64_t start, long *out)
-{
-    char *line = NULL;
-    size_t cap = 0;
-    ssize_t n;
-    *out = 0;
-    while ((n = getline(&line, &cap, f)) > 0) {
-        unsigned long long step;
-        if (line[n - 1] != '\n' || sscanf(line, "{\"step\": %llu", &step) != 1 || step > start)
-            break;
-        *out += n;
-    }
-    free(line);
-    return ferror(f) ? -1 : 0;
-}
-
-static int open_file(struct lh_metrics_log *m)
-{
-    m->file = fopen(m->path, "a+");
-    if (!m->file)
-        return lh_err_errno(errno, "%s", m->path);
-    long keep;
-    rewind(m->file);
-    if (whole_lines(m->file, m->spec.start, &keep) != 0 || ftruncate(fileno(m->file), keep) != 0 ||
-        fseek(m->file, 0, SEEK_END) != 0)
-        return lh_err_errno(errno, "%s", m->path);
-    return 0;
-}
-
 int lh_metrics_log_open(struct lh_metrics_log **out, const struct lh_metrics_log_spec *spec)
 {
     struct lh_metrics_log *m = NULL;
@@ -56,7 +23,7 @@ int lh_metrics_log_open(struct lh_metrics_log **out, const struct lh_metrics_log
     LH_TRY(LH_NEW(&m, "metrics"));
     m->spec = *spec;
     LH_TRY_TO(fail, lh_mem_printf(&m->path, "%s/metrics.jsonl", spec->dir));
-    LH_TRY_TO(fail, open_file(m));
+    LH_TRY_TO(fail, lh_step_lines_open(&m->file, m->path, spec->start));
     *out = m;
     return 0;
 fail:

@@ -195,6 +195,20 @@ static void train_evaluates_its_cuts_and_the_best_does_not_depend_on_interruptio
     }
     assert_int_equal(parts.best_version, whole.best_version);
     assert_memory_equal(&parts.best_value, &whole.best_value, sizeof whole.best_value);
+    /* Each evaluation is on record, also where its cut is not kept. */
+    char *once = kit_read(kit_path("whole/evaluations.jsonl"), NULL);
+    char *parted = kit_read(kit_path("parts/evaluations.jsonl"), NULL);
+    assert_string_equal(parted, once);
+    const char *line = once;
+    for (unsigned step = 4; step <= 16; step += 4) {
+        char head[60];
+        snprintf(head, sizeof head, "{\"step\": %u, \"evaluation\": {", step < 14 ? step : 14);
+        assert_memory_equal(line, head, strlen(head));
+        line = strchr(line, '\n') + 1;
+    }
+    assert_int_equal(*line, 0);
+    free(once);
+    free(parted);
     struct lh_run *run = NULL;
     assert_ok(lh_run_open(&run, opt.dir, LH_CUT_BEST));
     assert_int_equal(run->version, whole.best_version);
