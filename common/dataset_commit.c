@@ -82,6 +82,12 @@ static bool has_halo(const struct piece *p)
     return p->hi < p->r->n;
 }
 
+/* Bytes of records that are taken together: in memory, beside an index that takes less. */
+static uint64_t group_bytes(const struct lh_dataset_writer *w)
+{
+    return w->memory_limit / (2 * w->threads);
+}
+
 /* --- reading a group -------------------------------------------------------------------------- */
 
 /* Call for each piece that is read. A mapped group may be larger than memory; what was read of it
@@ -102,11 +108,12 @@ static void close_group(struct group *g)
     g->views = NULL;
 }
 
-static int open_group(struct group *g)
+/* What fits is read into memory, to be written from there. */
+static int open_group(struct group *g, uint64_t load)
 {
     LH_TRY(LH_NEW_ARRAY(&g->views, g->n, "buckets"));
     for (size_t i = 0; i < g->n; i++) {
-        int rc = lh_spool_view_open(&g->views[i], g->w->spool, g->first + i);
+        int rc = lh_spool_view_open(&g->views[i], g->w->spool, g->first + i, load);
         if (rc < 0) {
             close_group(g);
             return rc;
@@ -190,7 +197,7 @@ static int count_group(void *ctx, size_t index, unsigned thread)
 {
     (void)thread;
     struct group *g = &((struct groups *)ctx)->group[index];
-    LH_TRY(open_group(g));
+    LH_TRY(open_group(g, 0)); /* once through, in order */
     int rc = each_piece(g, count_piece);
     close_group(g);
     return rc;
@@ -198,10 +205,10 @@ static int count_group(void *ctx, size_t index, unsigned thread)
 
 /* --- where everything goes -------------------------------------------------------------------- */
 
-/* Groups of neighbouring buckets. A group's index takes less than its records do. */
+/* Groups of neighbouring buckets. */
 static int make_groups(struct lh_dataset_writer *w, struct groups *gs)
 {
-    uint64_t target = w->memory_limit / (2 * w->threads);
+    uint64_t target = group_bytes(w);
     uint32_t fine = w->fine / w->hashes; /* buckets a partition */
     for (size_t b = 0; b < (size_t)LH_SPLITS * w->fine; b++) {
         uint64_t bytes = lh_spool_bytes(w->spool, b);
@@ -546,7 +553,7 @@ static int write_group(void *ctx, size_t index, unsigned thread)
     (void)thread;
     struct group *g = &((struct groups *)ctx)->group[index];
     int rc;
-    LH_TRY(open_group(g));
+    LH_TRY(open_group(g, group_bytes(g->w)));
     LH_TRY_TO(done, each_piece(g, keep_piece));
     qsort(g->pieces, g->n_pieces, sizeof *g->pieces, compare_pieces);
     LH_TRY_TO(done, count_users(g));

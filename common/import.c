@@ -332,7 +332,7 @@ struct bucket_rows {
 
 static int open_bucket(struct importer *im, size_t index, struct bucket_rows *b)
 {
-    LH_TRY(lh_spool_view_open(&b->view, im->sorted, index));
+    LH_TRY(lh_spool_view_open(&b->view, im->sorted, index, 0));
     b->rows = b->view.n ? b->view.spans[0].data : NULL; /* one put, one span */
     b->n = b->view.n ? b->view.spans[0].bytes / im->s->row_bytes : 0;
     return 0;

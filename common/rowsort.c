@@ -116,7 +116,7 @@ int lh_rowsort_bucket(struct lh_spool *from, struct lh_spool *to, size_t bucket,
     size_t n = lh_spool_bytes(from, bucket) / row_bytes;
     int rc;
     *users = 0;
-    LH_TRY(lh_spool_view_open(&v, from, bucket));
+    LH_TRY(lh_spool_view_open(&v, from, bucket, 0));
     LH_TRY_TO(done, LH_NEW_ARRAY(&keys, 2 * n, "rows to sort"));
     struct key *sorted = keys + n;
     read_keys(&v, row_bytes, keys);

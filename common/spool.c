@@ -190,27 +190,50 @@ uint64_t lh_spool_spilled(const struct lh_spool *s)
     return atomic_load(&s->spilled);
 }
 
-static int map_file(struct lh_spool_view *v, const struct bucket *b)
+static int load_file(struct lh_spool_view *v, const struct bucket *b, int fd)
+{
+    LH_TRY(lh_mem_alloc_aligned(&v->copy, 1, b->spilled, "a bucket of the spool"));
+    for (uint64_t at = 0; at < b->spilled;) {
+        ssize_t got = pread(fd, (char *)v->copy + at, b->spilled - at, (off_t)at);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return lh_err_errno(got < 0 ? errno : EIO, "%s: cannot read back", b->path);
+        at += (uint64_t)got;
+    }
+    v->spans[v->n++] = (struct lh_spool_span){v->copy, b->spilled};
+    return 0;
+}
+
+static int map_file(struct lh_spool_view *v, const struct bucket *b, int fd)
+{
+    v->map = mmap(NULL, b->spilled, PROT_READ, MAP_SHARED, fd, 0);
+    if (v->map == MAP_FAILED) {
+        v->map = NULL;
+        return lh_err_errno(errno, "%s: cannot map", b->path);
+    }
+    v->map_bytes = b->spilled;
+    v->spans[v->n++] = (struct lh_spool_span){v->map, v->map_bytes};
+    return 0;
+}
+
+static int read_file(struct lh_spool_view *v, const struct bucket *b, uint64_t load)
 {
     int fd = open(b->path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return lh_err_errno(errno, "%s", b->path);
-    int rc = 0;
+    int rc;
     off_t size = lseek(fd, 0, SEEK_END);
     if (size != (off_t)b->spilled)
         rc = lh_err_set(LH_EIO, "%s: %lld bytes long, %llu were written; was it touched?", b->path,
                         (long long)size, (unsigned long long)b->spilled);
-    else if ((v->map = mmap(NULL, b->spilled, PROT_READ, MAP_SHARED, fd, 0)) == MAP_FAILED) {
-        rc = lh_err_errno(errno, "%s: cannot map", b->path);
-        v->map = NULL;
-    } else {
-        v->map_bytes = b->spilled;
-    }
+    else
+        rc = b->spilled <= load ? load_file(v, b, fd) : map_file(v, b, fd);
     close(fd);
     return rc;
 }
 
-int lh_spool_view_open(struct lh_spool_view *v, struct lh_spool *s, size_t bucket)
+int lh_spool_view_open(struct lh_spool_view *v, struct lh_spool *s, size_t bucket, uint64_t load)
 {
     struct bucket *b = &s->bucket[bucket];
     size_t n = b->spilled ? 1 : 0;
@@ -219,12 +242,11 @@ int lh_spool_view_open(struct lh_spool_view *v, struct lh_spool *s, size_t bucke
     *v = (struct lh_spool_view){.spans = NULL};
     LH_TRY(LH_NEW_ARRAY(&v->spans, n, "spool"));
     if (b->spilled) {
-        int rc = map_file(v, b);
+        int rc = read_file(v, b, load);
         if (rc < 0) {
             lh_spool_view_close(v);
             return rc;
         }
-        v->spans[v->n++] = (struct lh_spool_span){v->map, v->map_bytes};
     }
     for (const struct chunk *c = b->chunks; c; c = c->next)
         v->spans[v->n++] = (struct lh_spool_span){c->data, c->used};
@@ -241,6 +263,7 @@ void lh_spool_view_close(struct lh_spool_view *v)
 {
     if (v->map)
         munmap(v->map, v->map_bytes);
+    lh_mem_free(v->copy);
     lh_mem_free(v->spans);
     *v = (struct lh_spool_view){.spans = NULL};
 }

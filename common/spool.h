@@ -27,8 +27,10 @@ uint64_t lh_spool_records(const struct lh_spool *s, size_t bucket);
 uint64_t lh_spool_bytes(const struct lh_spool *s, size_t bucket);
 uint64_t lh_spool_spilled(const struct lh_spool *s); /* bytes written to files so far */
 
-/* A bucket for reading: spans of whole records, 8-byte aligned, in memory or mapped. No put to the
- * bucket between open and close. */
+/* A bucket for reading: spans of whole records, 8-byte aligned. What was spilled of it is read into
+ * memory if it takes at most `load` bytes, else mapped: for going through in any order the one is
+ * far faster, since pages of a file come and go at a price. No put to the bucket between open and
+ * close. */
 struct lh_spool_span {
     const void *data;
     size_t bytes;
@@ -37,11 +39,11 @@ struct lh_spool_span {
 struct lh_spool_view {
     struct lh_spool_span *spans;
     size_t n;
-    void *map;
+    void *map, *copy;
     size_t map_bytes;
 };
 
-int lh_spool_view_open(struct lh_spool_view *v, struct lh_spool *s, size_t bucket);
+int lh_spool_view_open(struct lh_spool_view *v, struct lh_spool *s, size_t bucket, uint64_t load);
 /* Lets the system take back pages of a mapped bucket that were read; they can be read again. */
 void lh_spool_view_release(const struct lh_spool_view *v);
 void lh_spool_view_close(struct lh_spool_view *v); /* idempotent */

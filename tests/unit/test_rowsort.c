@@ -35,7 +35,7 @@ static void check_sorted(size_t n, unsigned users, int shuffled, uint64_t limit)
     uint64_t counted = 0, seen = 0, sum = 0;
     assert_ok(lh_rowsort_bucket(from, to, 1, WIDTH, 4, &counted));
     struct lh_spool_view v;
-    assert_ok(lh_spool_view_open(&v, to, 1));
+    assert_ok(lh_spool_view_open(&v, to, 1, 0));
     assert_int_equal(v.n, n > 0);
     assert_int_equal(lh_spool_bytes(from, 1), 0);
     struct lh_row last = {0};

@@ -28,7 +28,7 @@ static void check(struct lh_spool *s, uint64_t records)
     for (size_t b = 0; b < BUCKETS; b++) {
         struct lh_spool_view v;
         uint64_t n = 0, bytes = 0;
-        assert_ok(lh_spool_view_open(&v, s, b));
+        assert_ok(lh_spool_view_open(&v, s, b, b % 2 ? 0 : UINT64_MAX));
         for (size_t i = 0; i < v.n; i++) {
             const uint64_t *p = v.spans[i].data, *end = p + v.spans[i].bytes / 8;
             for (; p < end; p += p[0] / 8, n++) {
@@ -112,7 +112,7 @@ static void failures_are_reported(void **state)
     assert_ok(put(s, 1));
     struct lh_spool_view v;
     assert_int_equal(kit_run(NULL, "truncate -s 8 %s", kit_path("x-00001.spool")), 0);
-    assert_err(lh_spool_view_open(&v, s, 1), LH_EIO, "8 bytes long");
+    assert_err(lh_spool_view_open(&v, s, 1, 0), LH_EIO, "8 bytes long");
     lh_spool_destroy(&s);
 }
 
