@@ -13,13 +13,25 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { GROUP = 16, RANKS = 5, DIGIT = 2048 };
+#define WINDOWS 32 /* that are read before their pages are given back */
+
+enum { GROUP = 16, BUNDLE = 8, RANKS = 5, DIGIT = 2048 };
 
 static const unsigned per_mille[RANKS] = {1, 250, 500, 750, 999};
 
-struct group {
+struct work;
+
+struct group { /* of columns */
     const struct lh_colstat_matrix *m;
     size_t first, width;
+    struct work *w;
+};
+
+/* Neighbouring groups of one matrix that one thread takes through it together, window by window, so
+ * that a wide matrix is read once a pass and not once a group. */
+struct bundle {
+    struct group group[BUNDLE];
+    size_t n;
 };
 
 /* One column's search. */
@@ -52,21 +64,21 @@ static float value_of(uint32_t key)
     return x + 0.0f; /* -0 becomes 0 */
 }
 
-/* Rows of a part that are read before their pages are given back. */
-static uint64_t window(const struct group *g)
+/* Rows that fit a part of the cache. */
+static uint64_t window(const struct lh_colstat_matrix *m)
 {
-    return (8u << 20) / (g->m->width * sizeof(float)) + 1;
+    return (256u << 10) / (m->width * sizeof(float)) + 1;
 }
 
 /* Rows lo .. hi-1 of a part are done with, for now. */
-static void give_back(const struct group *g, const struct lh_colstat_part *p, uint64_t lo,
-                      uint64_t hi)
+static void give_back(const struct lh_colstat_matrix *m, const struct lh_colstat_part *p,
+                      uint64_t lo, uint64_t hi)
 {
     if (!p->mapped)
         return;
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t from = (uintptr_t)(p->data + lo * g->m->width) / page * page;
-    uintptr_t to = (uintptr_t)(p->data + hi * g->m->width) / page * page;
+    uintptr_t from = (uintptr_t)(p->data + lo * m->width) / page * page;
+    uintptr_t to = (uintptr_t)(p->data + hi * m->width) / page * page;
     if (to > from)
         madvise((void *)from, to - from, MADV_DONTNEED);
 }
@@ -108,18 +120,23 @@ static void count_digit(const struct group *g, struct work *w, const float *row,
 }
 
 /* One pass over all rows, in order. `bits` 0: the first. */
-static void pass(const struct group *g, struct work *w, unsigned shift, unsigned bits)
+static void pass(const struct bundle *b, unsigned shift, unsigned bits)
 {
-    for (size_t p = 0; p < g->m->n_parts; p++) {
-        const struct lh_colstat_part *part = &g->m->parts[p];
+    const struct lh_colstat_matrix *m = b->group[0].m;
+    for (size_t p = 0; p < m->n_parts; p++) {
+        const struct lh_colstat_part *part = &m->parts[p];
         for (uint64_t lo = 0, hi; lo < part->rows; lo = hi) {
-            hi = part->rows - lo < window(g) ? part->rows : lo + window(g);
-            const float *row = part->data + lo * g->m->width + g->first;
-            if (bits == 0)
-                count_first(g, w, row, hi - lo);
-            else
-                count_digit(g, w, row, hi - lo, shift, bits);
-            give_back(g, part, lo, hi);
+            hi = part->rows - lo < window(m) ? part->rows : lo + window(m);
+            for (size_t k = 0; k < b->n; k++) {
+                const struct group *g = &b->group[k];
+                const float *row = part->data + lo * m->width + g->first;
+                if (bits == 0)
+                    count_first(g, g->w, row, hi - lo);
+                else
+                    count_digit(g, g->w, row, hi - lo, shift, bits);
+            }
+            if (hi == part->rows || hi / window(m) % WINDOWS == 0)
+                give_back(m, part, lo / window(m) / WINDOWS * WINDOWS * window(m), hi);
         }
     }
 }
@@ -156,26 +173,23 @@ static void start(const struct group *g, struct work *w, uint64_t n)
     }
 }
 
-static int compute_group(const struct group *g)
+static void end_first(const struct group *g, uint64_t n)
 {
-    uint64_t n = 0;
-    for (size_t p = 0; p < g->m->n_parts; p++)
-        n += g->m->parts[p].rows;
-    memset(g->m->out + g->first, 0, g->width * sizeof *g->m->out);
-    if (n == 0)
-        return 0;
-    struct work *w;
-    LH_TRY(LH_NEW(&w, "column statistics"));
-    start(g, w, n);
-    pass(g, w, 0, 0);
     for (size_t c = 0; c < g->width; c++) {
-        w->mean[c] = w->sum[c] / (double)n;
-        descend(&w->select[c], 11);
+        g->w->mean[c] = g->w->sum[c] / (double)n;
+        descend(&g->w->select[c], 11);
     }
-    pass(g, w, 10, 11);
+}
+
+static void end_second(const struct group *g)
+{
     for (size_t c = 0; c < g->width; c++)
-        descend(&w->select[c], 11);
-    pass(g, w, 0, 10);
+        descend(&g->w->select[c], 11);
+}
+
+static void end_third(const struct group *g, uint64_t n)
+{
+    struct work *w = g->w;
     for (size_t c = 0; c < g->width; c++) {
         struct select *s = &w->select[c];
         descend(s, 10);
@@ -195,31 +209,72 @@ static int compute_group(const struct group *g)
             .q999 = q[4],
         };
     }
-    lh_mem_free(w);
-    return 0;
 }
 
-static int run_group(void *ctx, size_t index, unsigned thread)
+static int compute_bundle(struct bundle *b)
+{
+    const struct lh_colstat_matrix *m = b->group[0].m;
+    uint64_t n = 0;
+    int rc = 0;
+    for (size_t p = 0; p < m->n_parts; p++)
+        n += m->parts[p].rows;
+    for (size_t k = 0; k < b->n; k++)
+        memset(m->out + b->group[k].first, 0, b->group[k].width * sizeof *m->out);
+    if (n == 0)
+        return 0;
+    for (size_t k = 0; k < b->n; k++) {
+        LH_TRY_TO(done, LH_NEW(&b->group[k].w, "column statistics"));
+        start(&b->group[k], b->group[k].w, n);
+    }
+    pass(b, 0, 0);
+    for (size_t k = 0; k < b->n; k++)
+        end_first(&b->group[k], n);
+    pass(b, 10, 11);
+    for (size_t k = 0; k < b->n; k++)
+        end_second(&b->group[k]);
+    pass(b, 0, 10);
+    for (size_t k = 0; k < b->n; k++)
+        end_third(&b->group[k], n);
+done:
+    for (size_t k = 0; k < b->n; k++)
+        lh_mem_free(b->group[k].w);
+    return rc;
+}
+
+static int run_bundle(void *ctx, size_t index, unsigned thread)
 {
     (void)thread;
-    return compute_group((const struct group *)ctx + index);
+    return compute_bundle((struct bundle *)ctx + index);
+}
+
+/* Columns of a matrix that one bundle takes: a thread's share, in whole groups. */
+static size_t bundle_width(const struct lh_colstat_matrix *m, unsigned threads)
+{
+    size_t groups = (m->width + GROUP - 1) / GROUP;
+    size_t share = (groups + threads - 1) / threads;
+    return (share < BUNDLE ? share : BUNDLE) * GROUP;
 }
 
 int lh_colstat_compute(const struct lh_colstat_matrix *m, size_t n, unsigned threads)
 {
-    size_t groups = 0;
-    for (size_t i = 0; i < n; i++)
-        groups += (m[i].width + GROUP - 1) / GROUP;
-    struct group *g;
-    LH_TRY(LH_NEW_ARRAY(&g, groups, "column statistics"));
-    size_t at = 0;
+    size_t bundles = 0, at = 0;
+    struct bundle *b;
+    threads = threads ? threads : 1;
+    for (size_t i = 0; i < n; i++) {
+        if (m[i].width > 0)
+            bundles += (m[i].width - 1) / bundle_width(&m[i], threads) + 1;
+    }
+    LH_TRY(LH_NEW_ARRAY(&b, bundles, "column statistics"));
     for (size_t i = 0; i < n; i++) {
         for (size_t c = 0; c < m[i].width; c += GROUP) {
             size_t width = m[i].width - c < GROUP ? m[i].width - c : GROUP;
-            g[at++] = (struct group){&m[i], c, width};
+            struct bundle *into = &b[at + c / bundle_width(&m[i], threads)];
+            into->group[into->n++] = (struct group){&m[i], c, width, NULL};
         }
+        if (m[i].width > 0)
+            at += (m[i].width - 1) / bundle_width(&m[i], threads) + 1;
     }
-    int rc = lh_pool_run(threads, groups, run_group, g);
-    lh_mem_free(g);
+    int rc = lh_pool_run(threads, bundles, run_bundle, b);
+    lh_mem_free(b);
     return rc;
 }
