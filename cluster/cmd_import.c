@@ -90,10 +90,14 @@ static void watch(void *ctx, enum lh_import_phase phase, uint64_t done, uint64_t
         if (w->started)
             lh_progress_finish(&w->bar);
         lh_progress_start(&w->bar, phase_labels[phase],
-                          phase == LH_IMPORT_READ ? "bytes" : "buckets", total, w->quiet);
+                          phase == LH_IMPORT_READ    ? "bytes"
+                          : phase == LH_IMPORT_WRITE ? "pieces"
+                                                     : "buckets",
+                          total, w->quiet);
         w->started = true;
         w->phase = phase;
     }
+    w->bar.total = total; /* of writing it is known when the pieces are counted */
     lh_progress_update(&w->bar, done);
 }
 

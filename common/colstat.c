@@ -211,7 +211,19 @@ static void end_third(const struct group *g, uint64_t n)
     }
 }
 
-static int compute_bundle(struct bundle *b)
+struct job {
+    struct bundle *bundle;
+    void (*step)(void *ctx);
+    void *ctx;
+};
+
+static void step(const struct job *job, const struct bundle *b)
+{
+    for (size_t k = 0; job->step && k < b->n; k++)
+        job->step(job->ctx);
+}
+
+static int compute_bundle(const struct job *job, struct bundle *b)
 {
     const struct lh_colstat_matrix *m = b->group[0].m;
     uint64_t n = 0;
@@ -229,12 +241,15 @@ static int compute_bundle(struct bundle *b)
     pass(b, 0, 0);
     for (size_t k = 0; k < b->n; k++)
         end_first(&b->group[k], n);
+    step(job, b);
     pass(b, 10, 11);
     for (size_t k = 0; k < b->n; k++)
         end_second(&b->group[k]);
+    step(job, b);
     pass(b, 0, 10);
     for (size_t k = 0; k < b->n; k++)
         end_third(&b->group[k], n);
+    step(job, b);
 done:
     for (size_t k = 0; k < b->n; k++)
         lh_mem_free(b->group[k].w);
@@ -244,7 +259,8 @@ done:
 static int run_bundle(void *ctx, size_t index, unsigned thread)
 {
     (void)thread;
-    return compute_bundle((struct bundle *)ctx + index);
+    const struct job *job = ctx;
+    return compute_bundle(job, job->bundle + index);
 }
 
 /* Columns of a matrix that one bundle takes: a thread's share, in whole groups. */
@@ -255,7 +271,13 @@ static size_t bundle_width(const struct lh_colstat_matrix *m, unsigned threads)
     return (share < BUNDLE ? share : BUNDLE) * GROUP;
 }
 
-int lh_colstat_compute(const struct lh_colstat_matrix *m, size_t n, unsigned threads)
+size_t lh_colstat_steps(size_t width)
+{
+    return 3 * ((width + GROUP - 1) / GROUP);
+}
+
+int lh_colstat_compute(const struct lh_colstat_matrix *m, size_t n, unsigned threads,
+                       void (*on_step)(void *ctx), void *ctx)
 {
     size_t bundles = 0, at = 0;
     struct bundle *b;
@@ -274,7 +296,8 @@ int lh_colstat_compute(const struct lh_colstat_matrix *m, size_t n, unsigned thr
         if (m[i].width > 0)
             at += (m[i].width - 1) / bundle_width(&m[i], threads) + 1;
     }
-    int rc = lh_pool_run(threads, bundles, run_bundle, b);
+    struct job job = {b, on_step, ctx};
+    int rc = lh_pool_run(threads, bundles, run_bundle, &job);
     lh_mem_free(b);
     return rc;
 }

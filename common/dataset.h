@@ -119,6 +119,9 @@ struct lh_dataset_spec {
     uint64_t memory_limit;   /* bytes of buffers the writer may hold before it writes */
     unsigned threads;        /* of commit; 0 counts as 1 */
     bool replace;            /* a dataset of that name is replaced by commit, in one step */
+    /* Called during commit, by any thread but not by two at once; NULL allowed. */
+    void (*progress)(void *ctx, uint64_t done, uint64_t total);
+    void *ctx;
 };
 
 /* One whole trajectory in time order. Arrays are [n, width], row-major, raw values. */

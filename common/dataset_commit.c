@@ -193,6 +193,15 @@ static int count_piece(struct group *g, const struct piece *p)
     return 0;
 }
 
+void lh_dataset_commit_step(struct lh_dataset_writer *w)
+{
+    if (!w->progress)
+        return;
+    pthread_mutex_lock(&w->lock);
+    w->progress(w->ctx, ++w->steps_done, w->steps);
+    pthread_mutex_unlock(&w->lock);
+}
+
 static int count_group(void *ctx, size_t index, unsigned thread)
 {
     (void)thread;
@@ -568,6 +577,7 @@ done:
     close_group(g);
     for (size_t i = 0; i < g->n; i++)
         lh_spool_drop(g->w->spool, g->first + i);
+    lh_dataset_commit_step(g->w);
     return rc;
 }
 
@@ -584,6 +594,7 @@ static int seal_part(void *ctx, size_t index, unsigned thread)
     LH_TRY(lh_mem_printf(&path, "%s/%s", w->partial.path, p->file));
     int rc = lh_partition_seal(path, &head, &p->checksum, &p->bytes);
     lh_mem_free(path);
+    lh_dataset_commit_step(w);
     return rc;
 }
 
@@ -616,6 +627,7 @@ int lh_dataset_commit_partitions(struct lh_dataset_writer *w)
         LH_TRY_TO(done, list_parts(w, &gs, s));
         parts += w->manifest.split[s].partitions;
     }
+    w->steps += gs.n + parts;
     place(w, &gs);
     LH_TRY_TO(done, create_parts(w));
     LH_TRY_TO(done, lh_pool_run(w->threads, gs.n, write_group, &gs));

@@ -27,9 +27,12 @@ struct lh_dataset_writer {
     unsigned threads;
     uint64_t memory_limit;
     struct lh_spool *spool;
-    pthread_mutex_t lock; /* of rewards */
+    pthread_mutex_t lock; /* of rewards and of steps */
     struct lh_dataset_rewards rewards;
     _Atomic bool many_rewards; /* more than may be classes: nobody need look any more */
+    void (*progress)(void *ctx, uint64_t done, uint64_t total);
+    void *ctx;
+    uint64_t steps_done, steps; /* of commit: groups, partitions, statistics */
 };
 
 /* A trajectory as it lies in the spool: this, then n times, n sessions, n rewards, the matrices. */
@@ -50,3 +53,5 @@ struct lh_dataset_offsets lh_dataset_record_offsets(const struct lh_dims *d, siz
 /* Writes and seals all partitions of what the spool holds, and fills the manifest's splits and
  * days. The spool is empty afterwards. */
 int lh_dataset_commit_partitions(struct lh_dataset_writer *w);
+/* One more of commit's steps; any thread. */
+void lh_dataset_commit_step(struct lh_dataset_writer *w);

@@ -103,6 +103,8 @@ int lh_dataset_writer_open(struct lh_dataset_writer **out, const char *dir,
     w->by_day = spec->by_day;
     w->threads = spec->threads ? spec->threads : 1;
     w->memory_limit = spec->memory_limit;
+    w->progress = spec->progress;
+    w->ctx = spec->ctx;
     choose_fine(w);
     w->manifest.dims = w->dims;
     LH_TRY_TO(fail, lh_manifest_reserve(&w->manifest));
@@ -260,6 +262,19 @@ static void set_norm(struct lh_manifest *m)
     }
 }
 
+static void column_step(void *ctx)
+{
+    lh_dataset_commit_step(ctx);
+}
+
+static uint64_t column_steps(const struct lh_dims *d)
+{
+    uint64_t steps = lh_colstat_steps(1); /* of the reward */
+    for (int g = 0; g < LH_GROUPS; g++)
+        steps += lh_colstat_steps(lh_manifest_width(d, g));
+    return steps;
+}
+
 /* Statistics over the training rows of the partitions just written. Their blocks are not checked:
  * they are in memory still, as they were summed. */
 static int compute_statistics(struct lh_dataset_writer *w)
@@ -299,7 +314,7 @@ static int compute_statistics(struct lh_dataset_writer *w)
             .width = column[c] == LH_PART_REWARD ? 1 : lh_manifest_width(&m->dims, (int)c),
             .out = column[c] == LH_PART_REWARD ? &m->reward_stats : m->stats[c],
         };
-    LH_TRY_TO(done, lh_colstat_compute(matrix, MATRICES, w->threads));
+    LH_TRY_TO(done, lh_colstat_compute(matrix, MATRICES, w->threads, column_step, w));
     set_norm(m);
 done:
     for (size_t i = 0; open && i < n; i++)
@@ -332,6 +347,7 @@ int lh_dataset_writer_commit(struct lh_dataset_writer **p)
         w->manifest.norm.dims.classes = w->dims.classes;
         memcpy(w->manifest.reward_values, w->rewards.value, w->rewards.n * sizeof(float));
     }
+    w->steps = column_steps(&w->dims);
     LH_TRY_TO(done, lh_dataset_commit_partitions(w));
     lh_spool_destroy(&w->spool);
     LH_TRY_TO(done, compute_statistics(w));

@@ -538,6 +538,12 @@ static int open_plans(struct importer *im)
     return 0;
 }
 
+static void on_write(void *ctx, uint64_t done, uint64_t total)
+{
+    const struct importer *im = ctx;
+    im->spec->progress(im->spec->ctx, LH_IMPORT_WRITE, done, total);
+}
+
 static int open_writer(struct importer *im)
 {
     struct lh_dataset_spec spec = {
@@ -551,6 +557,8 @@ static int open_writer(struct importer *im)
         .memory_limit = im->memory / 4,
         .threads = im->threads,
         .replace = im->spec->replace,
+        .progress = im->spec->progress ? on_write : NULL,
+        .ctx = im,
     };
     return lh_dataset_writer_open(&im->writer, im->spec->out, &spec);
 }

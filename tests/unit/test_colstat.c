@@ -48,7 +48,7 @@ static void check(size_t rows, size_t width, size_t parts, unsigned threads)
         at += n;
     }
     struct lh_colstat_matrix m = {part, parts, width, out};
-    assert_ok(lh_colstat_compute(&m, 1, threads));
+    assert_ok(lh_colstat_compute(&m, 1, threads, NULL, NULL));
     float *column = malloc((rows + 1) * sizeof *column);
     for (size_t c = 0; c < width; c++) {
         double sum = 0, square = 0;
@@ -95,7 +95,7 @@ static void matrix_without_rows_gives_zeros(void **state)
     memset(&zero, 0, sizeof zero);
     memset(out, 1, sizeof out);
     struct lh_colstat_matrix m = {NULL, 0, 3, out};
-    assert_ok(lh_colstat_compute(&m, 1, 2));
+    assert_ok(lh_colstat_compute(&m, 1, 2, NULL, NULL));
     assert_memory_equal(&out[2], &zero, sizeof zero);
 }
 
