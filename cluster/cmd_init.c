@@ -147,8 +147,8 @@ static void report(const struct lh_init *in, const char *out, const char *schema
     const char *undecided = lh_init_undecided(in);
     if (undecided)
         printf("to decide: %s\n", undecided);
-    printf("next: longhaul import %s --out %s/dataset && longhaul train %s --dir %s/run\n", schema,
-           out, job, out);
+    printf("next: %slonghaul import %s --out %s/dataset && longhaul train %s --dir %s/run\n",
+           undecided ? "decide, then " : "", schema, out, job, out);
 }
 
 static int write_all(struct lh_init *in, const struct options *o)

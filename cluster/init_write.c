@@ -327,12 +327,30 @@ static void write_trajectory(const struct lh_init *in, FILE *to)
           to);
 }
 
+/* Something that happened or did not. Amounts (seconds, cents) would drown these in a plain sum,
+ * and what never varies says nothing. */
+static bool is_signal(const struct lh_init *in, size_t i)
+{
+    const struct lh_probe_column *c = column(in, i);
+    return in->guess->role[i] == LH_ROLE_FEEDBACK && c->lo == 0 && c->hi == 1;
+}
+
 static void write_feedback(const struct lh_init *in, const char *before, FILE *to)
 {
     fprintf(to, "%sreward:\n%s  weighted_sum:\n", before, before);
+    bool any = false;
     for (size_t i = 0; i < in->probe->n_columns; i++)
-        if (in->guess->role[i] == LH_ROLE_FEEDBACK)
-            fprintf(to, "%s    %s: 1\n", before, in->names[i]);
+        any = any || is_signal(in, i);
+    for (size_t i = 0; i < in->probe->n_columns; i++) {
+        const struct lh_probe_column *c = column(in, i);
+        if (in->guess->role[i] != LH_ROLE_FEEDBACK)
+            continue;
+        if (any && !is_signal(in, i))
+            fprintf(to, "%s    # %s: 0   # %g to %g\n", before, in->names[i], c->lo, c->hi);
+        else
+            fprintf(to, "%s    %s: %d\n", before, in->names[i],
+                    lh_log_guess_is_bad(c->name) ? -1 : 1);
+    }
 }
 
 static void write_return(const char *before, FILE *to)

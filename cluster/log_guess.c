@@ -74,6 +74,10 @@ static const char *const feedback_words[] = {
 static const char *const after_words[] = {"return", "length",     "size", "revenue",     "position",
                                           "rank",   "propensity", "prob", "probability", NULL};
 
+static const char *const bad_words[] = {"hate",        "dislike", "disliked", "skip",
+                                        "skipped",     "report",  "block",    "unlike",
+                                        "unsubscribe", "return",  "bounce",   NULL};
+
 /* A word of the list, and beside it none but those that names of ids have: "user_id", but not
  * "user_age". */
 static bool names_id(const struct words *w, const char *const *list)
@@ -117,6 +121,12 @@ static bool time_unit(const struct lh_probe_column *c, enum lh_time_unit *unit)
     return false;
 }
 
+/* 20220425: no count of anything, and as a category it would know only the days of this log. */
+static bool calendar(const struct lh_probe_column *c)
+{
+    return whole(c) && c->lo >= 19000101 && c->hi <= 21001231;
+}
+
 /* A clock of its own, told by its name: seconds unless the name says otherwise. */
 static bool own_clock(const struct lh_probe_column *c, const struct words *w,
                       enum lh_time_unit *unit)
@@ -153,6 +163,8 @@ static enum lh_role role_by_name(const struct lh_probe_column *c, enum lh_time_u
         return LH_ROLE_ACTION;
     if (component(&w, state_words) && numeric(c))
         return LH_ROLE_STATE;
+    if (has(&w, time_words) && calendar(c))
+        return LH_ROLE_NONE;
     if (has(&w, time_words) && (time_unit(c, unit) || own_clock(c, &w, unit)))
         return LH_ROLE_TIME;
     if (has(&w, reward_words) && numeric(c))
@@ -176,6 +188,19 @@ static enum lh_role role_by_name(const struct lh_probe_column *c, enum lh_time_u
     if (!c->many && c->n_values > 1 && (c->numbers < c->present || whole(c)))
         return LH_ROLE_CONTEXT;
     return LH_ROLE_NONE;
+}
+
+/* Of several columns of time, the one that tells rows apart: since 1970 or a date before a clock of
+ * its own, then many values before few. */
+static bool better_time(const struct lh_probe_column *a, const struct lh_probe_column *b)
+{
+    enum lh_time_unit unit;
+    bool since_a = time_unit(a, &unit), since_b = time_unit(b, &unit);
+    if (since_a != since_b)
+        return since_a;
+    if (a->many != b->many)
+        return a->many;
+    return !a->many && a->n_values > b->n_values;
 }
 
 /* Keeps the first column of a role that only one may have; the others are left out. */
@@ -230,11 +255,20 @@ int lh_log_guess_make(struct lh_log_guess *out, const struct lh_log_probe *p)
     if (g->by_position) {
         guess_by_position(g, p);
     } else {
+        size_t time = SIZE_MAX;
         for (size_t i = 0; i < n; i++) {
             enum lh_time_unit unit = LH_TIME_S;
             g->role[i] = role_by_name(&p->columns[i], &unit);
-            if (g->role[i] == LH_ROLE_TIME && count(g, i, LH_ROLE_TIME) == 0)
-                g->unit = unit;
+            if (g->role[i] != LH_ROLE_TIME)
+                continue;
+            if (time != SIZE_MAX && !better_time(&p->columns[i], &p->columns[time])) {
+                g->role[i] = LH_ROLE_NONE;
+                continue;
+            }
+            if (time != SIZE_MAX)
+                g->role[time] = LH_ROLE_NONE;
+            time = i;
+            g->unit = unit;
         }
     }
     g->user = only(g, n, LH_ROLE_USER);
@@ -256,6 +290,13 @@ int lh_log_guess_make(struct lh_log_guess *out, const struct lh_log_probe *p)
     g->feedbacks = count(g, n, LH_ROLE_FEEDBACK);
     g->contexts = count(g, n, LH_ROLE_CONTEXT);
     return 0;
+}
+
+bool lh_log_guess_is_bad(const char *name)
+{
+    struct words w;
+    cut(name, &w);
+    return has(&w, bad_words);
 }
 
 void lh_log_guess_fini(struct lh_log_guess *g)

@@ -31,4 +31,6 @@ struct lh_log_guess {
 };
 
 int lh_log_guess_make(struct lh_log_guess *out, const struct lh_log_probe *p);
+/* Whether a signal of that name speaks against what was shown: "is_hate". */
+bool lh_log_guess_is_bad(const char *name);
 void lh_log_guess_fini(struct lh_log_guess *g); /* idempotent */

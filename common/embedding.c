@@ -233,13 +233,7 @@ bool lh_embedding_needs_pass(const struct lh_embedding *e)
     return !e->from_file;
 }
 
-bool lh_embedding_needs_reward(const struct lh_embedding *e)
-{
-    return e->value == REWARD;
-}
-
-/* --- collecting
- * ----------------------------------------------------------------------------------------- */
+/* --- collecting ------------------------------------------------------------------------------ */
 
 /* Which users stay when there are too many rows must depend on the user alone. */
 static bool kept(const struct lh_embedding *e, uint64_t user)

@@ -20,7 +20,6 @@ uint32_t lh_embedding_dim(const struct lh_embedding *e);
 size_t lh_embedding_key(const struct lh_embedding *e);        /* column of the log */
 bool lh_embedding_drops_unseen(const struct lh_embedding *e); /* unseen: drop */
 bool lh_embedding_needs_pass(const struct lh_embedding *e);   /* factorised */
-bool lh_embedding_needs_reward(const struct lh_embedding *e); /* value: reward */
 
 /* Keeps a training user's interactions: 8 bytes a row, 16 a user, until finish; beyond `max_rows`
  * rows a share of the users, chosen by hash of the user and not by order. Other splits are passed

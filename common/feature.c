@@ -68,15 +68,6 @@ int lh_feature_plan_needs_pass(const struct lh_feature_plan *p)
     return 0;
 }
 
-int lh_feature_plan_pass_needs_reward(const struct lh_feature_plan *p)
-{
-    for (size_t k = 0; k < p->n_keyed; k++) {
-        if (p->keyed[k].embedding && lh_embedding_needs_reward(p->keyed[k].embedding))
-            return 1;
-    }
-    return 0;
-}
-
 int lh_feature_plan_observe(struct lh_feature_plan *p, const struct lh_user_log *log,
                             const float *reward)
 {

@@ -38,10 +38,9 @@ const char *const *lh_feature_plan_names(const struct lh_feature_plan *p,
 
 /* Some features are fitted to the training users first (matrix factorisation). If true, import
  * calls observe for every user (any thread, any order; the plan sees to it that the result does
- * not depend on the order), then finish once, then apply for every user. reward may be NULL unless
- * pass_needs_reward. */
+ * not depend on the order), then finish once, then apply for every user. reward: of
+ * the user's rows. */
 int lh_feature_plan_needs_pass(const struct lh_feature_plan *p);
-int lh_feature_plan_pass_needs_reward(const struct lh_feature_plan *p);
 int lh_feature_plan_observe(struct lh_feature_plan *p, const struct lh_user_log *log,
                             const float *reward);
 int lh_feature_plan_finish(struct lh_feature_plan *p);

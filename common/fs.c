@@ -152,14 +152,6 @@ int lh_fs_write_file(const char *path, const void *data, size_t n)
     return sync_close(fd, path);
 }
 
-int lh_fs_sync_file(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return lh_err_errno(errno, "%s", path);
-    return sync_close(fd, path);
-}
-
 int lh_fs_sync_all(const char *dir)
 {
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

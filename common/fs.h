@@ -25,7 +25,6 @@ int lh_fs_read_file(char **out, size_t *n, const char *path, size_t max);
 /* Creates or overwrites, fsyncs. Not atomic: for files inside a partial directory. */
 int lh_fs_write_file(const char *path, const void *data, size_t n);
 
-int lh_fs_sync_file(const char *path); /* fsync of a file by name */
 /* Makes everything below a directory durable, and whatever else its file system holds back: for
  * many files one call that is far cheaper than an fsync of each. */
 int lh_fs_sync_all(const char *dir);

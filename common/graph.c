@@ -100,11 +100,6 @@ bool lh_graph_stuck(struct lh_graph *g)
     return g->err.code || g->compiled;
 }
 
-const struct lh_graph_spec *lh_graph_spec_of(const struct lh_graph *g)
-{
-    return &g->spec;
-}
-
 /* --- nodes --------------------------------------------------------------------------------- */
 struct lh_def lh_graph_def(enum lh_op op, size_t rows, size_t cols)
 {

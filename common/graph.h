@@ -44,7 +44,6 @@ void lh_graph_destroy(struct lh_graph **g);
 int lh_graph_status(const struct lh_graph *g); /* 0 or the first error, its sentence loaded */
 int lh_graph_fail(struct lh_graph *g, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4))); /* lets an algorithm report, same stickiness */
-const struct lh_graph_spec *lh_graph_spec_of(const struct lh_graph *g);
 
 /* --- inputs: one node each however often asked for ------------------------------------------- */
 enum lh_input_kind {

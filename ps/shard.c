@@ -340,13 +340,13 @@ static int find_divergence(const struct lh_shard *s, const float *g)
         const struct lh_segment *seg = &s->range.segments[i];
         for (uint64_t e = seg->lo; seg->trained && e < seg->hi; e++) {
             const float x = g[e - s->range.lo];
-            if (!(fabsf(x) < 0x1p64f))
+            if (!(fabsf(x) < 0x1p64f)) {
+                const unsigned long long row = seg->row + (e - seg->lo) / seg->cols;
                 return lh_err_set(LH_EDIVERGED,
                                   "step %llu: the gradient of %s, row %llu, is %g: training "
                                   "diverged; lower the learning rates, or bound the actions",
-                                  (unsigned long long)s->version, seg->name,
-                                  (unsigned long long)(seg->row + (e - seg->lo) / seg->cols),
-                                  (double)x);
+                                  (unsigned long long)s->version, seg->name, row, (double)x);
+            }
         }
     }
     return 0;

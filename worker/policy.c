@@ -234,11 +234,6 @@ const struct lh_job *lh_policy_job(const struct lh_policy *p)
     return p->model->job;
 }
 
-const struct lh_norm *lh_policy_norm(const struct lh_policy *p)
-{
-    return &p->model->norm;
-}
-
 size_t lh_policy_estimators(const struct lh_policy *p)
 {
     return p->model->estimators;

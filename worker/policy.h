@@ -23,7 +23,6 @@ int lh_policy_from_snapshot(struct lh_policy **out, const struct lh_snapshot *s)
 void lh_policy_destroy(struct lh_policy **p);
 
 const struct lh_job *lh_policy_job(const struct lh_policy *p);
-const struct lh_norm *lh_policy_norm(const struct lh_policy *p);
 size_t lh_policy_estimators(
     const struct lh_policy *p); /* N the graph uses; 1 if it has no choice */
 /* Another number of candidates: compiles another graph over the same weights. The first

@@ -44,6 +44,23 @@ static void write_log(const char *name, const char *header,
     fclose(f);
 }
 
+static void signals_row(FILE *f, unsigned user, unsigned k, unsigned item)
+{
+    fprintf(f, "%u,%u,%u,%u,%u,%u,%u\n", user, 20220401 + k % 20,
+            1650812741 + user * 86400 + k * 900, item, item % 3 == 0, item % 7 == 0, item * 1000);
+}
+
+static void the_finest_time_counts_and_signals_have_signs(void **state)
+{
+    (void)state;
+    write_log("log.csv", "user_id,date,time,video_id,is_click,is_hate,play_time\n", signals_row);
+    assert_runs("longhaul init log.csv --out mine");
+    assert_schema_has((const char *const[]){"# date: number", "time: {type: time, unit: s}",
+                                            "is_click: 1\n", "is_hate: -1\n", "# play_time: 0 ",
+                                            NULL});
+    assert_runs("longhaul import mine/schema.yaml --out mine/dataset");
+}
+
 static void named_row(FILE *f, unsigned user, unsigned k, unsigned item)
 {
     fprintf(f, "u%u;%u;%s;%u;%u;%.2f\n", user, 1500000000 + user * 86400 + k * 900,
@@ -169,6 +186,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(names_and_values_give_the_roles),
+        kit_test(the_finest_time_counts_and_signals_have_signs),
         kit_test(log_without_names_is_guessed_from_values),
         kit_test(json_lines_with_nested_states_are_understood),
         kit_test(sessions_without_users_and_events_are_understood),
