@@ -55,8 +55,7 @@ struct lh_embedding {
     float *vector; /* [items.n, dim] */
 };
 
-/* --- reading the schema
- * ----------------------------------------------------------------------------- */
+/* --- reading the schema --------------------------------------------------------------------- */
 
 static int read_value(struct lh_embedding *e, const struct lh_yaml_node *node,
                       const struct lh_column *columns, size_t n_columns)
@@ -233,7 +232,7 @@ bool lh_embedding_needs_pass(const struct lh_embedding *e)
     return !e->from_file;
 }
 
-/* --- collecting ------------------------------------------------------------------------------ */
+/* --- collecting ----------------------------------------------------------------------------- */
 
 /* Which users stay when there are too many rows must depend on the user alone. */
 static bool kept(const struct lh_embedding *e, uint64_t user)
@@ -297,8 +296,7 @@ int lh_embedding_observe(struct lh_embedding *e, const struct lh_user_log *log, 
     return rc;
 }
 
-/* --- fitting
- * ---------------------------------------------------------------------------------------------- */
+/* --- fitting -------------------------------------------------------------------------------- */
 
 static int by_id(const void *a, const void *b)
 {
@@ -434,8 +432,7 @@ done:
     return rc;
 }
 
-/* --- using it
- * ---------------------------------------------------------------------------------------------- */
+/* --- using it ------------------------------------------------------------------------------- */
 
 uint32_t lh_embedding_find(const struct lh_embedding *e, uint64_t id)
 {

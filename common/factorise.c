@@ -44,8 +44,7 @@ struct sweep {
     struct scratch *scratch;
 };
 
-/* --- small dense solve
- * ---------------------------------------------------------------------------- */
+/* --- small dense solve ---------------------------------------------------------------------- */
 
 static void subtract_scaled(double *restrict y, const double *restrict x, double w, size_t n)
 {
@@ -79,8 +78,7 @@ static bool solve_positive(double *a, double *b, size_t m)
     return true;
 }
 
-/* --- one row
- * ---------------------------------------------------------------------------------------- */
+/* --- one row -------------------------------------------------------------------------------- */
 
 /* Gathers up to BLOCK entries of a row into s->gathered and s->target; returns how many. */
 static size_t gather(const struct sweep *w, const struct scratch *s, uint64_t *at, uint64_t end)
@@ -150,8 +148,7 @@ static int solve_chunk(void *ctx, size_t index, unsigned thread)
     return 0;
 }
 
-/* --- sweeps
- * ------------------------------------------------------------------------------------------ */
+/* --- sweeps --------------------------------------------------------------------------------- */
 
 /* Gram matrix of a side in blocks of fixed size, summed in double in their order. */
 static void gram_of(const struct side *side, size_t m, float *block, double *out)

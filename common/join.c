@@ -39,8 +39,7 @@ struct lh_join {
     size_t cap;
 };
 
-/* --- reading the schema
- * ---------------------------------------------------------------------------- */
+/* --- reading the schema --------------------------------------------------------------------- */
 
 static int add_value(struct column *c, const struct lh_yaml_node *where, const char *text)
 {
@@ -130,8 +129,7 @@ static int name_features(struct lh_join *j)
     return 0;
 }
 
-/* --- reading the file
- * ------------------------------------------------------------------------------- */
+/* --- reading the file ----------------------------------------------------------------------- */
 
 static int read_number(const struct lh_delimited *d, const struct column *c, const char *text,
                        float *out)
@@ -280,8 +278,7 @@ static int read_file(struct lh_join *j, const struct lh_yaml_node *node, const c
     return rc;
 }
 
-/* --- the table
- * ---------------------------------------------------------------------------------------- */
+/* --- the table ------------------------------------------------------------------------------ */
 
 int lh_join_create(struct lh_join **out, const struct lh_yaml_node *node,
                    const struct lh_column *columns, size_t n_columns, const char *data_dir)
