@@ -24,7 +24,7 @@ struct lh_colstat_matrix {
 /* Mean and standard deviation (of the population) in double, summed in row order; minimum, maximum;
  * quantiles by rank: the smallest value that at least q of the values do not exceed. Columns are
  * shared out over threads; the result does not depend on how many. Values must be finite. A matrix
- * without rows gives zeros. `step` (NULL allowed) is called as each group of columns is done, by
+ * without rows gives zeros. `on_step` (NULL allowed) is called now and then, by
  * any thread. Errors: LH_ENOMEM. */
 int lh_colstat_compute(const struct lh_colstat_matrix *m, size_t n, unsigned threads,
                        void (*on_step)(void *ctx), void *ctx);
