@@ -62,6 +62,11 @@ struct options {
 
 /* --- progress --------------------------------------------------------------------------------- */
 
+static unsigned threads_of(const struct options *o)
+{
+    return o->threads ? (unsigned)o->threads : lh_pool_cpus();
+}
+
 struct watch { /* a bar that threads may move */
     pthread_mutex_t lock;
     struct lh_progress bar;
@@ -171,7 +176,7 @@ static int generate(const struct options *o, const struct lh_sim *sim)
         log.users = (uint64_t)o->users;
     log.sessions = (double)o->sessions;
     log.seed = (uint64_t)o->seed;
-    log.threads = (unsigned)o->threads;
+    log.threads = threads_of(o);
     log.validation = o->validation;
     log.test = o->test;
     log.hash_partitions = (uint32_t)o->hash_partitions;
@@ -387,7 +392,7 @@ static int play(const struct options *o, const struct lh_sim *sim)
                       .users = o->users ? (uint64_t)o->users : 1000,
                       .sessions = (uint64_t)o->sessions,
                       .seed = (uint64_t)o->seed,
-                      .threads = (unsigned)o->threads};
+                      .threads = threads_of(o)};
     struct played *all = NULL;
     double *base = NULL, *mine = NULL;
     size_t n;
@@ -459,7 +464,6 @@ static int run(int argc, char **argv)
     struct options o = {.sessions = 20,
                         .seed = 1,
                         .files = 1,
-                        .threads = lh_pool_cpus(),
                         .hash_partitions = 1,
                         .validation = 0.05,
                         .test = 0.15};
@@ -501,7 +505,8 @@ static int run(int argc, char **argv)
          "Partitions of a dataset a split and day, by hash of user.", 1, 4096, NULL},
         {"replace", 0, LH_OPT_FLAG, &o.replace, NULL,
          "Replace an earlier log or dataset at DIR, in one step.", 0, 0, NULL},
-        {"threads", 't', LH_OPT_INT, &o.threads, "N", "Threads to use.", 1, 1024, NULL},
+        {"threads", 't', LH_OPT_INT, &o.threads, "N", "Threads to use; 0 for one a processor.", 0,
+         1024, NULL},
         {"json", 0, LH_OPT_FLAG, &o.json, NULL, "Print JSON for programs.", 0, 0, NULL},
         {"quiet", 'q', LH_OPT_FLAG, &o.quiet, NULL, "Show no progress.", 0, 0, NULL},
     };
