@@ -5,6 +5,7 @@
 #include "common/dataset.h"
 #include "common/err.h"
 #include "common/mem.h"
+#include "common/term.h"
 
 #include <string.h>
 
@@ -23,8 +24,8 @@ const struct lh_cmd lh_cmd_export = {
         "evaluation.json. It appears whole or not at all, and can be copied anywhere.\n"
         "\n"
         "The best checkpoint is the one with the highest value on validation among those whose "
-        "effective sample size is above the job's floor. A run without evaluations has a last "
-        "checkpoint only.",
+        "effective sample size is above the job's floor. Where there is none (a run "
+        "without evaluations, or below the floor), it is the last one.",
     .examples = "longhaul export --dir RUN --out SNAPSHOT\n"
                 "longhaul export --dir RUN --out SNAPSHOT --cut last --force",
     .run = run,
@@ -44,7 +45,7 @@ static int print_json(const struct options *o, const struct lh_run *r)
     bool ok =
         root && cJSON_AddStringToObject(root, "snapshot", o->out) &&
         cJSON_AddStringToObject(root, "run", o->dir) &&
-        cJSON_AddStringToObject(root, "cut", cuts[o->cut]) &&
+        cJSON_AddStringToObject(root, "cut", cuts[r->cut]) &&
         cJSON_AddNumberToObject(root, "step", (double)r->version) &&
         cJSON_AddStringToObject(root, "algorithm", r->job->algorithm) &&
         cJSON_AddRawToObject(root, "evaluation", r->evaluation_json ? r->evaluation_json : "null");
@@ -64,12 +65,16 @@ static int export_run(const struct options *o)
     int rc;
     LH_TRY(lh_run_open(&r, o->dir, (enum lh_which_cut)o->cut));
     LH_TRY_TO(done, lh_dataset_open(&ds, o->dataset ? o->dataset : r->job->dataset));
-    LH_TRY_TO(done, lh_export_run(o->out, r, ds, cuts[o->cut], o->force));
+    LH_TRY_TO(done, lh_export_run(o->out, r, ds, cuts[r->cut], o->force));
     if (o->json)
         rc = print_json(o, r);
     else
         printf("%s: step %llu (%s) of %s, %s\n", o->out, (unsigned long long)r->version,
-               cuts[o->cut], o->dir, r->job->algorithm);
+               cuts[r->cut], o->dir, r->job->algorithm);
+    if ((int)r->cut != o->cut)
+        lh_note("%s: none of its checkpoints was evaluated with an effective sample size above the "
+                "floor, so this is the last",
+                o->dir);
 done:
     lh_dataset_close(&ds);
     lh_run_close(&r);

@@ -307,7 +307,7 @@ static int print_row_values(const struct lh_dataset *ds, const struct row *r)
     static const char *const headers[] = {"group", "column", "raw", "normalised", "next (raw)"};
     struct group g[4];
     struct lh_table *t;
-    int rc;
+    int rc = 0;
     groups_of(ds, g);
     LH_TRY(lh_table_create(&t, headers, sizeof headers / sizeof *headers));
     for (int k = 0; k < 3; k++) {

@@ -9,6 +9,7 @@
 #include "ps/store.h"
 #include "worker/model.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -40,6 +41,7 @@ static int choose(const struct lh_run_record *r, const char *dir, enum lh_which_
     if (!r->has_last)
         return lh_err_set(LH_ENOENT, "%s: no checkpoint of this run is complete yet", dir);
     *out = lh_run_record_cut(r, which == LH_CUT_BEST && r->has_best ? r->best : r->last);
+    assert(*out); /* the record was checked when it was read */
     return 0;
 }
 
@@ -105,6 +107,7 @@ static int open_once(struct lh_run **out, const char *dir, enum lh_which_cut whi
     LH_TRY_TO(fail, choose(&r, dir, which, &cut));
     LH_TRY_TO(fail, LH_NEW(&o, "run"));
     run = &o->run;
+    run->cut = r.has_best ? which : LH_CUT_LAST;
     LH_TRY_TO(fail, read_cut(o, dir, &r, cut));
     *out = run;
     run = NULL;

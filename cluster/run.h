@@ -12,6 +12,7 @@ struct lh_run {
     struct lh_job *job;
     struct lh_graph *graph; /* the training graph: layout of `weights` */
     uint64_t version;
+    enum lh_which_cut cut;    /* LAST also where BEST was asked for and there is none */
     float *weights, *targets; /* flat, 64-byte aligned; a tensor without a target copy is 0 in
                                  targets */
     char *evaluation_json;    /* of that cut; NULL if none */

@@ -5,18 +5,23 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /* Bytes of the lines up to step `last`. */
 static int whole_lines(FILE *f, uint64_t last, long *out)
 {
+    static const char head[] = "{\"step\": ";
     char *line = NULL;
     size_t cap = 0;
     ssize_t n;
     *out = 0;
     while ((n = getline(&line, &cap, f)) > 0) {
-        unsigned long long step;
-        if (line[n - 1] != '\n' || sscanf(line, "{\"step\": %llu", &step) != 1 || step > last)
+        if (line[n - 1] != '\n' || strncmp(line, head, sizeof head - 1) != 0)
+            break;
+        char *at = line + sizeof head - 1, *end;
+        unsigned long long step = strtoull(at, &end, 10);
+        if (end == at || step > last)
             break;
         *out += n;
     }
