@@ -101,10 +101,11 @@ static void watch(void *ctx, enum lh_import_phase phase, uint64_t done, uint64_t
     lh_progress_update(&w->bar, done);
 }
 
-static void show_bad_rows(const struct lh_import_report *r)
+/* The first `told` are in a sentence of their own already. */
+static void show_bad_rows(const struct lh_import_report *r, size_t told)
 {
     const struct lh_ingest_counts *c = &r->counts;
-    for (size_t i = 0; i < c->n_shown; i++)
+    for (size_t i = told; i < c->n_shown; i++)
         lh_note("bad row: %s", c->shown[i].text);
     if (c->bad > c->n_shown)
         lh_note("%" PRIu64 " bad rows in all; these are the first", c->bad);
@@ -256,7 +257,7 @@ static int import(const struct options *o, const char *schema_path, const char *
     if (w.started)
         lh_progress_finish(&w.bar);
     if (!o->json || rc < 0)
-        show_bad_rows(&report);
+        show_bad_rows(&report, rc == LH_EFORMAT);
     LH_TRY_TO(done, rc);
     rc = lh_dataset_open(&ds, o->out);
     if (rc >= 0)
