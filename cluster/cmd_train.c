@@ -58,6 +58,7 @@ static void add_times(cJSON *o, const char *name, const struct lh_role_times *t)
     add(x, "roles", t->roles);
     add(x, "gather", t->gather);
     add(x, "compute", t->compute);
+    add(x, "backward", t->backward);
     add(x, "reduce", t->reduce);
     add(x, "push", t->push);
     add(x, "wait", t->wait);
@@ -114,7 +115,8 @@ static int print_times(const struct lh_train_result *r)
     int rc;
     LH_TRY(lh_table_create(&t, headers, 3));
     LH_TRY_TO(done, row(t, "gather", w->gather, s->gather));
-    LH_TRY_TO(done, row(t, "forward, backward", w->compute, s->compute));
+    LH_TRY_TO(done, row(t, "forward", w->compute - w->backward, s->compute));
+    LH_TRY_TO(done, row(t, "backward", w->backward, s->backward));
     LH_TRY_TO(done, row(t, "sum of gradients", w->reduce, s->reduce));
     LH_TRY_TO(done, row(t, "push", w->push, s->push));
     LH_TRY_TO(done, row(t, "optimiser", w->optimise, s->optimise));

@@ -490,6 +490,7 @@ static void add_phases(Lh__Phases *sum, const Lh__Phases *p)
 {
     sum->gather += p->gather;
     sum->compute += p->compute;
+    sum->backward += p->backward;
     sum->reduce += p->reduce;
     sum->push += p->push;
     sum->wait += p->wait;

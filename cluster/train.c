@@ -377,6 +377,7 @@ static struct lh_role_times times_of(const Lh__Phases *p, uint32_t roles)
     return (struct lh_role_times){.roles = roles,
                                   .gather = p->gather,
                                   .compute = p->compute,
+                                  .backward = p->backward,
                                   .reduce = p->reduce,
                                   .push = p->push,
                                   .wait = p->wait,
@@ -415,14 +416,15 @@ static int write_times(const struct train *t, const struct lh_train_result *r)
     LH_TRY(lh_mem_printf(
         &text,
         "{\"steps\": %llu, \"seconds\": %.6f, \"transitions\": %llu,\n"
-        " \"workers\": {\"roles\": %u, \"gather\": %.6f, \"compute\": %.6f, \"reduce\": %.6f, "
+        " \"workers\": {\"roles\": %u, \"gather\": %.6f, \"compute\": %.6f, \"backward\": %.6f, "
+        "\"reduce\": %.6f, "
         "\"push\": %.6f, \"take\": %.6f, \"wait\": %.6f, \"bytes_in\": %llu, \"bytes_out\": %llu, "
         "\"dropped\": %llu},\n"
         " \"servers\": {\"roles\": %u, \"reduce\": %.6f, \"optimise\": %.6f, \"reply\": %.6f, "
         "\"cut\": %.6f, \"wait\": %.6f, \"bytes_in\": %llu, \"bytes_out\": %llu, \"dropped\": "
         "%llu}}\n",
         (unsigned long long)r->steps, r->seconds, (unsigned long long)r->transitions, w->roles,
-        w->gather, w->compute, w->reduce, w->push, w->reply, w->wait,
+        w->gather, w->compute, w->backward, w->reduce, w->push, w->reply, w->wait,
         (unsigned long long)w->bytes_in, (unsigned long long)w->bytes_out,
         (unsigned long long)w->dropped, s->roles, s->reduce, s->optimise, s->reply, s->cut, s->wait,
         (unsigned long long)s->bytes_in, (unsigned long long)s->bytes_out,

@@ -53,6 +53,7 @@ struct lh_train_options {
 struct lh_role_times {
     uint32_t roles;
     double gather, compute, reduce, push, wait, optimise, reply, cut;
+    double backward;                       /* part of compute */
     uint64_t dropped, bytes_in, bytes_out; /* messages; bytes */
 };
 

@@ -5,6 +5,7 @@
 #include "common/mem.h"
 
 #include <string.h>
+#include <time.h>
 
 struct lh_exec {
     const struct lh_graph *g;
@@ -14,6 +15,7 @@ struct lh_exec {
     const lh_real **given; /* [n_noise] values instead of drawn ones, or NULL */
     const lh_real *const *param_at, *const *target_at; /* of runs without flat arrays */
     bool adds;                                         /* to the sums so far */
+    double backward;                                   /* seconds */
     const struct lh_gemm *gemm;
 };
 
@@ -139,6 +141,18 @@ void lh_exec_place(struct lh_exec *e, const lh_real *const *params, const lh_rea
     e->target_at = targets;
 }
 
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+double lh_exec_backward_seconds(const struct lh_exec *e)
+{
+    return e->backward;
+}
+
 void lh_exec_run(struct lh_exec *e, const lh_real *params, const lh_real *targets, lh_real *grads,
                  lh_real *metrics, const struct lh_rng_at *at,
                  void (*ready)(void *ctx, size_t param), void *ctx)
@@ -157,15 +171,22 @@ void lh_exec_run(struct lh_exec *e, const lh_real *params, const lh_real *target
     if (grads && !e->adds)
         for (size_t i = 0; i < p->n_zero; i++)
             memset(grads + p->zero[i].first, 0, p->zero[i].count * sizeof *grads);
+    bool backward = false;
     for (size_t t = 0; t < p->n_steps; t++) {
         const struct lh_call *c = &e->call[t];
         if (c->backward && !grads)
             continue;
+        if (c->backward != backward) { /* few times in a run */
+            e->backward += backward ? now() : -now();
+            backward = c->backward;
+        }
         c->kernel(c, &run);
         if (ready)
             for (uint32_t i = 0; i < c->n_ready; i++)
                 ready(ctx, p->ready[c->ready + i]);
     }
+    if (backward)
+        e->backward += now();
     if (!metrics)
         return;
     for (size_t i = 0; i < g->n_losses; i++)

@@ -231,6 +231,8 @@ void lh_exec_accumulate(struct lh_exec *e, bool on);
 void lh_exec_run(struct lh_exec *e, const lh_real *params, const lh_real *targets, lh_real *grads,
                  lh_real *metrics, const struct lh_rng_at *at,
                  void (*ready)(void *ctx, size_t param), void *ctx);
+/* Seconds that backward steps of all runs took so far, calls of `ready` among them. */
+double lh_exec_backward_seconds(const struct lh_exec *e);
 /* Value of an output after a run; valid until the next. NULL if unknown. */
 const lh_real *lh_exec_output(const struct lh_exec *e, const char *name, size_t *rows,
                               size_t *cols);

@@ -251,9 +251,12 @@ static void run_block(struct worker *w, uint32_t block, bool last)
     struct lh_rng_at at = {.seed = w->job->seed, .part = block, .step = w->version};
     Lh__Phases *ph = &w->member.phases;
     double began = lh_now(), aside = ph->push + w->gradient.reducing;
+    double backward = lh_exec_backward_seconds(w->exec);
     lh_exec_run(w->exec, NULL, NULL, lh_gradient_data(&w->gradient),
                 lh_gradient_metrics(&w->gradient), &at, last ? param_is_ready : NULL, w);
-    ph->compute += lh_now() - began - (ph->push + w->gradient.reducing - aside);
+    aside = ph->push + w->gradient.reducing - aside; /* what was sent meanwhile */
+    ph->compute += lh_now() - began - aside;
+    ph->backward += lh_exec_backward_seconds(w->exec) - backward - aside;
     size_t left = w->job->batch - (size_t)block * w->model.block;
     ph->rows += left < w->model.block ? left : w->model.block;
 }
