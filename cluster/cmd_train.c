@@ -29,7 +29,9 @@ const struct lh_cmd lh_cmd_train = {
         "The run directory gets config.yaml, metrics.jsonl (a line a step), "
         "evaluations.jsonl (a line an evaluation), run.json (state, cuts), times.json, and a "
         "store-N a server with the checkpoints. At each cut the "
-        "policy is evaluated on the validation split, if there is one; the best is kept.\n\n"
+        "policy is evaluated on the validation split, if there is one; the best is kept, and at "
+        "the "
+        "end it is evaluated on the test split.\n\n"
         "A run that was interrupted, stopped or killed goes on from its last complete checkpoint "
         "with --resume, to the same weights; the number of workers and servers may change.",
     .examples = "longhaul train job.yaml --dir run --workers 2\n"
@@ -70,6 +72,18 @@ static void add_times(cJSON *o, const char *name, const struct lh_role_times *t)
     add(x, "dropped", (double)t->dropped);
 }
 
+static void add_value(cJSON *o, const char *name, bool known, double value, double lo, double hi,
+                      double ess_share)
+{
+    cJSON *v = known ? cJSON_AddObjectToObject(o, name) : cJSON_AddNullToObject(o, name);
+    if (!known)
+        return;
+    add(v, "value", value);
+    add(v, "lo", lo);
+    add(v, "hi", hi);
+    add(v, "ess_share", ess_share);
+}
+
 static int print_json(const char *dir, const struct lh_train_result *r)
 {
     cJSON *o = cJSON_CreateObject();
@@ -80,15 +94,9 @@ static int print_json(const char *dir, const struct lh_train_result *r)
     add(o, "seconds", r->seconds);
     add(o, "transitions_per_s", r->seconds > 0 ? (double)r->transitions / r->seconds : 0);
     add(o, "best_version", (double)r->best_version);
-    if (r->has_evaluation) {
-        cJSON *v = cJSON_AddObjectToObject(o, "validation");
-        add(v, "value", r->best_value);
-        add(v, "lo", r->best_lo);
-        add(v, "hi", r->best_hi);
-        add(v, "ess_share", r->best_ess_share);
-    } else {
-        cJSON_AddNullToObject(o, "validation");
-    }
+    add_value(o, "validation", r->has_evaluation, r->best_value, r->best_lo, r->best_hi,
+              r->best_ess_share);
+    add_value(o, "test", r->has_test, r->test_value, r->test_lo, r->test_hi, r->test_ess_share);
     add_times(o, "workers", &r->workers);
     add_times(o, "servers", &r->servers);
     char *text = cJSON_PrintUnformatted(o);
@@ -138,6 +146,9 @@ static int print_result(const char *dir, const struct lh_train_result *r, bool v
         printf("best on validation: step %" PRIu64
                ", NCIS %.4f [%.4f, %.4f], effective sample size %.1f%%\n",
                r->best_version, r->best_value, r->best_lo, r->best_hi, 100 * r->best_ess_share);
+    if (r->has_test)
+        printf("on test: NCIS %.4f [%.4f, %.4f], effective sample size %.1f%%\n", r->test_value,
+               r->test_lo, r->test_hi, 100 * r->test_ess_share);
     return verbose ? print_times(r) : 0;
 }
 
@@ -239,7 +250,7 @@ static int run(int argc, char **argv)
         {.name = "evaluation",
          .kind = LH_OPT_FLAG,
          .value = &o.evaluation,
-         .help = "Evaluate checkpoints on the validation split."},
+         .help = "Evaluate checkpoints on the validation split, and the best on test at the end."},
         {.name = "set",
          .kind = LH_OPT_LIST,
          .value = &o.sets,

@@ -4,6 +4,7 @@
 #include "cluster/behaviour_train.h"
 #include "common/err.h"
 #include "common/mem.h"
+#include "common/pool.h"
 #include "worker/behaviour.h"
 #include "worker/evaluate.h"
 #include "worker/policy.h"
@@ -34,18 +35,15 @@ void lh_cut_evaluation_fini(struct lh_cut_evaluation *e)
     *e = (struct lh_cut_evaluation){0};
 }
 
-int lh_cut_evaluation_run(void *ctx, uint64_t version, const float *weights, const float *targets,
-                          struct lh_verdict *out)
+static int evaluate(const struct lh_cut_evaluation *e, enum lh_split split, unsigned threads,
+                    const float *weights, struct lh_verdict *out)
 {
-    const struct lh_cut_evaluation *e = ctx;
-    (void)version, (void)targets; /* a policy acts by its live weights */
     struct lh_policy *policy = NULL;
     struct lh_evaluation ev;
     LH_TRY(lh_policy_create(&policy, e->job, lh_dataset_norm(e->dataset), e->model->layout.params,
                             e->model->layout.n_params, weights));
-    /* One thread: training needs the others. */
-    int rc = lh_evaluate(e->dataset, LH_VALIDATION, policy, e->behaviour, e->job->ncis_cap,
-                         e->job->ess_floor, e->job->seed, 1, &ev, NULL);
+    int rc = lh_evaluate(e->dataset, split, policy, e->behaviour, e->job->ncis_cap,
+                         e->job->ess_floor, e->job->seed, threads, &ev, NULL);
     lh_policy_destroy(&policy);
     LH_TRY(rc);
     out->value = ev.policy.value;
@@ -53,5 +51,20 @@ int lh_cut_evaluation_run(void *ctx, uint64_t version, const float *weights, con
     out->hi = ev.policy.hi;
     out->ess_share = ev.policy.ess_share;
     out->eligible = !ev.policy.collapsed;
-    return lh_evaluate_json(&ev, LH_VALIDATION, &out->json);
+    return lh_evaluate_json(&ev, split, &out->json);
+}
+
+int lh_cut_evaluation_run(void *ctx, uint64_t version, const float *weights, const float *targets,
+                          struct lh_verdict *out)
+{
+    (void)version, (void)targets;                         /* a policy acts by its live weights */
+    return evaluate(ctx, LH_VALIDATION, 1, weights, out); /* training needs the other processors */
+}
+
+int lh_cut_evaluation_test(const struct lh_cut_evaluation *e, const float *weights,
+                           struct lh_verdict *out)
+{
+    if (!e->behaviour || lh_dataset_info(e->dataset)->split[LH_TEST].rows == 0)
+        return LH_NOTFOUND;
+    return evaluate(e, LH_TEST, lh_pool_cpus(), weights, out);
 }

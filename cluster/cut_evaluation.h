@@ -1,5 +1,5 @@
 /* What a scheduler's evaluator asks about each cut: the policy's NCIS value on the validation
- * split, held against the behaviour model. */
+ * split, held against the behaviour model; and at the end of a run, of its best cut, on test. */
 #pragma once
 
 #include "cluster/evaluator.h"
@@ -25,3 +25,8 @@ void lh_cut_evaluation_fini(struct lh_cut_evaluation *e);
 /* An lh_evaluate_cut; ctx is the struct. */
 int lh_cut_evaluation_run(void *ctx, uint64_t version, const float *weights, const float *targets,
                           struct lh_verdict *out);
+
+/* The same of weights on the test split, by as many threads as there are processors. LH_NOTFOUND
+ * (without a sentence) if the dataset has no test split, or nothing is evaluated. */
+int lh_cut_evaluation_test(const struct lh_cut_evaluation *e, const float *weights,
+                           struct lh_verdict *out);

@@ -454,6 +454,30 @@ static int run(struct train *t, struct lh_train_result *out)
     return 0;
 }
 
+/* The best cut on the test split, which nothing was chosen by. */
+static int evaluate_test(struct train *t, struct lh_train_result *out)
+{
+    struct lh_run *best = NULL;
+    struct lh_verdict v = {0};
+    int rc;
+    LH_TRY(lh_run_open(&best, t->opt->dir, LH_CUT_BEST));
+    if (!t->opt->quiet && t->evaluation.behaviour)
+        lh_note("evaluating step %llu on the test split", (unsigned long long)best->version);
+    LH_TRY_TO(done, lh_cut_evaluation_test(&t->evaluation, best->weights, &v));
+    if (rc == LH_NOTFOUND)
+        goto done;
+    LH_TRY_TO(done, write_whole(t, "test.json", v.json));
+    out->has_test = true;
+    out->test_value = v.value;
+    out->test_lo = v.lo;
+    out->test_hi = v.hi;
+    out->test_ess_share = v.ess_share;
+done:
+    lh_run_close(&best);
+    lh_mem_free(v.json);
+    return rc < 0 ? lh_err_prefix(rc, "%s is trained, but not evaluated on test", t->opt->dir) : 0;
+}
+
 int lh_train(const struct lh_job *job, const struct lh_train_options *opt,
              struct lh_train_result *out)
 {
@@ -467,6 +491,8 @@ int lh_train(const struct lh_job *job, const struct lh_train_options *opt,
         t.record.state = t.clock.start >= t.clock.total ? LH_RUN_FINISHED : LH_RUN_STOPPED;
         rc = lh_run_record_save(&t.record, opt->dir);
     }
+    if (rc >= 0 && t.evaluation.behaviour && out->version == t.clock.total)
+        rc = evaluate_test(&t, out);
     struct lh_err err;
     lh_err_save(&err, rc);
     report_best(&t, out);

@@ -5,6 +5,7 @@
  *   config.yaml       the resolved job              metrics.jsonl   a line a step
  *   run.json          state, best and last cut, evaluations, digest (cluster/run_record.h)
  *   store-I/          shard I's LMDB environment    times.json      where the time went
+ *   test.json         the best cut on the test split, once the run has ended
  *   .lock             held while a scheduler works here
  */
 #pragma once
@@ -64,7 +65,9 @@ struct lh_train_result {
     double seconds;
     uint64_t transitions;
     bool has_evaluation;
-    double best_value, best_lo, best_hi, best_ess_share;
+    double best_value, best_lo, best_hi, best_ess_share; /* on validation */
+    bool has_test; /* the run has ended, and its best cut was evaluated on test */
+    double test_value, test_lo, test_hi, test_ess_share;
     struct lh_role_times workers, servers;
 };
 

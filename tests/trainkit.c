@@ -35,18 +35,19 @@ static void add_trajectory(struct lh_dataset_writer *w, uint64_t id)
         time_us[i] = (int64_t)(id * 1000 + i) * 1000000;
         session[i] = (uint32_t)(i / 4);
     }
-    assert_ok(lh_dataset_writer_add(
-        w, &(struct lh_trajectory){.split = id < 40 ? LH_TRAIN : LH_VALIDATION,
-                                   .user = id,
-                                   .id = id,
-                                   .ends = id % 3 == 0,
-                                   .n = n,
-                                   .high = high,
-                                   .low = low,
-                                   .action = action,
-                                   .reward = reward,
-                                   .time_us = time_us,
-                                   .session = session}));
+    assert_ok(lh_dataset_writer_add(w, &(struct lh_trajectory){.split = id < 40  ? LH_TRAIN
+                                                                        : id % 2 ? LH_TEST
+                                                                                 : LH_VALIDATION,
+                                                               .user = id,
+                                                               .id = id,
+                                                               .ends = id % 3 == 0,
+                                                               .n = n,
+                                                               .high = high,
+                                                               .low = low,
+                                                               .action = action,
+                                                               .reward = reward,
+                                                               .time_us = time_us,
+                                                               .session = session}));
 }
 
 void trainkit_dataset(void)

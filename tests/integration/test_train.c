@@ -191,10 +191,18 @@ static void train_evaluates_its_cuts_and_the_best_does_not_depend_on_interruptio
     for (uint64_t stop = 5; stop <= 15; stop += 5) {
         opt.stop_after = stop;
         assert_ok(lh_train(job, &opt, &parts));
+        assert_true(parts.has_test == (stop == 15));
         opt.resume = true;
     }
     assert_int_equal(parts.best_version, whole.best_version);
     assert_memory_equal(&parts.best_value, &whole.best_value, sizeof whole.best_value);
+    /* The end is valued on test, once it has come. */
+    assert_true(whole.has_test && parts.has_test);
+    assert_true(whole.test_lo < whole.test_value && whole.test_value < whole.test_hi);
+    assert_memory_equal(&parts.test_value, &whole.test_value, sizeof whole.test_value);
+    char *test = kit_read(kit_path("whole/test.json"), NULL);
+    kit_assert_contains(test, "\"split\":\"test\"");
+    free(test);
     /* Each evaluation is on record, also where its cut is not kept. */
     char *once = kit_read(kit_path("whole/evaluations.jsonl"), NULL);
     char *parted = kit_read(kit_path("parts/evaluations.jsonl"), NULL);
