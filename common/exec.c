@@ -7,6 +7,12 @@
 #include <string.h>
 #include <time.h>
 
+/* Weights of both kinds, each in one packed form. */
+static size_t n_packed(const struct lh_graph *g)
+{
+    return 2 * g->n_params;
+}
+
 struct lh_exec {
     const struct lh_graph *g;
     struct lh_arena block; /* in which this struct lies as well */
@@ -15,7 +21,9 @@ struct lh_exec {
     const lh_real **given; /* [n_noise] values instead of drawn ones, or NULL */
     const lh_real *const *param_at, *const *target_at; /* of runs without flat arrays */
     bool adds;                                         /* to the sums so far */
-    double backward;                                   /* seconds */
+    bool reuse;
+    struct lh_packed *packed; /* [n_packed]: live weights, then targets */
+    double backward;          /* seconds */
     const struct lh_gemm *gemm;
 };
 
@@ -27,18 +35,62 @@ static const lh_op_kernel kernels[LH_OP_COUNT] = {
 #undef OP_KERNEL
 };
 
+static size_t packed_size(const struct lh_graph *g, const struct lh_def *d)
+{
+    return lh_gemm_packed_size(d->cols, g->node[d->in[0]].cols);
+}
+
+/* Where the packed form of a layer's weights is noted. */
+static size_t packed_index(const struct lh_graph *g, const struct lh_def *d)
+{
+    return (size_t)d->weight + (d->use == LH_TARGET ? g->n_params : 0);
+}
+
+/* An upper bound: a layer is counted at each of its uses. */
+static size_t packed_elements(const struct lh_graph *g)
+{
+    size_t n = 0;
+    for (size_t t = 0; t < g->plan.n_steps; t++) {
+        const struct lh_def *d = &g->node[g->plan.step[t].node];
+        if (d->op == LH_OP_LINEAR)
+            n += packed_size(g, d);
+    }
+    return n;
+}
+
+static void place_packed(struct lh_exec *e, lh_real *weights)
+{
+    const struct lh_graph *g = e->g;
+    memset(e->packed, 0, n_packed(g) * sizeof *e->packed);
+    for (size_t t = 0; t < g->plan.n_steps; t++) {
+        const struct lh_def *d = &g->node[g->plan.step[t].node];
+        struct lh_packed *p = &e->packed[d->op == LH_OP_LINEAR ? packed_index(g, d) : 0];
+        if (d->op != LH_OP_LINEAR || p->at)
+            continue;
+        p->at = weights;
+        weights += packed_size(g, d);
+    }
+}
+
 /* The same sequence measures and carves. */
 static int carve(struct lh_arena *block, const struct lh_graph *g, struct lh_exec **out)
 {
-    void *exec, *call, *values, *given;
+    void *exec, *call, *values, *given, *packed, *weights;
     LH_TRY(lh_arena_alloc(block, &exec, 1, sizeof(struct lh_exec)));
     LH_TRY(lh_arena_alloc(block, &call, g->plan.n_steps, sizeof(struct lh_call)));
     LH_TRY(lh_arena_alloc(block, &given, g->n_noise, sizeof(lh_real *)));
     LH_TRY(lh_arena_alloc(block, &values, g->plan.arena, sizeof(lh_real)));
+    LH_TRY(lh_arena_alloc(block, &packed, n_packed(g), sizeof(struct lh_packed)));
+    LH_TRY(lh_arena_alloc(block, &weights, packed_elements(g), sizeof(lh_real)));
     if (exec) {
         *out = exec;
-        **out = (struct lh_exec){
-            .g = g, .call = call, .values = values, .given = given, .gemm = lh_gemm_choose()};
+        **out = (struct lh_exec){.g = g,
+                                 .call = call,
+                                 .values = values,
+                                 .given = given,
+                                 .packed = packed,
+                                 .gemm = lh_gemm_choose()};
+        place_packed(*out, weights);
     }
     return 0;
 }
@@ -67,6 +119,8 @@ static void bind(struct lh_exec *e, struct lh_call *c, const struct lh_step *s)
     }
     c->in_rows = d->n_in ? g->node[d->in[0]].rows : 0;
     c->weight = d->weight >= 0 ? g->param[d->weight].offset : 0;
+    if (d->op == LH_OP_LINEAR)
+        c->packed = &e->packed[packed_index(g, d)];
     c->bias = d->bias >= 0 ? g->param[d->bias].offset : 0;
     if (d->op == LH_OP_NOISE) {
         c->purpose = lh_rng_purpose(g->noise[d->i].name);
@@ -130,6 +184,13 @@ int lh_exec_set_noise(struct lh_exec *e, const char *name, const lh_real *values
     return lh_err_set(LH_ENOENT, "noise '%s': the graph has none of that name", name);
 }
 
+void lh_exec_reuse(struct lh_exec *e, bool on)
+{
+    e->reuse = on;
+    for (size_t i = 0; i < n_packed(e->g); i++)
+        e->packed[i].ready = false;
+}
+
 void lh_exec_accumulate(struct lh_exec *e, bool on)
 {
     e->adds = on;
@@ -165,6 +226,7 @@ void lh_exec_run(struct lh_exec *e, const lh_real *params, const lh_real *target
                          .target_at = e->target_at,
                          .grads = grads,
                          .adds = e->adds,
+                         .reuse = e->reuse,
                          .gemm = e->gemm};
     if (at)
         run.at = *at;

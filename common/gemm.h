@@ -35,7 +35,16 @@ struct lh_gemm_args {
     bool add;            /* to what is in C, instead of overwriting it */
     const lh_real *bias; /* [n] added to every row, or NULL; not with add */
     bool relu;           /* max(0, .) at the end; NaN stays */
+    lh_real *packed;     /* NT: [lh_gemm_packed_size] where B is kept in the order in which it is
+                            read; NULL: nowhere */
+    bool ready;          /* it is there already, from a call with the same B, n and k */
 };
+
+/* Elements that `packed` needs. */
+static inline size_t lh_gemm_packed_size(size_t n, size_t k)
+{
+    return (n + 31) / 32 * 32 * k;
+}
 
 struct lh_gemm {
     const char *name;         /* what decides the bits: "fma", "openblas" */

@@ -215,6 +215,10 @@ int lh_exec_set_noise(struct lh_exec *e, const char *name, const lh_real *values
  * same for targets, of the parameters that have one. The tables are read by later runs. */
 void lh_exec_place(struct lh_exec *e, const lh_real *const *params, const lh_real *const *targets);
 
+/* From now on, until it is called again, runs read the same weights, in the same place: what
+ * products need of them is prepared by the first run. `on` false: they may differ. */
+void lh_exec_reuse(struct lh_exec *e, bool on);
+
 /* Whether later runs add to grads and metrics instead of overwriting them: so a micro-batch goes
  * through a graph of fewer rows piece by piece, and the products go on from the sums so far. */
 void lh_exec_accumulate(struct lh_exec *e, bool on);

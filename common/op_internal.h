@@ -103,8 +103,15 @@ struct lh_run {
     const lh_real *const *param_at, *const *target_at;
     lh_real *grads;
     bool adds; /* to what is in grads */
+    bool reuse;
     struct lh_rng_at at;
     const struct lh_gemm *gemm;
+};
+
+/* Weights in the order in which products read them (lh_exec_reuse). */
+struct lh_packed {
+    lh_real *at;
+    bool ready;
 };
 
 /* One step of an exec: a node with its memory. */
@@ -118,9 +125,10 @@ struct lh_call {
     size_t weight, bias;         /* offsets into a flat array */
     bool weight_adds, bias_adds; /* to what is there already, instead of overwriting it */
     bool backward;
-    uint32_t ready, n_ready; /* parameters whose gradients are final after this step */
-    uint32_t purpose;        /* NOISE */
-    const lh_real **given;   /* NOISE: values instead of drawn ones, or NULL */
+    uint32_t ready, n_ready;  /* parameters whose gradients are final after this step */
+    uint32_t purpose;         /* NOISE */
+    struct lh_packed *packed; /* LINEAR */
+    const lh_real **given;    /* NOISE: values instead of drawn ones, or NULL */
 };
 
 typedef void (*lh_op_kernel)(const struct lh_call *c, const struct lh_run *run);

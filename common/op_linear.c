@@ -17,6 +17,7 @@ static const lh_real *values(const struct lh_call *c, const struct lh_run *run, 
 void lh_op_linear(const struct lh_call *c, const struct lh_run *run)
 {
     size_t m = c->def->rows, n = c->def->cols, k = c->in_cols[0];
+    struct lh_packed *packed = run->reuse ? c->packed : NULL;
     lh_gemm_run(run->gemm, LH_GEMM_NT,
                 &(struct lh_gemm_args){.m = m,
                                        .n = n,
@@ -28,7 +29,11 @@ void lh_op_linear(const struct lh_call *c, const struct lh_run *run)
                                        .c = c->out,
                                        .ldc = n,
                                        .bias = values(c, run, c->def->bias, c->bias),
-                                       .relu = c->def->act == LH_RELU});
+                                       .relu = c->def->act == LH_RELU,
+                                       .packed = packed ? packed->at : NULL,
+                                       .ready = packed && packed->ready});
+    if (packed)
+        packed->ready = true;
     if (c->def->act == LH_TANH) {
         lh_real *restrict y = c->out;
         for (size_t i = 0; i < m * n; i++)

@@ -130,6 +130,7 @@ static int execution_create(struct lh_exec **exec, float **noise, const struct m
     struct lh_exec *e = NULL;
     float *z = NULL;
     LH_TRY(lh_exec_create(&e, m->graph));
+    lh_exec_reuse(e, true); /* a policy's weights stay as they are */
     if (m->noise_width) {
         size_t n = m->rows * m->noise_width;
         LH_TRY_TO(fail, lh_mem_alloc_aligned((void **)&z, n, sizeof *z, "policy noise"));

@@ -330,6 +330,8 @@ static int compute_share(struct worker *w)
     do {
         w->reassigned = false;
         n = lh_tree_share(w->model.leaves, w->index, w->count, nodes);
+        lh_exec_reuse(w->exec,
+                      w->model.leaves / w->count > 1 || w->job->micro_batch > w->model.block);
         for (i = 0; i < n && !w->reassigned && !is_over(w); i++) {
             if (is_pushed(w, nodes[i]))
                 continue;

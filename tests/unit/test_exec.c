@@ -79,6 +79,67 @@ static void run_writes_every_element_of_the_gradient(void **state_)
     rig_fini(&r);
 }
 
+static void run_with_weights_that_stay_gives_the_same_bits_until_told_of_others(void **state_)
+{
+    (void)state_;
+    struct lh_graph *g = graph();
+    declare_pair(g);
+    struct rig r;
+    rig_init(&r, g);
+    run(&r);
+    float *want = floats(r.flat);
+    memcpy(want, r.grads, r.flat * sizeof *want);
+    lh_exec_reuse(r.e, true);
+    for (int i = 0; i < 3; i++) {
+        memset(r.grads, 0x55, r.flat * sizeof *want);
+        run(&r);
+        assert_memory_equal(r.grads, want, r.flat * sizeof *want);
+    }
+    for (size_t i = 0; i < r.flat; i++)
+        r.params[i] *= 0.5f;
+    lh_exec_reuse(r.e, false);
+    run(&r);
+    memcpy(want, r.grads, r.flat * sizeof *want);
+    lh_exec_reuse(r.e, true);
+    run(&r);
+    assert_memory_equal(r.grads, want, r.flat * sizeof *want);
+    free(want);
+    rig_fini(&r);
+}
+
+static void run_with_parameters_placed_apart_gives_the_same_bits(void **state_)
+{
+    (void)state_;
+    struct lh_graph *g = graph();
+    declare_pair(g);
+    struct rig r;
+    size_t n;
+    rig_init(&r, g);
+    run(&r);
+    float *want = floats(r.flat);
+    memcpy(want, r.grads, r.flat * sizeof *want);
+    const struct lh_param *p = lh_graph_params(g, &n);
+    const float *at[2][32];
+    assert_true(n <= 32);
+    for (size_t i = 0; i < n; i++)
+        for (int k = 0; k < 2; k++) {
+            size_t size = p[i].rows * p[i].cols;
+            float *x = NULL;
+            assert_ok(lh_mem_alloc_aligned((void **)&x, size, sizeof *x, "test"));
+            memcpy(x, (k ? r.targets : r.params) + p[i].offset, size * sizeof *x);
+            at[k][i] = x;
+        }
+    lh_exec_place(r.e, at[0], at[1]);
+    memset(r.grads, 0x55, r.flat * sizeof *want);
+    lh_exec_run(r.e, NULL, NULL, r.grads, r.metrics,
+                &(struct lh_rng_at){.seed = 4, .step = 7, .part = 2}, NULL, NULL);
+    assert_memory_equal(r.grads, want, r.flat * sizeof *want);
+    for (size_t i = 0; i < 2 * n; i++)
+        lh_mem_free((void *)(uintptr_t)at[i / n][i % n]);
+    free(want);
+    rig_fini(&r);
+}
+
 /* Half the batch with the weights of the whole, twice, is the whole: summed here, or by the runs.
  */
 static void run_over_micro_batches_adds_up_to_the_batch(void **state_)
@@ -280,6 +341,8 @@ int main(void)
         kit_test(run_warm_allocates_nothing),
         kit_test(run_again_or_in_another_exec_gives_the_same_bits),
         kit_test(run_writes_every_element_of_the_gradient),
+        kit_test(run_with_weights_that_stay_gives_the_same_bits_until_told_of_others),
+        kit_test(run_with_parameters_placed_apart_gives_the_same_bits),
         kit_test(run_over_micro_batches_adds_up_to_the_batch),
         kit_test(noise_is_keyed_by_its_name_and_can_be_given),
         kit_test(value_that_is_no_number_is_seen_in_the_loss),

@@ -136,6 +136,43 @@ static void products_by_fma_have_the_same_bits_on_any_set_and_shape(void **state
         assert_memory_equal(c[0], c[1], sizeof c[0]);
 }
 
+/* B kept in packed form, then taken from there: even when B itself is gone. */
+static void products_with_a_packed_operand_have_the_same_bits(void **state)
+{
+    (void)state;
+    static const size_t sizes[][3] = {
+        {9, 33, 20}, {16, 64, 300}, {1, 7, 40}, {20, 1, 9}, {12, 96, 513}};
+    static lh_real a[20 * 513], b[96 * 513], none[96 * 513], packed[96 * 513], c[2][20 * 96];
+    fill(a, 20 * 513);
+    fill(b, 96 * 513);
+    for (const struct lh_gemm *const *g = lh_gemm_all(); *g; g++)
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            size_t m = sizes[i][0], n = sizes[i][1], k = sizes[i][2];
+            struct lh_gemm_args x = {.m = m,
+                                     .n = n,
+                                     .k = k,
+                                     .a = a,
+                                     .lda = k,
+                                     .b = b,
+                                     .ldb = k,
+                                     .c = c[0],
+                                     .ldc = n,
+                                     .bias = a};
+            assert_true(lh_gemm_packed_size(n, k) <= sizeof packed / sizeof *packed);
+            bool keeps = strcmp((*g)->name, "fma") == 0 && m > 1 && n > 1;
+            lh_gemm_run(*g, LH_GEMM_NT, &x);
+            x.c = c[1];
+            x.packed = packed;
+            lh_gemm_run(*g, LH_GEMM_NT, &x);
+            assert_memory_equal(c[1], c[0], m * n * sizeof(lh_real));
+            memset(c[1], 0x55, m * n * sizeof(lh_real));
+            x.ready = true;
+            x.b = keeps ? none : b; /* others do not use it */
+            lh_gemm_run(*g, LH_GEMM_NT, &x);
+            assert_memory_equal(c[1], c[0], m * n * sizeof(lh_real));
+        }
+}
+
 static void product_with_what_is_no_number_keeps_it(void **state)
 {
     (void)state;
@@ -180,6 +217,7 @@ int main(void)
         kit_test(products_of_any_shape_agree_with_three_loops),
         kit_test(products_deeper_than_a_panel_agree),
         kit_test(products_by_fma_have_the_same_bits_on_any_set_and_shape),
+        kit_test(products_with_a_packed_operand_have_the_same_bits),
         kit_test(product_with_what_is_no_number_keeps_it),
         kit_test(choice_follows_the_environment),
     };
