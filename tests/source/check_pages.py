@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Holds the pages to the tree: what they name is there, what is there is named, and every module has its test.
 
-1. Links of all pages resolve; files, functions and types named in `code` exist.
+1. Links of all pages resolve; files, functions and types named in `code` exist, and so do the files in pictures.
 2. Each source file is named on the page of its folder (README.md, there or further up). Tests are found by their
    names and need no line.
 3. Each product module has a test of its name (test_<module>, or test_<name> for cmd_<name>.c), or a line in the table
@@ -43,14 +43,28 @@ def exists(page, name):
     return all(any(os.path.exists(os.path.join(p, n)) for p in places) for n in expand(name))
 
 
+def sections(page):
+    """The anchors of a page's headings."""
+    heads = re.findall(r"^#+ (.*)$", read(page), re.M)
+    return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in heads}
+
+
+def check_pictures(pictures):
+    for picture in pictures:
+        for name in re.findall(r"\b(?:%s)/\w+\.\w+" % "|".join(FOLDERS), read(picture)):
+            if not os.path.exists(name):
+                bad.append("%s: names %s, which is not there" % (picture, name))
+
+
 def check_names(pages, source):
     known = set(re.findall(r"\b[lL][hH]_\w+", source))
     ours = re.compile(r"(?:(?:%s)/[\w./*\[\]<>-]+|[\w/*<>-]+\.(?:\[ch\]|[ch]|inc|proto|sh|py))" % "|".join(FOLDERS))
     for page in pages:
         text = read(page)
-        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
-            if not os.path.exists(os.path.join(os.path.dirname(page), link)):
-                bad.append("%s: the link to %s leads nowhere" % (page, link))
+        for link, section in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", text):
+            target = os.path.normpath(os.path.join(os.path.dirname(page), link)) if link else page
+            if not os.path.exists(target) or (section and section not in sections(target)):
+                bad.append("%s: the link to %s%s leads nowhere" % (page, link, section and "#" + section))
         for code in re.findall(r"`([^`\n]+)`", text):
             if ours.fullmatch(code) and not exists(page, code):
                 bad.append("%s: names %s, which is not there" % (page, code))
@@ -117,6 +131,7 @@ def main():
     pages = ["README.md"] + [p for p in everything if p.endswith(".md")]
     source = "\n".join(read(p) for p in everything + ["CMakeLists.txt"] if re.search(r"\.([ch]|inc|txt)$", p))
     check_names(pages, source)
+    check_pictures(p for p in everything if p.endswith(".svg"))
     for folder in FOLDERS:
         check_files(folder)
     check_tests()
