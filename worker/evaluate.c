@@ -1,6 +1,6 @@
 /* Off-policy evaluation of one split. Rows are cut into fixed blocks; each block yields one piece a
- * trajectory it touches; pieces are joined in block order. So neither the number of threads nor
- * the day partitions that cut a trajectory change a bit. */
+ * trajectory it touches; pieces are joined in block order. So neither the number of threads or
+ * processes nor the day partitions that cut a trajectory change a bit. */
 #include "worker/evaluate.h"
 
 #include "common/err.h"
@@ -13,15 +13,9 @@
 
 #define BLOCK 1024 /* rows; a multiple of a policy's rows a run */
 
-struct piece {
-    uint64_t trajectory;
-    struct lh_ncis_sum sum;
-};
-
 struct block {
-    struct piece *pieces;
+    struct lh_evaluate_piece *pieces;
     size_t n, cap;
-    double distance; /* sum over its rows */
 };
 
 /* What one thread works with. */
@@ -32,11 +26,10 @@ struct worker {
 };
 
 struct walk {
-    const struct lh_dataset *ds;
-    enum lh_split split;
+    const struct lh_evaluate_spec *spec;
     const float *sigma; /* [A] scaled; NULL: no policy */
     double log_cap;
-    uint64_t seed, rows;
+    uint64_t rows, first; /* of the split; block that this walk begins at */
     struct worker *workers;
     struct block *blocks;
 };
@@ -83,12 +76,13 @@ static double distance2(const float *a, const float *b, const float *scale, cons
     return sum;
 }
 
-/* The piece of `trajectory` at the end of the block. */
-static int piece_of(struct block *b, uint64_t trajectory, struct piece **out)
+/* The piece of `trajectory` at the end of block number `number`. */
+static int piece_of(struct block *b, uint64_t number, uint64_t trajectory,
+                    struct lh_evaluate_piece **out)
 {
     if (b->n == 0 || b->pieces[b->n - 1].trajectory != trajectory) {
         LH_TRY(LH_GROW(&b->pieces, &b->cap, b->n + 1, "evaluation"));
-        b->pieces[b->n++] = (struct piece){.trajectory = trajectory};
+        b->pieces[b->n++] = (struct lh_evaluate_piece){.block = number, .trajectory = trajectory};
     }
     *out = &b->pieces[b->n - 1];
     return 0;
@@ -97,11 +91,12 @@ static int piece_of(struct block *b, uint64_t trajectory, struct piece **out)
 static int walk_block(void *ctx, size_t index, unsigned thread)
 {
     const struct walk *k = ctx;
+    const struct lh_evaluate_spec *spec = k->spec;
     struct worker *w = &k->workers[thread];
     struct block *b = &k->blocks[index];
-    const struct lh_norm *norm = lh_dataset_norm(k->ds);
+    const struct lh_norm *norm = lh_dataset_norm(spec->ds);
     size_t a = norm->dims.action;
-    uint64_t first = (uint64_t)index * BLOCK;
+    uint64_t number = k->first + index, first = number * BLOCK;
     size_t n = k->rows - first < BLOCK ? (size_t)(k->rows - first) : BLOCK;
     struct lh_batch batch = {.reward = w->reward};
     for (size_t i = 0; i < n; i++)
@@ -111,23 +106,23 @@ static int walk_block(void *ctx, size_t index, unsigned thread)
         batch.low = w->low;
         batch.action = w->logged;
     }
-    LH_TRY(lh_dataset_gather(k->ds, k->split, w->rows, n, NULL, &batch));
+    LH_TRY(lh_dataset_gather(spec->ds, spec->split, w->rows, n, NULL, &batch));
     if (k->sigma) {
-        LH_TRY(lh_policy_act(w->policy, w->high, w->low, n, k->seed, first, w->pi, NULL));
-        LH_TRY(lh_policy_act(w->behaviour, w->high, w->low, n, k->seed, first, w->beta, NULL));
+        LH_TRY(lh_policy_act(w->policy, w->high, w->low, n, spec->seed, first, w->pi, NULL));
+        LH_TRY(lh_policy_act(w->behaviour, w->high, w->low, n, spec->seed, first, w->beta, NULL));
     }
     for (size_t i = 0; i < n; i++) {
         struct lh_row_info row;
-        struct piece *p;
+        struct lh_evaluate_piece *p;
         double log_weight = 0;
-        LH_TRY(lh_dataset_row_info(k->ds, k->split, first + i, &row));
-        LH_TRY(piece_of(b, row.trajectory, &p));
+        LH_TRY(lh_dataset_row_info(spec->ds, spec->split, first + i, &row));
+        LH_TRY(piece_of(b, number, row.trajectory, &p));
         if (k->sigma) {
             const float *logged = w->logged + i * a;
             double pi = distance2(logged, w->pi + i * a, norm->action_scale, k->sigma, a);
             double beta = distance2(logged, w->beta + i * a, norm->action_scale, k->sigma, a);
             log_weight = 0.5 * (beta - pi);
-            b->distance += sqrt(pi / (double)a);
+            b->pieces[0].distance += sqrt(pi / (double)a);
         }
         lh_ncis_add(&p->sum, log_weight, k->log_cap, (double)w->reward[i]);
     }
@@ -136,7 +131,7 @@ static int walk_block(void *ctx, size_t index, unsigned thread)
 
 /* Joins the pieces of each trajectory, in order of first appearance. */
 struct join {
-    struct piece *trajectories;
+    struct lh_evaluate_piece *trajectories;
     size_t n, cap;
     uint32_t *slot; /* open addressing: index + 1, 0 empty */
     size_t slots;   /* a power of two */
@@ -156,60 +151,18 @@ static void join_fini(struct join *j)
     lh_mem_free(j->slot);
 }
 
-static int join_add(struct join *j, const struct piece *p)
+static int join_add(struct join *j, const struct lh_evaluate_piece *p)
 {
     size_t h = (size_t)((p->trajectory * 0x9E3779B97F4A7C15u) >> 17) & (j->slots - 1);
     while (j->slot[h] && j->trajectories[j->slot[h] - 1].trajectory != p->trajectory)
         h = (h + 1) & (j->slots - 1);
     if (!j->slot[h]) {
         LH_TRY(LH_GROW(&j->trajectories, &j->cap, j->n + 1, "evaluation"));
-        j->trajectories[j->n++] = (struct piece){.trajectory = p->trajectory};
+        j->trajectories[j->n++] = (struct lh_evaluate_piece){.trajectory = p->trajectory};
         j->slot[h] = (uint32_t)j->n;
     }
     lh_ncis_merge(&j->trajectories[j->slot[h] - 1].sum, &p->sum);
     return 0;
-}
-
-static int estimate(const struct walk *k, size_t n_blocks, double ess_floor,
-                    struct lh_evaluation *out, double **per_trajectory)
-{
-    struct join j = {0};
-    struct lh_ncis_sum *sums = NULL;
-    double *values = NULL, *own = NULL, distance = 0;
-    size_t pieces = 0;
-    int rc = 0;
-    for (size_t i = 0; i < n_blocks; i++)
-        pieces += k->blocks[i].n;
-    LH_TRY_TO(fail, join_init(&j, pieces));
-    for (size_t i = 0; i < n_blocks; i++) {
-        for (size_t p = 0; p < k->blocks[i].n; p++)
-            LH_TRY_TO(fail, join_add(&j, &k->blocks[i].pieces[p]));
-        distance += k->blocks[i].distance;
-    }
-    LH_TRY_TO(fail, LH_NEW_ARRAY(&sums, j.n, "evaluation"));
-    LH_TRY_TO(fail, LH_NEW_ARRAY(&values, j.n, "evaluation"));
-    LH_TRY_TO(fail, LH_NEW_ARRAY(&own, 2 * j.n, "evaluation"));
-    for (size_t i = 0; i < j.n; i++)
-        sums[i] = j.trajectories[i].sum;
-
-    lh_ncis_estimate(sums, j.n, false, 0, own, &out->behaviour);
-    if (k->sigma) {
-        lh_ncis_estimate(sums, j.n, true, ess_floor, values, &out->policy);
-        lh_ncis_pair(&out->policy, values, own, j.n, own + j.n);
-        out->policy.mean_distance = distance / (double)k->rows;
-    } else {
-        memcpy(values, own, j.n * sizeof *own);
-    }
-    if (per_trajectory) {
-        *per_trajectory = values;
-        values = NULL;
-    }
-fail:
-    lh_mem_free(own);
-    lh_mem_free(values);
-    lh_mem_free(sums);
-    join_fini(&j);
-    return rc;
 }
 
 static int check(const struct lh_dataset *ds, enum lh_split split, const struct lh_policy *policy)
@@ -229,29 +182,43 @@ static int check(const struct lh_dataset *ds, enum lh_split split, const struct 
                       p->high, p->low, p->action, lh_dataset_dir(ds), d->high, d->low, d->action);
 }
 
-int lh_evaluate(const struct lh_dataset *ds, enum lh_split split, struct lh_policy *policy,
-                const struct lh_behaviour *behaviour, double cap, double ess_floor, uint64_t seed,
-                unsigned threads, struct lh_evaluation *out, double **per_trajectory)
+uint64_t lh_evaluate_blocks(const struct lh_dataset *ds, enum lh_split split)
 {
-    LH_TRY(check(ds, split, policy));
-    memset(out, 0, sizeof *out);
-    out->cap = cap;
-    struct walk k = {.ds = ds,
-                     .split = split,
-                     .sigma = policy ? lh_behaviour_sigma(behaviour) : NULL,
-                     .log_cap = log(cap),
-                     .seed = seed,
-                     .rows = lh_dataset_info(ds)->split[split].rows};
-    size_t n_blocks = (size_t)((k.rows + BLOCK - 1) / BLOCK);
-    int rc;
+    return (lh_dataset_info(ds)->split[split].rows + BLOCK - 1) / BLOCK;
+}
+
+static int collect(struct lh_evaluate_pieces *out, const struct block *blocks, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        LH_TRY(LH_GROW(&out->items, &out->cap, out->n + blocks[i].n, "evaluation"));
+        memcpy(out->items + out->n, blocks[i].pieces, blocks[i].n * sizeof *out->items);
+        out->n += blocks[i].n;
+    }
+    return 0;
+}
+
+int lh_evaluate_part(const struct lh_evaluate_spec *spec, uint64_t first, uint64_t n,
+                     unsigned threads, struct lh_evaluate_pieces *out)
+{
+    LH_TRY(check(spec->ds, spec->split, spec->policy));
+    struct walk k = {.spec = spec,
+                     .sigma = spec->policy ? lh_behaviour_sigma(spec->behaviour) : NULL,
+                     .log_cap = log(spec->cap),
+                     .rows = lh_dataset_info(spec->ds)->split[spec->split].rows,
+                     .first = first};
+    size_t n_blocks = (size_t)n;
+    int rc = 0;
+    if (n_blocks == 0)
+        return 0;
     threads = threads ? threads : 1;
     threads = threads < n_blocks ? threads : (unsigned)n_blocks;
     LH_TRY(LH_NEW_ARRAY(&k.workers, threads, "evaluation"));
     LH_TRY_TO(fail, LH_NEW_ARRAY(&k.blocks, n_blocks, "evaluation"));
     for (unsigned t = 0; t < threads; t++)
-        LH_TRY_TO(fail, worker_init(&k.workers[t], &lh_dataset_info(ds)->dims, policy, behaviour));
+        LH_TRY_TO(fail, worker_init(&k.workers[t], &lh_dataset_info(spec->ds)->dims, spec->policy,
+                                    spec->behaviour));
     LH_TRY_TO(fail, lh_pool_run(threads, n_blocks, walk_block, &k));
-    LH_TRY_TO(fail, estimate(&k, n_blocks, ess_floor, out, per_trajectory));
+    LH_TRY_TO(fail, collect(out, k.blocks, n_blocks));
 fail:
     for (unsigned t = 0; t < threads; t++)
         worker_fini(&k.workers[t]);
@@ -259,6 +226,61 @@ fail:
         lh_mem_free(k.blocks[i].pieces);
     lh_mem_free(k.blocks);
     lh_mem_free(k.workers);
+    return rc;
+}
+
+/* A block's distance lies in its first piece: block after block, they add up in row order. */
+int lh_evaluate_join(const struct lh_evaluate_spec *spec, const struct lh_evaluate_pieces *pieces,
+                     double ess_floor, struct lh_evaluation *out, double **per_trajectory)
+{
+    struct join j = {0};
+    struct lh_ncis_sum *sums = NULL;
+    double *values = NULL, *own = NULL, distance = 0;
+    int rc = 0;
+    memset(out, 0, sizeof *out);
+    out->cap = spec->cap;
+    LH_TRY_TO(fail, join_init(&j, pieces->n));
+    for (size_t i = 0; i < pieces->n; i++) {
+        LH_TRY_TO(fail, join_add(&j, &pieces->items[i]));
+        distance += pieces->items[i].distance;
+    }
+    LH_TRY_TO(fail, LH_NEW_ARRAY(&sums, j.n, "evaluation"));
+    LH_TRY_TO(fail, LH_NEW_ARRAY(&values, j.n, "evaluation"));
+    LH_TRY_TO(fail, LH_NEW_ARRAY(&own, 2 * j.n, "evaluation"));
+    for (size_t i = 0; i < j.n; i++)
+        sums[i] = j.trajectories[i].sum;
+
+    lh_ncis_estimate(sums, j.n, false, 0, own, &out->behaviour);
+    if (spec->policy) {
+        lh_ncis_estimate(sums, j.n, true, ess_floor, values, &out->policy);
+        lh_ncis_pair(&out->policy, values, own, j.n, own + j.n);
+        out->policy.mean_distance =
+            distance / (double)lh_dataset_info(spec->ds)->split[spec->split].rows;
+    } else {
+        memcpy(values, own, j.n * sizeof *own);
+    }
+    if (per_trajectory) {
+        *per_trajectory = values;
+        values = NULL;
+    }
+fail:
+    lh_mem_free(own);
+    lh_mem_free(values);
+    lh_mem_free(sums);
+    join_fini(&j);
+    return rc;
+}
+
+int lh_evaluate(const struct lh_dataset *ds, enum lh_split split, struct lh_policy *policy,
+                const struct lh_behaviour *behaviour, double cap, double ess_floor, uint64_t seed,
+                unsigned threads, struct lh_evaluation *out, double **per_trajectory)
+{
+    struct lh_evaluate_spec spec = {ds, split, policy, behaviour, cap, seed};
+    struct lh_evaluate_pieces pieces = {0};
+    int rc = lh_evaluate_part(&spec, 0, lh_evaluate_blocks(ds, split), threads, &pieces);
+    if (rc >= 0)
+        rc = lh_evaluate_join(&spec, &pieces, ess_floor, out, per_trajectory);
+    lh_mem_free(pieces.items);
     return rc;
 }
 

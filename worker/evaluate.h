@@ -28,6 +28,39 @@ int lh_evaluate(const struct lh_dataset *ds, enum lh_split split, struct lh_poli
                 const struct lh_behaviour *behaviour, double cap, double ess_floor, uint64_t seed,
                 unsigned threads, struct lh_evaluation *out, double **per_trajectory);
 
+/* --- in parts, so that several processes may share it -------------------------------------------
+ */
+struct lh_evaluate_spec {
+    const struct lh_dataset *ds;
+    enum lh_split split;
+    struct lh_policy *policy; /* as of lh_evaluate */
+    const struct lh_behaviour *behaviour;
+    double cap;
+    uint64_t seed;
+};
+
+/* What a block of rows holds of one trajectory. Plain data without padding: it may be sent. */
+struct lh_evaluate_piece {
+    uint64_t block, trajectory;
+    struct lh_ncis_sum sum;
+    double distance; /* of the whole block, in its first piece */
+};
+
+struct lh_evaluate_pieces {
+    struct lh_evaluate_piece *items; /* lh_mem_free */
+    size_t n, cap;
+};
+
+/* Blocks of a split: what can be shared out. */
+uint64_t lh_evaluate_blocks(const struct lh_dataset *ds, enum lh_split split);
+/* Walks the blocks [first, first + n) and appends their pieces. Errors as of lh_evaluate. */
+int lh_evaluate_part(const struct lh_evaluate_spec *spec, uint64_t first, uint64_t n,
+                     unsigned threads, struct lh_evaluate_pieces *out);
+/* The evaluation from the pieces of all blocks, in ascending order of blocks: the bits of
+ * lh_evaluate, whoever walked which. */
+int lh_evaluate_join(const struct lh_evaluate_spec *spec, const struct lh_evaluate_pieces *pieces,
+                     double ess_floor, struct lh_evaluation *out, double **per_trajectory);
+
 struct cJSON;
 /* One estimate as a cJSON object, the caller's; `weighted`: with what only a policy has. NULL if
  * memory is out. */

@@ -220,6 +220,27 @@ static void evaluate_days_and_threads_change_no_bit_that_matters(void **state)
     kit_assert_close(e[2].policy.lo, e[0].policy.lo, 1e-9, "lo");
 }
 
+static void evaluate_in_parts_gives_the_same_bits(void **state)
+{
+    (void)state;
+    struct lh_dataset *ds = dataset_new("d", false);
+    struct lh_behaviour *b = behaviour_new(ds);
+    struct lh_policy *p = policy_new(0.05f);
+    struct lh_evaluate_spec spec = {ds, LH_TEST, p, b, 2, 0};
+    struct lh_evaluation whole, parts;
+    assert_ok(lh_evaluate(ds, LH_TEST, p, b, 2, 0.1, 0, 1, &whole, NULL));
+    assert_int_equal(lh_evaluate_blocks(ds, LH_TEST), 3);
+    for (uint64_t cut = 0; cut <= 3; cut++) {
+        struct lh_evaluate_pieces pieces = {0};
+        assert_ok(lh_evaluate_part(&spec, 0, cut, 1, &pieces));
+        assert_ok(lh_evaluate_part(&spec, cut, 3 - cut, 2, &pieces));
+        assert_ok(lh_evaluate_join(&spec, &pieces, 0.1, &parts, NULL));
+        assert_memory_equal(&whole, &parts, sizeof whole);
+        lh_mem_free(pieces.items);
+    }
+    close_all(ds, b, p);
+}
+
 static void evaluate_policy_far_away_is_flagged_and_still_has_a_value(void **state)
 {
     (void)state;
@@ -299,6 +320,7 @@ int main(void)
         kit_test(evaluate_shifted_policy_equals_brute_force),
         kit_test(evaluate_behaviour_model_itself_gives_the_log_s_own_value),
         kit_test(evaluate_days_and_threads_change_no_bit_that_matters),
+        kit_test(evaluate_in_parts_gives_the_same_bits),
         kit_test(evaluate_policy_far_away_is_flagged_and_still_has_a_value),
         kit_test(evaluate_other_widths_are_refused),
         kit_test(evaluate_out_of_memory_leaks_nothing),
