@@ -26,10 +26,12 @@ const struct lh_cmd lh_cmd_evaluate = {
         "Estimates what policies would have earned on the users of a split by normalised capped "
         "importance sampling (ResAct Eq. 15): per trajectory the mean reward, weighted by how "
         "likely the policy and the behaviour model are to act as was logged; then the mean over "
-        "trajectories. Beside each value stand its 95% interval over trajectories, the difference "
-        "to the log's own value paired by trajectory, and the effective sample size (ESS): how "
-        "many rows carry the estimate. A policy whose ESS is below the floor has left the data; "
-        "its value is flagged and must not be ranked.\n"
+        "trajectories. --unit session: the mean reward of a session, weighted by the mean weight "
+        "of its rows; for rewards that a session earns as a whole. Beside each value stand "
+        "its 95% interval over trajectories, the difference to the log's own value paired by "
+        "trajectory, and the effective sample size (ESS): how many rows or sessions carry the "
+        "estimate. A policy whose ESS is below the floor has left the data; its value is flagged "
+        "and must not be ranked.\n"
         "With several policies each is one row, and every two are compared trajectory by "
         "trajectory. --pool makes the runs of one algorithm one policy, averaged by trajectory: "
         "for runs that differ in their training seed. With --seeds, execution is repeated with "
@@ -47,7 +49,7 @@ const struct lh_cmd lh_cmd_evaluate = {
 struct options {
     struct lh_opt_list snapshots, runs;
     const char *dataset, *behaviour;
-    int policy, split;
+    int policy, split, unit; /* unit -1: what the first policy's job says */
     double cap, floor;
     int64_t seed, seeds, estimators, threads, users, sessions;
     bool pool, json;
@@ -136,11 +138,23 @@ static int open_behaviour(struct session *s)
 
 /* --- estimating ------------------------------------------------------------------------------- */
 
+static struct lh_evaluate_spec spec_of(const struct session *s, struct lh_policy *policy,
+                                       int64_t seed)
+{
+    return (struct lh_evaluate_spec){.ds = s->ds,
+                                     .split = (enum lh_split)s->o.split,
+                                     .policy = policy,
+                                     .behaviour = policy ? s->behaviour : NULL,
+                                     .cap = s->o.cap,
+                                     .unit = (enum lh_unit)s->o.unit,
+                                     .seed = (uint64_t)seed};
+}
+
 static int estimate_log(struct session *s)
 {
     struct lh_evaluation e;
-    LH_TRY(lh_evaluate(s->ds, (enum lh_split)s->o.split, NULL, NULL, s->o.cap, s->o.floor, 0,
-                       (unsigned)s->o.threads, &e, &s->own));
+    struct lh_evaluate_spec spec = spec_of(s, NULL, 0);
+    LH_TRY(lh_evaluate(&spec, s->o.floor, (unsigned)s->o.threads, &e, &s->own));
     s->subjects[0].e = e.behaviour;
     return LH_NEW_ARRAY(&s->scratch, e.behaviour.trajectories, "evaluation");
 }
@@ -157,9 +171,8 @@ static int estimate_policy(struct session *s, struct subject *subject)
         double *per = NULL;
         if (lh_cli_interrupted())
             return lh_err_set(LH_ECANCELED, "interrupted");
-        LH_TRY(lh_evaluate(s->ds, (enum lh_split)s->o.split, subject->policy, s->behaviour,
-                           s->o.cap, s->o.floor, (uint64_t)(s->o.seed + k), (unsigned)s->o.threads,
-                           &e, &per));
+        struct lh_evaluate_spec spec = spec_of(s, subject->policy, s->o.seed + k);
+        LH_TRY(lh_evaluate(&spec, s->o.floor, (unsigned)s->o.threads, &e, &per));
         for (size_t i = 0; i < n; i++)
             subject->values[i] += per[i] / seeds;
         lh_mem_free(per);
@@ -172,7 +185,7 @@ static int estimate_policy(struct session *s, struct subject *subject)
     lh_ncis_interval(subject->values, n, &mean.value, &mean.lo, &mean.hi);
     lh_ncis_pair(&mean, subject->values, s->own, n, s->scratch);
     mean.trajectories = n;
-    mean.rows = s->subjects[0].e.rows;
+    mean.units = s->subjects[0].e.units;
     mean.collapsed = mean.ess_share < s->o.floor;
     subject->e = mean;
     if (s->o.seeds > 1)
@@ -198,8 +211,8 @@ static int evaluate_all(struct session *s)
     LH_TRY(estimate_log(s));
     for (size_t i = 0; i < s->n; i++) {
         if (!s->o.json)
-            lh_note("evaluating %s on %llu rows", s->subjects[i].name,
-                    (unsigned long long)s->subjects[0].e.rows);
+            lh_note("evaluating %s on %llu %s", s->subjects[i].name,
+                    (unsigned long long)s->subjects[0].e.units, lh_unit_plural[s->o.unit]);
         if (s->subjects[i].policy)
             LH_TRY(estimate_policy(s, &s->subjects[i]));
         LH_TRY(play(s, &s->subjects[i]));
@@ -257,6 +270,8 @@ static int print_table(const struct session *s)
     const char *headers[10] = {"policy",       "value",      "95% interval",
                                "over the log", "ESS (rows)", "distance"};
     size_t n = 6;
+    if (s->o.unit == LH_UNIT_SESSION)
+        headers[4] = "ESS (sessions)";
     if (seeds)
         headers[n++] = "sd of seeds";
     if (played) {
@@ -270,9 +285,9 @@ static int print_table(const struct session *s)
     for (size_t i = 0; i < s->n; i++)
         LH_TRY_TO(fail, table_row(t, &s->subjects[i], seeds, played));
     lh_table_print(t, stdout);
-    printf("\nNCIS on %s, %s split: %llu trajectories, %llu rows, c = %g\n", lh_dataset_dir(s->ds),
+    printf("\nNCIS on %s, %s split: %llu trajectories, %llu %s, c = %g\n", lh_dataset_dir(s->ds),
            lh_split_names[s->o.split], (unsigned long long)s->subjects[0].e.trajectories,
-           (unsigned long long)s->subjects[0].e.rows, s->o.cap);
+           (unsigned long long)s->subjects[0].e.units, lh_unit_plural[s->o.unit], s->o.cap);
     rc = lh_compare_print(&s->compare, stdout);
 fail:
     lh_table_destroy(&t);
@@ -288,7 +303,7 @@ static void add_mean(cJSON *o, const char *name, const struct lh_sim_mean *m)
 
 static cJSON *subject_json(const struct session *s, const struct subject *u)
 {
-    cJSON *o = lh_evaluate_json_estimate(&u->e, u->policy != NULL);
+    cJSON *o = lh_evaluate_json_estimate(&u->e, (enum lh_unit)s->o.unit, u->policy != NULL);
     cJSON_AddStringToObject(o, "name", u->name);
     if (u->policy) {
         cJSON_AddStringToObject(o, "algorithm", lh_policy_job(u->policy)->algorithm);
@@ -314,6 +329,7 @@ static int print_json(const struct session *s)
     cJSON_AddStringToObject(o, "split", lh_split_names[s->o.split]);
     cJSON_AddStringToObject(o, "estimator", "ncis");
     cJSON_AddNumberToObject(o, "cap", s->o.cap);
+    cJSON_AddStringToObject(o, "unit", lh_unit_names[s->o.unit]);
     cJSON_AddNumberToObject(o, "ess_floor", s->o.floor);
     if (s->behaviour_path)
         cJSON_AddStringToObject(o, "behaviour_model", s->behaviour_path);
@@ -339,6 +355,8 @@ static int evaluate(struct session *s)
         return lh_err_set(LH_EUSAGE, "evaluate what? give --snapshot DIR, --run DIR, or --policy "
                                      "behaviour for the log's own value");
     LH_TRY(open_subjects(s));
+    if (s->o.unit < 0)
+        s->o.unit = s->n > 1 ? (int)lh_policy_job(s->subjects[1].policy)->unit : LH_UNIT_ROW;
     int rc = lh_sim_from_dataset(&s->sim, s->ds);
     if (rc < 0)
         return rc;
@@ -370,6 +388,7 @@ static int run(int argc, char **argv)
     static const char *const splits[] = {"train", "validation", "test", NULL};
     struct session s = {.o = {.policy = -1,
                               .split = LH_TEST,
+                              .unit = -1,
                               .cap = 10,
                               .floor = 0.1,
                               .seeds = 1,
@@ -411,6 +430,12 @@ static int run(int argc, char **argv)
          .metavar = "DIR",
          .help = "The model of the logging policy: a snapshot, or auto, which trains an imitation "
                  "model once for the dataset. By default what the policy's job says."},
+        {.name = "unit",
+         .kind = LH_OPT_CHOICE,
+         .value = &o->unit,
+         .choices = lh_unit_names,
+         .help = "What a weight is of: a row and its reward, or a session and all of its. By "
+                 "default what the first policy's job says; without a policy, row."},
         {.name = "cap",
          .kind = LH_OPT_DOUBLE,
          .value = &o->cap,
@@ -420,7 +445,7 @@ static int run(int argc, char **argv)
          .kind = LH_OPT_DOUBLE,
          .value = &o->floor,
          .metavar = "SHARE",
-         .help = "A policy whose ESS is a smaller share of the rows is flagged."},
+         .help = "A policy whose ESS is a smaller share of the rows or sessions is flagged."},
         {.name = "estimators",
          .kind = LH_OPT_INT,
          .value = &o->estimators,

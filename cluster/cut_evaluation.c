@@ -17,6 +17,12 @@ int lh_cut_evaluation_init(struct lh_cut_evaluation *e, const struct lh_dataset 
     *e = (struct lh_cut_evaluation){0};
     if (lh_dataset_info(ds)->split[LH_VALIDATION].rows == 0)
         return 0;
+    if (job->unit == LH_UNIT_SESSION) { /* whether it goes with the log: before a step is made */
+        struct lh_evaluate_spec spec = {
+            .ds = ds, .split = LH_VALIDATION, .cap = job->ncis_cap, .unit = job->unit};
+        struct lh_evaluation ev;
+        LH_TRY(lh_evaluate(&spec, job->ess_floor, 1, &ev, NULL));
+    }
     LH_TRY(lh_behaviour_train_ensure(&e->behaviour_path, ds, job->behaviour, workers, quiet));
     LH_TRY_TO(fail, lh_behaviour_open(&e->behaviour, ds, e->behaviour_path));
     e->dataset = ds;
@@ -42,8 +48,14 @@ static int evaluate(const struct lh_cut_evaluation *e, enum lh_split split, unsi
     struct lh_evaluation ev;
     LH_TRY(lh_policy_create(&policy, e->job, lh_dataset_norm(e->dataset), e->model->layout.params,
                             e->model->layout.n_params, weights));
-    int rc = lh_evaluate(e->dataset, split, policy, e->behaviour, e->job->ncis_cap,
-                         e->job->ess_floor, e->job->seed, threads, &ev, NULL);
+    struct lh_evaluate_spec spec = {.ds = e->dataset,
+                                    .split = split,
+                                    .policy = policy,
+                                    .behaviour = e->behaviour,
+                                    .cap = e->job->ncis_cap,
+                                    .unit = e->job->unit,
+                                    .seed = e->job->seed};
+    int rc = lh_evaluate(&spec, e->job->ess_floor, threads, &ev, NULL);
     lh_policy_destroy(&policy);
     LH_TRY(rc);
     out->value = ev.policy.value;

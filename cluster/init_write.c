@@ -534,4 +534,8 @@ void lh_init_write_job(const struct lh_init *in, FILE *to)
     fputs("\nevaluation:\n  ess_floor: 0.1       # a checkpoint that left the data is never the "
           "best\n",
           to);
+    if (in->guess->user != NONE && in->guess->time != NONE)
+        fprintf(to, "  %sunit: session      # %s a session as a whole\n",
+                reward_source(in) == FROM_SESSIONS ? "" : "# ",
+                reward_source(in) == FROM_SESSIONS ? "rewards are of" : "for rewards of");
 }

@@ -11,6 +11,8 @@
 
 enum lh_bound { LH_BOUND_CLIP, LH_BOUND_NONE }; /* DESIGN.md section 9, Bounds */
 enum lh_sampling { LH_SAMPLING_EPOCH, LH_SAMPLING_UNIFORM };
+enum lh_unit { LH_UNIT_ROW, LH_UNIT_SESSION }; /* what an importance weight is of */
+extern const char *const lh_unit_names[];      /* "row", "session", NULL */
 
 struct lh_job {
     /* top level */
@@ -59,7 +61,8 @@ struct lh_job {
     /* evaluation: */
     uint64_t evaluate_every; /* steps; 0 = at each checkpoint */
     double ncis_cap;         /* c, 10 */
-    double ess_floor;        /* 0.1, share of trajectories' rows */
+    enum lh_unit unit;       /* row */
+    double ess_floor;        /* 0.1, share of the units */
     const char *behaviour; /* "auto": IL trained to convergence beside the dataset; or a snapshot */
 
     /* cluster: */

@@ -12,6 +12,7 @@ static_assert(sizeof(size_t) == sizeof(uint64_t), "sizes are read and written as
 static const char *const algorithms[] = {"resact", "il", "il_cvae", NULL};
 static const char *const bounds[] = {"clip", "none", NULL};
 static const char *const samplings[] = {"epoch", "uniform", NULL};
+const char *const lh_unit_names[] = {"row", "session", NULL};
 static const char *const behaviours[] = {"auto", NULL};
 
 #define AT(member)      .offset = offsetof(struct lh_job, member)
@@ -125,8 +126,13 @@ const struct lh_job_key lh_job_keys[] = {
      .unit = "steps", .doc = "Steps between evaluations on validation; 0: at each checkpoint."},
     {"evaluation", "ncis_cap", LH_KEY_DOUBLE, AT(ncis_cap), .number = 10, BETWEEN(1e-3, 1e9),
      .doc = "c: importance weights are capped here (Eq. 15)."},
+    {"evaluation", "unit", LH_KEY_ENUM, AT(unit), .number = LH_UNIT_ROW, .words = lh_unit_names,
+     .doc =
+         "What a weight of Eq. 15 is of. row: one row and its reward. session: a session and the\n"
+         "sum of its rewards, by the mean weight of its rows; for rewards that a session earns as\n"
+         "a whole (return_time, session_length), which stand on its last row."},
     {"evaluation", "ess_floor", LH_KEY_DOUBLE, AT(ess_floor), .number = 0.1, BETWEEN(0, 1),
-     .unit = "share of rows",
+     .unit = "share of units",
      .doc = "A checkpoint whose effective sample size is below is never taken for the best."},
     {"evaluation", "behaviour", LH_KEY_PATH, AT(behaviour), .text = "auto", .words = behaviours,
      .doc = "The model of the logging policy: auto trains an imitation model to convergence once\n"

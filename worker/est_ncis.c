@@ -1,4 +1,4 @@
-/* NCIS over log weights: sums relative to the largest weight, in the order of their rows. */
+/* NCIS over log weights: sums relative to the largest weight, in the order of their units. */
 #include "worker/est_ncis.h"
 
 #include <math.h>
@@ -19,7 +19,7 @@ static void raise_peak(struct lh_ncis_sum *sum, double peak)
 void lh_ncis_add(struct lh_ncis_sum *sum, double log_weight, double log_cap, double reward)
 {
     double l = fmin(log_weight, log_cap);
-    if (sum->rows == 0)
+    if (sum->units == 0)
         sum->peak = l;
     else if (l > sum->peak)
         raise_peak(sum, l);
@@ -28,14 +28,14 @@ void lh_ncis_add(struct lh_ncis_sum *sum, double log_weight, double log_cap, dou
     sum->wr += w * reward;
     sum->w2 += w * w;
     sum->reward += reward;
-    sum->rows++;
+    sum->units++;
 }
 
 void lh_ncis_merge(struct lh_ncis_sum *sum, const struct lh_ncis_sum *more)
 {
-    if (more->rows == 0)
+    if (more->units == 0)
         return;
-    if (sum->rows == 0) {
+    if (sum->units == 0) {
         *sum = *more;
         return;
     }
@@ -48,22 +48,30 @@ void lh_ncis_merge(struct lh_ncis_sum *sum, const struct lh_ncis_sum *more)
     sum->wr += m.wr;
     sum->w2 += m.w2;
     sum->reward += m.reward;
-    sum->rows += m.rows;
+    sum->units += m.units;
+}
+
+void lh_ncis_add_session(struct lh_ncis_sum *sum, const struct lh_ncis_sum *session)
+{
+    if (session->units == 0)
+        return;
+    double mean = session->peak + log(session->w / (double)session->units);
+    lh_ncis_add(sum, mean, INFINITY, session->reward); /* its rows were capped */
 }
 
 double lh_ncis_value(const struct lh_ncis_sum *sum)
 {
-    return sum->rows ? sum->wr / sum->w : 0; /* w >= 1: the peak's own row */
+    return sum->units ? sum->wr / sum->w : 0; /* w >= 1: the peak's own unit */
 }
 
 double lh_ncis_plain(const struct lh_ncis_sum *sum)
 {
-    return sum->rows ? sum->reward / (double)sum->rows : 0;
+    return sum->units ? sum->reward / (double)sum->units : 0;
 }
 
 double lh_ncis_ess(const struct lh_ncis_sum *sum)
 {
-    return sum->rows ? sum->w * sum->w / sum->w2 : 0;
+    return sum->units ? sum->w * sum->w / sum->w2 : 0;
 }
 
 void lh_ncis_interval(const double *values, size_t n, double *mean, double *lo, double *hi)
@@ -95,9 +103,9 @@ void lh_ncis_estimate(const struct lh_ncis_sum *trajectory, size_t n, bool weigh
     }
     lh_ncis_interval(values, n, &out->value, &out->lo, &out->hi);
     out->trajectories = n;
-    out->rows = all.rows;
-    out->ess = weighted ? lh_ncis_ess(&all) : (double)all.rows;
-    out->ess_share = all.rows ? out->ess / (double)all.rows : 0;
+    out->units = all.units;
+    out->ess = weighted ? lh_ncis_ess(&all) : (double)all.units;
+    out->ess_share = all.units ? out->ess / (double)all.units : 0;
     out->collapsed = out->ess_share < ess_floor;
 }
 

@@ -2,6 +2,10 @@
  *
  *   J = mean over trajectories of  sum rho r / sum rho,   rho = min(c, phi_pi(a) / phi_beta(a))
  *
+ * The sums run over units: rows, or sessions, whose rho is the mean over their rows and whose r is
+ * the sum. Where a reward belongs to a session as a whole, on which row it stands is a convention;
+ * by sessions the value does not depend on it, and with sessions of one row it is that of rows.
+ *
  * Pure functions over log weights; nothing here knows what a policy is. Sums are kept relative to
  * the largest weight seen, so a trajectory whose weights all underflow still has a value. */
 #pragma once
@@ -13,28 +17,30 @@
 struct lh_estimate {
     double value;     /* mean over trajectories */
     double lo, hi;    /* 95% interval over trajectories (normal approximation); NAN for one alone */
-    double ess;       /* effective sample size, in rows: (sum w)^2 / sum w^2 */
-    double ess_share; /* ess / rows */
-    uint64_t trajectories, rows;
+    double ess;       /* effective sample size, in units: (sum w)^2 / sum w^2 */
+    double ess_share; /* ess / units */
+    uint64_t trajectories, units;
     bool collapsed; /* ess_share below the floor: flagged, not ranked */
     double difference, difference_lo, difference_hi; /* to the behaviour's own value, paired */
     double mean_distance; /* mean over rows of the RMS over dimensions of (pi(s) - a) / sigma: how
                              far it left the data; about 1 for the behaviour model itself */
 };
 
-/* Sums over rows of one trajectory, or over all rows. w, wr are multiplied by exp(-peak), w2 by
- * exp(-2 peak). All zero is empty. */
+/* Sums over units of one trajectory, over all units, or over the rows of one session. w, wr are
+ * multiplied by exp(-peak), w2 by exp(-2 peak). All zero is empty. */
 struct lh_ncis_sum {
     double peak; /* largest capped log weight */
     double w, wr, w2;
     double reward; /* unweighted */
-    uint64_t rows;
+    uint64_t units;
 };
 
-/* Adds a row. `log_weight` finite; `log_cap` = log c. */
+/* Adds a unit. `log_weight` finite; `log_cap` = log c. */
 void lh_ncis_add(struct lh_ncis_sum *sum, double log_weight, double log_cap, double reward);
-/* Adds what `more` holds, as if its rows came after those of `sum`. */
+/* Adds what `more` holds, as if its units came after those of `sum`. */
 void lh_ncis_merge(struct lh_ncis_sum *sum, const struct lh_ncis_sum *more);
+/* Adds the rows that `session` holds as one unit; nothing if it is empty. */
+void lh_ncis_add_session(struct lh_ncis_sum *sum, const struct lh_ncis_sum *session);
 
 double lh_ncis_value(const struct lh_ncis_sum *sum); /* sum w r / sum w; 0 if empty */
 double lh_ncis_plain(const struct lh_ncis_sum *sum); /* mean reward, all weights 1; 0 if empty */

@@ -1,6 +1,7 @@
 /* Off-policy evaluation of one split. Rows are cut into fixed blocks; each block yields one piece a
- * trajectory it touches; pieces are joined in block order. So neither the number of threads or
- * processes nor the day partitions that cut a trajectory change a bit. */
+ * trajectory it touches (by sessions: one a session); pieces are joined in block order, which is a
+ * trajectory's order in time. So neither the number of threads or processes nor the day partitions
+ * that cut a trajectory, or a session, change a bit. */
 #include "worker/evaluate.h"
 
 #include "common/err.h"
@@ -76,13 +77,15 @@ static double distance2(const float *a, const float *b, const float *scale, cons
     return sum;
 }
 
-/* The piece of `trajectory` at the end of block number `number`. */
-static int piece_of(struct block *b, uint64_t number, uint64_t trajectory,
+/* The piece of `trajectory` and `session` at the end of block number `number`. */
+static int piece_of(struct block *b, uint64_t number, uint64_t trajectory, uint64_t session,
                     struct lh_evaluate_piece **out)
 {
-    if (b->n == 0 || b->pieces[b->n - 1].trajectory != trajectory) {
+    const struct lh_evaluate_piece *last = b->n ? &b->pieces[b->n - 1] : NULL;
+    if (!last || last->trajectory != trajectory || last->session != session) {
         LH_TRY(LH_GROW(&b->pieces, &b->cap, b->n + 1, "evaluation"));
-        b->pieces[b->n++] = (struct lh_evaluate_piece){.block = number, .trajectory = trajectory};
+        b->pieces[b->n++] = (struct lh_evaluate_piece){
+            .block = number, .trajectory = trajectory, .session = session};
     }
     *out = &b->pieces[b->n - 1];
     return 0;
@@ -116,7 +119,8 @@ static int walk_block(void *ctx, size_t index, unsigned thread)
         struct lh_evaluate_piece *p;
         double log_weight = 0;
         LH_TRY(lh_dataset_row_info(spec->ds, spec->split, first + i, &row));
-        LH_TRY(piece_of(b, number, row.trajectory, &p));
+        LH_TRY(piece_of(b, number, row.trajectory, spec->unit == LH_UNIT_SESSION ? row.session : 0,
+                        &p));
         if (k->sigma) {
             const float *logged = w->logged + i * a;
             double pi = distance2(logged, w->pi + i * a, norm->action_scale, k->sigma, a);
@@ -129,16 +133,23 @@ static int walk_block(void *ctx, size_t index, unsigned thread)
     return 0;
 }
 
+struct joined {
+    uint64_t trajectory, session; /* the session that `open` is of */
+    struct lh_ncis_sum sum, open; /* of units; by sessions: of the session's rows so far */
+};
+
 /* Joins the pieces of each trajectory, in order of first appearance. */
 struct join {
-    struct lh_evaluate_piece *trajectories;
+    enum lh_unit unit;
+    struct joined *trajectories;
     size_t n, cap;
     uint32_t *slot; /* open addressing: index + 1, 0 empty */
     size_t slots;   /* a power of two */
 };
 
-static int join_init(struct join *j, size_t pieces)
+static int join_init(struct join *j, enum lh_unit unit, size_t pieces)
 {
+    j->unit = unit;
     j->slots = 16;
     while (j->slots < 2 * pieces)
         j->slots *= 2;
@@ -158,11 +169,39 @@ static int join_add(struct join *j, const struct lh_evaluate_piece *p)
         h = (h + 1) & (j->slots - 1);
     if (!j->slot[h]) {
         LH_TRY(LH_GROW(&j->trajectories, &j->cap, j->n + 1, "evaluation"));
-        j->trajectories[j->n++] = (struct lh_evaluate_piece){.trajectory = p->trajectory};
+        j->trajectories[j->n++] =
+            (struct joined){.trajectory = p->trajectory, .session = p->session};
         j->slot[h] = (uint32_t)j->n;
     }
-    lh_ncis_merge(&j->trajectories[j->slot[h] - 1].sum, &p->sum);
+    struct joined *t = &j->trajectories[j->slot[h] - 1];
+    if (j->unit == LH_UNIT_ROW) {
+        lh_ncis_merge(&t->sum, &p->sum);
+        return 0;
+    }
+    if (t->session != p->session) {
+        lh_ncis_add_session(&t->sum, &t->open);
+        t->open = (struct lh_ncis_sum){0};
+        t->session = p->session;
+    }
+    lh_ncis_merge(&t->open, &p->sum);
     return 0;
+}
+
+/* Sums of the trajectories; a trajectory of one unit has the same value under every policy. */
+static int join_end(struct join *j, const struct lh_dataset *ds, struct lh_ncis_sum *sums)
+{
+    bool weighs = false;
+    for (size_t i = 0; i < j->n; i++) {
+        lh_ncis_add_session(&j->trajectories[i].sum, &j->trajectories[i].open);
+        sums[i] = j->trajectories[i].sum;
+        weighs |= sums[i].units > 1;
+    }
+    if (weighs || j->unit == LH_UNIT_ROW)
+        return 0;
+    return lh_err_set(LH_EMISMATCH,
+                      "%s: no trajectory has two sessions, so weights of sessions cancel; evaluate "
+                      "by rows (evaluation.unit: row)",
+                      lh_dataset_dir(ds));
 }
 
 static int check(const struct lh_dataset *ds, enum lh_split split, const struct lh_policy *policy)
@@ -239,7 +278,8 @@ int lh_evaluate_join(const struct lh_evaluate_spec *spec, const struct lh_evalua
     int rc = 0;
     memset(out, 0, sizeof *out);
     out->cap = spec->cap;
-    LH_TRY_TO(fail, join_init(&j, pieces->n));
+    out->unit = spec->unit;
+    LH_TRY_TO(fail, join_init(&j, spec->unit, pieces->n));
     for (size_t i = 0; i < pieces->n; i++) {
         LH_TRY_TO(fail, join_add(&j, &pieces->items[i]));
         distance += pieces->items[i].distance;
@@ -247,9 +287,7 @@ int lh_evaluate_join(const struct lh_evaluate_spec *spec, const struct lh_evalua
     LH_TRY_TO(fail, LH_NEW_ARRAY(&sums, j.n, "evaluation"));
     LH_TRY_TO(fail, LH_NEW_ARRAY(&values, j.n, "evaluation"));
     LH_TRY_TO(fail, LH_NEW_ARRAY(&own, 2 * j.n, "evaluation"));
-    for (size_t i = 0; i < j.n; i++)
-        sums[i] = j.trajectories[i].sum;
-
+    LH_TRY_TO(fail, join_end(&j, spec->ds, sums));
     lh_ncis_estimate(sums, j.n, false, 0, own, &out->behaviour);
     if (spec->policy) {
         lh_ncis_estimate(sums, j.n, true, ess_floor, values, &out->policy);
@@ -271,27 +309,28 @@ fail:
     return rc;
 }
 
-int lh_evaluate(const struct lh_dataset *ds, enum lh_split split, struct lh_policy *policy,
-                const struct lh_behaviour *behaviour, double cap, double ess_floor, uint64_t seed,
-                unsigned threads, struct lh_evaluation *out, double **per_trajectory)
+int lh_evaluate(const struct lh_evaluate_spec *spec, double ess_floor, unsigned threads,
+                struct lh_evaluation *out, double **per_trajectory)
 {
-    struct lh_evaluate_spec spec = {ds, split, policy, behaviour, cap, seed};
     struct lh_evaluate_pieces pieces = {0};
-    int rc = lh_evaluate_part(&spec, 0, lh_evaluate_blocks(ds, split), threads, &pieces);
+    int rc = lh_evaluate_part(spec, 0, lh_evaluate_blocks(spec->ds, spec->split), threads, &pieces);
     if (rc >= 0)
-        rc = lh_evaluate_join(&spec, &pieces, ess_floor, out, per_trajectory);
+        rc = lh_evaluate_join(spec, &pieces, ess_floor, out, per_trajectory);
     lh_mem_free(pieces.items);
     return rc;
 }
 
-struct cJSON *lh_evaluate_json_estimate(const struct lh_estimate *e, bool weighted)
+const char *const lh_unit_plural[] = {"rows", "sessions"};
+
+struct cJSON *lh_evaluate_json_estimate(const struct lh_estimate *e, enum lh_unit unit,
+                                        bool weighted)
 {
     cJSON *o = cJSON_CreateObject();
     cJSON_AddNumberToObject(o, "value", e->value);
     cJSON_AddNumberToObject(o, "lo", e->lo);
     cJSON_AddNumberToObject(o, "hi", e->hi);
     cJSON_AddNumberToObject(o, "trajectories", (double)e->trajectories);
-    cJSON_AddNumberToObject(o, "rows", (double)e->rows);
+    cJSON_AddNumberToObject(o, lh_unit_plural[unit], (double)e->units);
     if (!weighted)
         return o;
     cJSON_AddNumberToObject(o, "ess", e->ess);
@@ -310,9 +349,10 @@ int lh_evaluate_json(const struct lh_evaluation *e, enum lh_split split, char **
     cJSON_AddStringToObject(o, "split", lh_split_names[split]);
     cJSON_AddStringToObject(o, "estimator", "ncis");
     cJSON_AddNumberToObject(o, "cap", e->cap);
-    if (e->policy.rows)
-        cJSON_AddItemToObject(o, "policy", lh_evaluate_json_estimate(&e->policy, true));
-    cJSON_AddItemToObject(o, "behaviour", lh_evaluate_json_estimate(&e->behaviour, false));
+    cJSON_AddStringToObject(o, "unit", lh_unit_names[e->unit]);
+    if (e->policy.units)
+        cJSON_AddItemToObject(o, "policy", lh_evaluate_json_estimate(&e->policy, e->unit, true));
+    cJSON_AddItemToObject(o, "behaviour", lh_evaluate_json_estimate(&e->behaviour, e->unit, false));
     char *text = cJSON_PrintUnformatted(o);
     cJSON_Delete(o);
     if (!text)

@@ -15,35 +15,37 @@ struct lh_evaluation {
     struct lh_estimate policy;    /* NCIS, ResAct Eq. 15; all zero without a policy */
     struct lh_estimate behaviour; /* the log's own: all weights 1 */
     double cap;
+    enum lh_unit unit;
 };
 
-/* Evaluates on all rows of a split. The noise of row i of the split is that of state i under
- * `seed`. policy, behaviour  may both be NULL: the log's own value only cap                c > 0
- *   per_trajectory     if not NULL: the policy's values (the log's own without one), for paired
- *                      comparisons, in order of first appearance; [out->behaviour.trajectories],
- *                      caller frees
- * The same bits for any number of threads. Memory grows with the number of trajectories, not of
- * rows. Errors: LH_EMISMATCH if the policy's widths are not the dataset's or the split is empty. */
-int lh_evaluate(const struct lh_dataset *ds, enum lh_split split, struct lh_policy *policy,
-                const struct lh_behaviour *behaviour, double cap, double ess_floor, uint64_t seed,
-                unsigned threads, struct lh_evaluation *out, double **per_trajectory);
-
-/* --- in parts, so that several processes may share it -------------------------------------------
- */
 struct lh_evaluate_spec {
     const struct lh_dataset *ds;
     enum lh_split split;
-    struct lh_policy *policy; /* as of lh_evaluate */
+    struct lh_policy *policy; /* with behaviour; NULL, both: the log's own value only */
     const struct lh_behaviour *behaviour;
-    double cap;
-    uint64_t seed;
+    double cap; /* c > 0 */
+    enum lh_unit unit;
+    uint64_t seed; /* the noise of row i of the split is that of state i under it */
 };
 
-/* What a block of rows holds of one trajectory. Plain data without padding: it may be sent. */
+/* Evaluates on all rows of a split.
+ *   per_trajectory     if not NULL: the policy's values (the log's own without one), for paired
+ *                      comparisons, in order of first appearance; [out->behaviour.trajectories],
+ *                      caller frees
+ * The same bits for any number of threads. Memory grows with the number of trajectories (by
+ * sessions: of sessions), not of rows. Errors: LH_EMISMATCH if the policy's widths are not the
+ * dataset's, the split is empty, or sessions are the unit and no trajectory has two. */
+int lh_evaluate(const struct lh_evaluate_spec *spec, double ess_floor, unsigned threads,
+                struct lh_evaluation *out, double **per_trajectory);
+
+/* --- in parts, so that several processes may share it -------------------------------------------
+ */
+/* What a block of rows holds of one trajectory (by sessions: of one session). Plain data without
+ * padding: it may be sent. */
 struct lh_evaluate_piece {
-    uint64_t block, trajectory;
-    struct lh_ncis_sum sum;
-    double distance; /* of the whole block, in its first piece */
+    uint64_t block, trajectory, session; /* session: 0 where rows are the unit */
+    struct lh_ncis_sum sum;              /* of rows */
+    double distance;                     /* of the whole block, in its first piece */
 };
 
 struct lh_evaluate_pieces {
@@ -64,7 +66,9 @@ int lh_evaluate_join(const struct lh_evaluate_spec *spec, const struct lh_evalua
 struct cJSON;
 /* One estimate as a cJSON object, the caller's; `weighted`: with what only a policy has. NULL if
  * memory is out. */
-struct cJSON *lh_evaluate_json_estimate(const struct lh_estimate *e, bool weighted);
+struct cJSON *lh_evaluate_json_estimate(const struct lh_estimate *e, enum lh_unit unit,
+                                        bool weighted);
+extern const char *const lh_unit_plural[]; /* "rows", "sessions" */
 
 /* The evaluation as a JSON object, what runs and snapshots record; caller frees (lh_mem_free). NAN
  * is written as null. */

@@ -14,13 +14,14 @@ import xml.etree.ElementTree as xml
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def write_run(directory, algorithm, values, digest="a1", lines=True):
+def write_run(directory, algorithm, values, digest="a1", lines=True, unit=None):
     """values: (step, value, ess share). lines: in evaluations.jsonl, else only the last two, in run.json."""
     os.makedirs(directory)
     evaluations = [(step, {
         "policy": {"value": value, "lo": value - 0.5, "hi": value + 0.5, "trajectories": 50,
                    "ess_share": share, "collapsed": share < 0.1},
         "behaviour": {"value": 1.0},
+        **({"unit": unit} if unit else {}),
     }) for step, value, share in values]
     with open(os.path.join(directory, "config.yaml"), "w") as f:
         f.write('algorithm: %s\nevaluation:\n  ess_floor: 0.1\nresolved:\n  dataset_digest: "%s"\n' % (algorithm, digest))
@@ -67,6 +68,11 @@ def test_drawing(work):
     assert len(hollow) == 1, "one point is below the floor"
     for x, y in (p for l in thick + thin for p in points(l)):
         assert 0 <= x <= float(root.get("width")) and 0 <= y <= float(root.get("height"))
+    assert "effective sample size (% of rows)" in texts, texts
+    by_sessions = os.path.join(work, "sessions")
+    write_run(by_sessions, "il", [(100, 1.0, 0.3), (200, 1.1, 0.3)], unit="session")
+    texts = [t.text for t in xml.fromstring(curves(by_sessions)[1]).iter(SVG + "text")]
+    assert "effective sample size (% of sessions)" in texts and any("reward per session" in t for t in texts), texts
     path = os.path.join(work, "out.svg")
     assert curves(a, b, c, "--title", "A < B", "--metric", "q", "--out", path) == (0, "", "")
     with open(path) as f:
@@ -74,13 +80,15 @@ def test_drawing(work):
 
 
 def test_refusals(work):
-    a, b, c = (os.path.join(work, n) for n in ("a", "b", "c"))
+    a, b, c, d = (os.path.join(work, n) for n in ("a", "b", "c", "d"))
     write_run(a, "il", [(100, 1.0, 0.3)])
+    write_run(d, "il", [(100, 1.0, 0.3)], unit="session")
     write_run(b, "il", [(100, 1.0, 0.3)], digest="b2")
     write_run(c, "il", [])
     for arguments, sentence in (
         ([os.path.join(work, "none")], "none: no run there"),
         ([a, b], "different datasets"),
+        ([a, d], "some by sessions"),
         ([c], "no run has an evaluation"),
         ([a, "--metric", "unheard"], "no run has a metric unheard"),
     ):

@@ -135,6 +135,25 @@ static void sessions_without_users_and_events_are_understood(void **state)
     assert_runs("longhaul import mine/schema.yaml --out mine/dataset --quiet");
 }
 
+static void clicks_row(FILE *f, unsigned user, unsigned k, unsigned item)
+{
+    fprintf(f, "%u,%u,%u\n", user, 1500000000 + user * 3600 + k / 5 * 86400 + k % 5 * 60, item);
+}
+
+/* Nothing but clicks: what sessions earn is learned, and weighed by sessions. */
+static void clicks_alone_are_rewarded_by_sessions(void **state)
+{
+    (void)state;
+    write_log("log.csv", "user_id,timestamp_s,item\n", clicks_row);
+    assert_runs("longhaul init log.csv --out mine");
+    assert_schema_has((const char *const[]){"rule: {return_time: {}}", NULL});
+    assert_runs("longhaul import mine/schema.yaml --out mine/dataset --quiet");
+    assert_runs("longhaul train mine/job.yaml --dir mine/run --quiet --set train.steps=4");
+    char *text = kit_read(kit_path("mine/run/test.json"), NULL);
+    kit_assert_contains(text, "\"unit\":\"session\"");
+    free(text);
+}
+
 static void what_cannot_be_known_is_left_to_decide(void **state)
 {
     (void)state;
@@ -190,6 +209,7 @@ int main(void)
         kit_test(log_without_names_is_guessed_from_values),
         kit_test(json_lines_with_nested_states_are_understood),
         kit_test(sessions_without_users_and_events_are_understood),
+        kit_test(clicks_alone_are_rewarded_by_sessions),
         kit_test(what_cannot_be_known_is_left_to_decide),
         kit_test(what_is_no_log_is_refused),
         kit_test(files_that_are_there_stay),

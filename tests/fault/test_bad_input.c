@@ -310,6 +310,20 @@ static void snapshot_and_dataset_of_other_shapes_do_not_meet(void **state)
                      "sed -i s/z/x/ states.csv; exit $s");
 }
 
+/* Weights of sessions cancel where a trajectory is one; the log of these tests has no sessions. */
+static void sessions_as_unit_where_there_are_none_are_refused(void **state)
+{
+    (void)state;
+    static const char says[] = "data: no trajectory has two sessions|evaluation.unit: row";
+    faultkit_refuses(LH_EMISMATCH, says,
+                     "longhaul train job.yaml --dir new --quiet --set evaluation.unit=session");
+    faultkit_refuses(LH_EMISMATCH, says,
+                     "longhaul evaluate --snapshot snap --dataset data --unit session --json");
+    faultkit_refuses(LH_ECONFIG, "evaluation.unit|'sesion'|session",
+                     "longhaul train job.yaml --dir new --quiet --set evaluation.unit=sesion");
+    faultkit_passes("longhaul evaluate --snapshot snap --dataset data --unit row --json");
+}
+
 /* --- arrays -------------------------------------------------------------------------------------
  */
 /* A header that says one thing of a file that is another. */
@@ -375,6 +389,7 @@ int main(void)
         faultkit_test(run_that_another_process_works_on_is_busy),
         faultkit_test(damaged_snapshot_is_refused_by_all_who_read_it),
         faultkit_test(snapshot_and_dataset_of_other_shapes_do_not_meet),
+        faultkit_test(sessions_as_unit_where_there_are_none_are_refused),
         faultkit_test(npy_whose_header_lies_is_refused),
         faultkit_test(training_that_diverges_stops_at_the_step_and_keeps_the_last_cut),
     };

@@ -37,7 +37,7 @@ static void estimate_two_trajectories_gives_the_hand_computed_values(void **stat
     /* (2 + 0.5 + 4 + 1)^2 / (4 + 0.25 + 16 + 1) */
     kit_assert_close(e.ess, 56.25 / 21.25, 1e-12, "ess");
     kit_assert_close(e.ess_share, 56.25 / 21.25 / 4, 1e-12, "share");
-    assert_int_equal(e.rows, 4);
+    assert_int_equal(e.units, 4);
     assert_int_equal(e.trajectories, 2);
     assert_false(e.collapsed);
     kit_assert_close(b.value, 2.25, 1e-12, "own value");
@@ -45,6 +45,39 @@ static void estimate_two_trajectories_gives_the_hand_computed_values(void **stat
     /* differences -0.6 and -1.5: mean -1.05, s = 0.6364, half = 1.96 * 0.45 */
     kit_assert_close(e.difference, -1.05, 1e-12, "difference");
     kit_assert_close(e.difference_lo, -1.05 - 1.959963984540054 * 0.45, 1e-12, "difference lo");
+}
+
+/* Sessions by hand: rows of weights {2, 1 / 2} and rewards {0, 3} are one of weight 1.25 and reward
+ * 3; a row of weight 100, capped at 4, and reward 1. */
+static void add_session_gives_the_hand_computed_values(void **state)
+{
+    (void)state;
+    double l1[] = {log(2), log(0.5)}, r1[] = {0, 3}, moved[] = {3, 0}, l2 = log(100), r2 = 1;
+    struct lh_ncis_sum a = sum_of(l1, r1, 2, 4), b = sum_of(&l2, &r2, 1, 4);
+    struct lh_ncis_sum other = sum_of(l1, moved, 2, 4), empty = {0}, t[2] = {{0}};
+    lh_ncis_add_session(&t[0], &a);
+    lh_ncis_add_session(&t[0], &empty);
+    lh_ncis_add_session(&t[0], &b);
+    lh_ncis_add_session(&t[1], &other);
+    lh_ncis_add_session(&t[1], &b);
+    for (int i = 0; i < 2; i++) { /* on which row the reward stands does not matter */
+        kit_assert_close(lh_ncis_value(&t[i]), (1.25 * 3 + 4 * 1) / 5.25, 1e-12, "value");
+        kit_assert_close(lh_ncis_plain(&t[i]), 2, 1e-12, "plain");
+        kit_assert_close(lh_ncis_ess(&t[i]), 5.25 * 5.25 / (1.25 * 1.25 + 16), 1e-12, "ess");
+        assert_int_equal(t[i].units, 2);
+    }
+}
+
+static void add_session_of_one_row_equals_the_row(void **state)
+{
+    (void)state;
+    double l[] = {log(100), -800, -801, 0.3}, r[] = {1, 2, 3, 4};
+    struct lh_ncis_sum rows = sum_of(l, r, 4, 10), sessions = {0};
+    for (size_t i = 0; i < 4; i++) {
+        struct lh_ncis_sum one = sum_of(l + i, r + i, 1, 10);
+        lh_ncis_add_session(&sessions, &one);
+    }
+    assert_memory_equal(&sessions, &rows, sizeof rows);
 }
 
 static void value_all_weights_underflow_is_still_the_weighted_mean(void **state)
@@ -88,7 +121,7 @@ static void merge_pieces_in_order_equals_adding_the_rows(void **state)
         kit_assert_close(lh_ncis_value(&a), lh_ncis_value(&whole), 1e-12, "value");
         kit_assert_close(lh_ncis_ess(&a), lh_ncis_ess(&whole), 1e-12, "ess");
         kit_assert_close(lh_ncis_plain(&a), lh_ncis_plain(&whole), 1e-12, "plain");
-        assert_int_equal(a.rows, 40);
+        assert_int_equal(a.units, 40);
     }
 }
 
@@ -165,6 +198,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(estimate_two_trajectories_gives_the_hand_computed_values),
+        kit_test(add_session_gives_the_hand_computed_values),
+        kit_test(add_session_of_one_row_equals_the_row),
         kit_test(value_all_weights_underflow_is_still_the_weighted_mean),
         kit_test(estimate_one_heavy_trajectory_collapses_the_ess),
         kit_test(merge_pieces_in_order_equals_adding_the_rows),

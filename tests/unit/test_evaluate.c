@@ -27,7 +27,8 @@ static float reward_at(size_t k, size_t i)
     return (float)((k + i * i) % 5) - 1 + error_at(k, i, 0) * 10; /* prefers a larger action */
 }
 
-static void add_trajectory(struct lh_dataset_writer *w, size_t k, enum lh_split split)
+static void add_trajectory(struct lh_dataset_writer *w, size_t k, enum lh_split split,
+                           size_t session_rows)
 {
     float high[ROWS], low[ROWS], action[ROWS * A], reward[ROWS];
     int64_t time_us[ROWS];
@@ -39,7 +40,7 @@ static void add_trajectory(struct lh_dataset_writer *w, size_t k, enum lh_split 
         action[i * A + 1] = -low[i] + error_at(k, i, 1);
         reward[i] = reward_at(k, i);
         time_us[i] = (int64_t)i * HOUR;
-        session[i] = 0;
+        session[i] = (uint32_t)(i / session_rows);
     }
     assert_ok(lh_dataset_writer_add(w, &(struct lh_trajectory){.split = split,
                                                                .user = k,
@@ -53,7 +54,8 @@ static void add_trajectory(struct lh_dataset_writer *w, size_t k, enum lh_split 
                                                                .session = session}));
 }
 
-static struct lh_dataset *dataset_new(const char *name, bool by_day)
+/* A session is session_rows rows. */
+static struct lh_dataset *dataset_of(const char *name, bool by_day, size_t session_rows)
 {
     static const char *const high[] = {"one"}, *const low[] = {"x"}, *const action[] = {"u", "v"};
     struct lh_dataset_writer *w = NULL;
@@ -68,14 +70,22 @@ static struct lh_dataset *dataset_new(const char *name, bool by_day)
                                    .memory_limit = 1 << 20};
     assert_ok(lh_dataset_writer_open(&w, kit_path(name), &spec));
     for (size_t k = 0; k < TRAJECTORIES; k++)
-        add_trajectory(w, k, LH_TEST);
+        add_trajectory(w, k, LH_TEST, session_rows);
     for (size_t k = TRAJECTORIES; k < TRAJECTORIES + 3; k++) {
-        add_trajectory(w, k, LH_VALIDATION);
-        add_trajectory(w, k + 3, LH_TRAIN);
+        add_trajectory(w, k, LH_VALIDATION, session_rows);
+        add_trajectory(w, k + 3, LH_TRAIN, session_rows);
     }
     assert_ok(lh_dataset_writer_commit(&w));
     assert_ok(lh_dataset_open(&ds, kit_path(name)));
     return ds;
+}
+
+/* Days begin, and blocks end, within sessions. */
+#define SESSION_ROWS 7
+
+static struct lh_dataset *dataset_new(const char *name, bool by_day)
+{
+    return dataset_of(name, by_day, SESSION_ROWS);
 }
 
 /* IL with pi(x) = (x + shift, -x), by hand-made weights. */
@@ -116,6 +126,14 @@ static void close_all(struct lh_dataset *ds, struct lh_behaviour *b, struct lh_p
     lh_policy_destroy(&p);
     lh_behaviour_close(&b);
     lh_dataset_close(&ds);
+}
+
+static int evaluate(const struct lh_dataset *ds, struct lh_policy *p, const struct lh_behaviour *b,
+                    double cap, enum lh_unit unit, unsigned threads, struct lh_evaluation *e,
+                    double **per)
+{
+    struct lh_evaluate_spec spec = {ds, LH_TEST, p, b, cap, unit, 0};
+    return lh_evaluate(&spec, 0.1, threads, e, per);
 }
 
 static void behaviour_adopt_measures_the_residual_rms_on_validation(void **state)
@@ -164,7 +182,7 @@ static void evaluate_shifted_policy_equals_brute_force(void **state)
     }
     struct lh_evaluation e;
     double *per = NULL;
-    assert_ok(lh_evaluate(ds, LH_TEST, p, b, 2, 0.1, 0, 2, &e, &per));
+    assert_ok(evaluate(ds, p, b, 2, LH_UNIT_ROW, 2, &e, &per));
     kit_assert_close(e.policy.value, want, 1e-5, "value");
     kit_assert_close(e.behaviour.value, own, 1e-5, "own value");
     kit_assert_close(e.policy.ess, sw * sw / sw2, 1e-4, "ess");
@@ -172,7 +190,7 @@ static void evaluate_shifted_policy_equals_brute_force(void **state)
     assert_true(e.policy.difference_lo > 0); /* larger actions have larger rewards here */
     assert_true(e.policy.value > e.policy.lo && e.policy.hi > e.policy.value);
     assert_int_equal(e.policy.trajectories, TRAJECTORIES);
-    assert_int_equal(e.policy.rows, TRAJECTORIES * ROWS);
+    assert_int_equal(e.policy.units, TRAJECTORIES * ROWS);
     assert_true(e.policy.mean_distance > 0.8 && e.policy.mean_distance < 1.5);
     for (size_t k = 0; k < TRAJECTORIES; k++) { /* the order is that of partitions */
         size_t found = 0;
@@ -184,6 +202,82 @@ static void evaluate_shifted_policy_equals_brute_force(void **state)
     close_all(ds, b, p);
 }
 
+static void evaluate_by_sessions_equals_brute_force(void **state)
+{
+    (void)state;
+    for (int days = 0; days < 2; days++) {
+        struct lh_dataset *ds = dataset_new(days ? "days" : "whole", days);
+        struct lh_behaviour *b = behaviour_new(ds);
+        struct lh_policy *p = policy_new(0.05f);
+        double sigma =
+            (double)lh_behaviour_sigma(b)[0] / (double)lh_dataset_norm(ds)->action_scale[0];
+        double want = 0, own = 0, sw = 0, sw2 = 0;
+        size_t sessions = (ROWS + SESSION_ROWS - 1) / SESSION_ROWS;
+        for (size_t k = 0; k < TRAJECTORIES; k++) {
+            double w = 0, wr = 0, total = 0;
+            for (size_t s = 0; s < sessions; s++) {
+                double rho = 0, reward = 0;
+                size_t i = s * SESSION_ROWS, n = ROWS - i < SESSION_ROWS ? ROWS - i : SESSION_ROWS;
+                for (size_t end = i + n; i < end; i++) {
+                    double e = (double)error_at(k, i, 0) / sigma;
+                    double z = ((double)error_at(k, i, 0) - 0.05) / sigma;
+                    rho += fmin(2, exp(-z * z / 2) / exp(-e * e / 2)) / (double)n;
+                    reward += (double)reward_at(k, i);
+                }
+                w += rho;
+                wr += rho * reward;
+                total += reward;
+                sw2 += rho * rho;
+            }
+            want += wr / w / TRAJECTORIES;
+            own += total / (double)sessions / TRAJECTORIES;
+            sw += w;
+        }
+        struct lh_evaluation e;
+        assert_ok(evaluate(ds, p, b, 2, LH_UNIT_SESSION, 2, &e, NULL));
+        kit_assert_close(e.policy.value, want, 1e-5, "value");
+        kit_assert_close(e.behaviour.value, own, 1e-5, "own value");
+        kit_assert_close(e.policy.ess, sw * sw / sw2, 1e-4, "ess");
+        assert_int_equal(e.policy.units, TRAJECTORIES * sessions);
+        char *json = NULL;
+        assert_ok(lh_evaluate_json(&e, LH_TEST, &json));
+        kit_assert_contains(json, "\"unit\":\"session\"");
+        kit_assert_contains(json, "\"sessions\":360");
+        lh_mem_free(json);
+        close_all(ds, b, p);
+    }
+}
+
+static void evaluate_by_sessions_of_one_row_equals_by_rows(void **state)
+{
+    (void)state;
+    struct lh_dataset *ds = dataset_of("d", true, 1);
+    struct lh_behaviour *b = behaviour_new(ds);
+    struct lh_policy *p = policy_new(0.05f);
+    struct lh_evaluation rows, sessions;
+    assert_ok(evaluate(ds, p, b, 2, LH_UNIT_ROW, 1, &rows, NULL));
+    assert_ok(evaluate(ds, p, b, 2, LH_UNIT_SESSION, 1, &sessions, NULL));
+    assert_int_equal(sessions.unit, LH_UNIT_SESSION);
+    sessions.unit = rows.unit;
+    kit_assert_close(sessions.policy.value, rows.policy.value, 1e-12, "value");
+    kit_assert_close(sessions.policy.ess, rows.policy.ess, 1e-9, "ess");
+    kit_assert_close(sessions.policy.lo, rows.policy.lo, 1e-9, "lo");
+    close_all(ds, b, p);
+}
+
+static void evaluate_by_sessions_where_no_trajectory_has_two_is_refused(void **state)
+{
+    (void)state;
+    struct lh_dataset *ds = dataset_of("d", true, ROWS);
+    struct lh_behaviour *b = behaviour_new(ds);
+    struct lh_policy *p = policy_new(0.05f);
+    struct lh_evaluation e;
+    assert_err(evaluate(ds, p, b, 2, LH_UNIT_SESSION, 1, &e, NULL), LH_EMISMATCH,
+               "no trajectory has two sessions");
+    assert_ok(evaluate(ds, p, b, 2, LH_UNIT_ROW, 1, &e, NULL));
+    close_all(ds, b, p);
+}
+
 static void evaluate_behaviour_model_itself_gives_the_log_s_own_value(void **state)
 {
     (void)state;
@@ -191,13 +285,13 @@ static void evaluate_behaviour_model_itself_gives_the_log_s_own_value(void **sta
     struct lh_behaviour *b = behaviour_new(ds);
     struct lh_policy *p = policy_new(0);
     struct lh_evaluation e, own;
-    assert_ok(lh_evaluate(ds, LH_TEST, p, b, 10, 0.1, 0, 1, &e, NULL));
+    assert_ok(evaluate(ds, p, b, 10, LH_UNIT_ROW, 1, &e, NULL));
     kit_assert_close(e.policy.value, e.behaviour.value, 1e-12, "value");
     kit_assert_close(e.policy.difference, 0, 1e-12, "difference");
     kit_assert_close(e.policy.ess_share, 1, 1e-12, "share");
-    assert_ok(lh_evaluate(ds, LH_TEST, NULL, NULL, 10, 0.1, 0, 1, &own, NULL));
+    assert_ok(evaluate(ds, NULL, NULL, 10, LH_UNIT_ROW, 1, &own, NULL));
     assert_memory_equal(&own.behaviour, &e.behaviour, sizeof own.behaviour);
-    assert_int_equal(own.policy.rows, 0);
+    assert_int_equal(own.policy.units, 0);
     close_all(ds, b, p);
 }
 
@@ -209,7 +303,7 @@ static void evaluate_days_and_threads_change_no_bit_that_matters(void **state)
         struct lh_dataset *ds = dataset_new(k == 2 ? "whole" : k ? "b" : "a", k < 2);
         struct lh_behaviour *b = behaviour_new(ds);
         struct lh_policy *p = policy_new(0.05f);
-        assert_ok(lh_evaluate(ds, LH_TEST, p, b, 2, 0.1, 0, k == 1 ? 3 : 1, &e[k], NULL));
+        assert_ok(evaluate(ds, p, b, 2, LH_UNIT_ROW, k == 1 ? 3 : 1, &e[k], NULL));
         if (k < 2)
             assert_true(lh_dataset_info(ds)->split[LH_TEST].partitions >= 3);
         close_all(ds, b, p);
@@ -226,9 +320,9 @@ static void evaluate_in_parts_gives_the_same_bits(void **state)
     struct lh_dataset *ds = dataset_new("d", false);
     struct lh_behaviour *b = behaviour_new(ds);
     struct lh_policy *p = policy_new(0.05f);
-    struct lh_evaluate_spec spec = {ds, LH_TEST, p, b, 2, 0};
+    struct lh_evaluate_spec spec = {ds, LH_TEST, p, b, 2, LH_UNIT_SESSION, 0};
     struct lh_evaluation whole, parts;
-    assert_ok(lh_evaluate(ds, LH_TEST, p, b, 2, 0.1, 0, 1, &whole, NULL));
+    assert_ok(evaluate(ds, p, b, 2, LH_UNIT_SESSION, 1, &whole, NULL));
     assert_int_equal(lh_evaluate_blocks(ds, LH_TEST), 3);
     for (uint64_t cut = 0; cut <= 3; cut++) {
         struct lh_evaluate_pieces pieces = {0};
@@ -248,7 +342,7 @@ static void evaluate_policy_far_away_is_flagged_and_still_has_a_value(void **sta
     struct lh_behaviour *b = behaviour_new(ds);
     struct lh_policy *p = policy_new(50);
     struct lh_evaluation e;
-    assert_ok(lh_evaluate(ds, LH_TEST, p, b, 10, 0.1, 0, 1, &e, NULL));
+    assert_ok(evaluate(ds, p, b, 10, LH_UNIT_ROW, 1, &e, NULL));
     assert_true(e.policy.collapsed);
     assert_true(isfinite(e.policy.value) && e.policy.value >= -3 && e.policy.value <= 6);
     assert_true(e.policy.ess_share < 0.01 && e.policy.ess >= 1);
@@ -283,7 +377,7 @@ static void evaluate_other_widths_are_refused(void **state)
     const struct lh_param *layout = lh_graph_params(g, &n);
     assert_ok(lh_policy_create(&p, job, &norm, layout, n, flat));
     struct lh_evaluation e;
-    assert_err(lh_evaluate(ds, LH_TEST, p, NULL, 10, 0.1, 0, 1, &e, NULL), LH_EMISMATCH,
+    assert_err(evaluate(ds, p, NULL, 10, LH_UNIT_ROW, 1, &e, NULL), LH_EMISMATCH,
                "states of 2 + 1");
     assert_err(lh_behaviour_adopt(&b, ds, &p), LH_EMISMATCH, "has 1 + 1 and 2");
     assert_non_null(p);
@@ -305,7 +399,7 @@ static void evaluate_out_of_memory_leaks_nothing(void **state)
     int rc = LH_ENOMEM;
     for (uint64_t nth = 1; rc != 0; nth++) {
         lh_mem_fail_at(nth);
-        rc = lh_evaluate(ds, LH_TEST, p, b, 10, 0.1, 0, 1, &e, NULL);
+        rc = evaluate(ds, p, b, 10, LH_UNIT_ROW, 1, &e, NULL);
         lh_mem_fail_at(0);
         assert_true(rc == 0 || rc == LH_ENOMEM);
         assert_int_equal(lh_mem_live(), live);
@@ -318,6 +412,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         kit_test(behaviour_adopt_measures_the_residual_rms_on_validation),
         kit_test(evaluate_shifted_policy_equals_brute_force),
+        kit_test(evaluate_by_sessions_equals_brute_force),
+        kit_test(evaluate_by_sessions_of_one_row_equals_by_rows),
+        kit_test(evaluate_by_sessions_where_no_trajectory_has_two_is_refused),
         kit_test(evaluate_behaviour_model_itself_gives_the_log_s_own_value),
         kit_test(evaluate_days_and_threads_change_no_bit_that_matters),
         kit_test(evaluate_in_parts_gives_the_same_bits),
