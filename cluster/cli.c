@@ -27,10 +27,13 @@ static void on_signal(int signal)
 
 void lh_cli_catch_signals(void)
 {
-    struct sigaction on = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    struct sigaction on = {.sa_handler = on_signal};
     sigemptyset(&on.sa_mask);
-    sigaction(SIGINT, &on, NULL);
+    /* Batch systems send SIGTERM to a script and to what it started, which the script passes it on
+     * to: any number of them is one. A second interrupt from the keyboard ends the program. */
     sigaction(SIGTERM, &on, NULL);
+    on.sa_flags = (int)SA_RESETHAND;
+    sigaction(SIGINT, &on, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
 }
