@@ -2,6 +2,8 @@
 #include "cluster/cli.h"
 #include "cluster/role_model.h"
 #include "common/err.h"
+#include "common/metrics.h"
+#include "common/term.h"
 #include "ps/server.h"
 
 #include <zmq.h>
@@ -23,6 +25,7 @@ const struct lh_cmd lh_cmd_server = {
 struct options {
     const char *scheduler, *bind, *store;
     int64_t shard;
+    const char *metrics;
     double patience;
     bool launched;
 };
@@ -31,9 +34,17 @@ static int serve(const struct options *o)
 {
     if (!o->scheduler)
         return lh_err_set(LH_EUSAGE, "server: whose? name the scheduler with --scheduler ENDPOINT");
+    struct lh_metrics *metrics = NULL;
+    if (*o->metrics) {
+        LH_TRY(lh_metrics_open(&metrics, o->metrics));
+        if (!o->launched) /* else the scheduler tells where */
+            lh_note("metrics at http://%s/metrics", lh_metrics_endpoint(metrics));
+    }
     void *zmq = zmq_ctx_new();
-    if (!zmq)
+    if (!zmq) {
+        lh_metrics_close(&metrics);
         return lh_err_set(LH_ENOMEM, "no memory for the network");
+    }
     int rc = lh_server_run(
         zmq, &(struct lh_server_options){.scheduler = o->scheduler,
                                          .bind = o->bind,
@@ -42,14 +53,16 @@ static int serve(const struct options *o)
                                          .patience = o->patience,
                                          .model = lh_role_model,
                                          .model_fini = lh_role_model_fini,
-                                         .interrupted = o->launched ? NULL : lh_cli_interrupted});
+                                         .interrupted = o->launched ? NULL : lh_cli_interrupted,
+                                         .metrics = metrics});
     zmq_ctx_term(zmq);
+    lh_metrics_close(&metrics);
     return rc;
 }
 
 static int run(int argc, char **argv)
 {
-    struct options o = {.bind = "tcp://127.0.0.1:*", .shard = -1, .patience = 300};
+    struct options o = {.bind = "tcp://127.0.0.1:*", .shard = -1, .patience = 300, .metrics = ""};
     const struct lh_opt opts[] = {
         {.name = "scheduler",
          .kind = LH_OPT_STRING,
@@ -79,6 +92,13 @@ static int run(int argc, char **argv)
          .value = &o.patience,
          .metavar = "SECONDS",
          .help = "How long to wait for the scheduler."},
+        {.name = "metrics",
+         .kind = LH_OPT_STRING,
+         .value = &o.metrics,
+         .metavar = "[ADDRESS:]PORT",
+         .help =
+             "Serve this role's metrics over HTTP there, in the Prometheus text format; without "
+             "an address on 127.0.0.1; port 0 takes a free one. None where it is not given."},
         {.name = "launched",
          .kind = LH_OPT_FLAG,
          .value = &o.launched,

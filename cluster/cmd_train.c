@@ -5,6 +5,7 @@
 #include "common/err.h"
 #include "common/job.h"
 #include "common/mem.h"
+#include "common/metrics.h"
 #include "common/term.h"
 
 #include <cjson/cJSON.h>
@@ -152,13 +153,29 @@ static int print_result(const char *dir, const struct lh_train_result *r, bool v
     return verbose ? print_times(r) : 0;
 }
 
+/* With the metrics that the job asks for. */
+static int train_observed(const struct lh_job *job, const struct lh_train_options *opt,
+                          struct lh_train_result *result)
+{
+    struct lh_train_options observed = *opt;
+    if (!*job->metrics_listen)
+        return lh_train(job, opt, result);
+    int rc = lh_metrics_open(&observed.metrics, job->metrics_listen);
+    if (rc < 0)
+        return lh_err_prefix(rc, "metrics.listen");
+    lh_note("metrics at http://%s/metrics", lh_metrics_endpoint(observed.metrics));
+    rc = lh_train(job, &observed, result);
+    lh_metrics_close(&observed.metrics);
+    return rc;
+}
+
 int lh_cmd_train_run(const char *job_path, const char *const *sets, size_t n_sets,
                      const struct lh_train_options *opt, bool json, bool verbose)
 {
     struct lh_job *job = NULL;
     struct lh_train_result result;
     LH_TRY(lh_job_load(&job, job_path, sets, n_sets));
-    int rc = lh_train(job, opt, &result);
+    int rc = train_observed(job, opt, &result);
     if (rc >= 0)
         rc = json ? print_json(opt->dir, &result) : print_result(opt->dir, &result, verbose);
     lh_job_destroy(&job);

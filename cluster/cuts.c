@@ -112,6 +112,7 @@ int lh_cuts_judge(struct lh_cuts *c, struct lh_evaluator *evaluator)
                              (unsigned long long)c->verdict_version);
     }
     c->has_verdict = true;
+    c->evaluations_made++;
     if (!c->quiet)
         lh_note("step %llu: value %.4f [%.4f, %.4f], effective sample size %.1f%%%s",
                 (unsigned long long)c->verdict_version, c->verdict.value, c->verdict.lo,

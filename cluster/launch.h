@@ -15,6 +15,8 @@ struct lh_launch_spec {
     const char *program;                /* of processes */
     double patience;                    /* seconds a role waits for the scheduler */
     const struct lh_train_given *given; /* local only */
+    struct lh_metrics *metrics;         /* of this process; processes serve theirs at the same
+                                           address, each at a free port; NULL: none */
 };
 
 struct lh_launch_local;

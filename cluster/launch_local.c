@@ -96,7 +96,8 @@ static void *run_roles(void *arg)
                                        .wanted = r->index + 1,
                                        .patience = r->spec->patience,
                                        .model = lh_role_model,
-                                       .model_fini = lh_role_model_fini};
+                                       .model_fini = lh_role_model_fini,
+                                       .metrics = r->spec->metrics};
     struct lh_companion companion = {.ctx = r,
                                      .turn = turn_shard,
                                      .sockets = shard_sockets,
@@ -105,7 +106,8 @@ static void *run_roles(void *arg)
     struct lh_worker_options worker = {.scheduler = r->spec->endpoint,
                                        .given = given ? given->batches : NULL,
                                        .patience = r->spec->patience,
-                                       .companion = &companion};
+                                       .companion = &companion,
+                                       .metrics = r->spec->metrics};
     if (given) {
         initial = given->initial;
         server.ctx = &initial;

@@ -3,7 +3,9 @@
 #include "cluster/launch.h"
 
 #include "common/err.h"
+#include "common/http.h"
 #include "common/mem.h"
+#include "common/metrics.h"
 #include "common/net.h"
 #include "common/term.h"
 
@@ -48,9 +50,16 @@ static void become_role(const char *program, char *const *argv, pid_t parent)
     _exit(127);
 }
 
+/* "127.0.0.1:9464" -> "127.0.0.1:0"; "" stays. */
+static void free_port_beside(const char *endpoint, char *out, size_t size)
+{
+    const char *port = strrchr(endpoint, ':');
+    snprintf(out, size, port ? "%.*s:0" : "", (int)(port - endpoint), endpoint);
+}
+
 static int spawn(struct lh_launch_processes *l, struct child *c)
 {
-    char bind[LH_NET_ENDPOINT_MAX], index[16], patience[32];
+    char bind[LH_NET_ENDPOINT_MAX], index[16], patience[32], metrics[LH_HTTP_ENDPOINT_MAX];
     const char *program = l->spec.program ? l->spec.program : "/proc/self/exe";
     if (l->spec.transport == LH_TRANSPORT_IPC)
         snprintf(bind, sizeof bind, "ipc://%s/server-%u", l->spec.sockets, c->index);
@@ -58,10 +67,12 @@ static int spawn(struct lh_launch_processes *l, struct child *c)
         snprintf(bind, sizeof bind, "tcp://127.0.0.1:*");
     snprintf(index, sizeof index, "%u", c->index);
     snprintf(patience, sizeof patience, "%g", l->spec.patience);
-    const char *server[] = {"longhaul", "server", "--scheduler", l->endpoint, "--bind",     bind,
-                            "--shard",  index,    "--patience",  patience,    "--launched", NULL};
-    const char *worker[] = {"longhaul",   "worker", "--scheduler", l->endpoint,
-                            "--patience", patience, "--launched",  NULL};
+    free_port_beside(lh_metrics_endpoint(l->spec.metrics), metrics, sizeof metrics);
+    const char *server[] = {"longhaul",  "server",  "--scheduler", l->endpoint,  "--bind",
+                            bind,        "--shard", index,         "--patience", patience,
+                            "--metrics", metrics,   "--launched",  NULL};
+    const char *worker[] = {"longhaul", "worker",    "--scheduler", l->endpoint,  "--patience",
+                            patience,   "--metrics", metrics,       "--launched", NULL};
     pid_t parent = getpid(), pid = fork();
     if (pid < 0)
         return lh_err_errno(errno, "starting the process of a %s", c->server ? "server" : "worker");

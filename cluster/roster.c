@@ -139,6 +139,7 @@ int lh_roster_hello(struct lh_roster *r, const struct lh_net_message *msg,
                                 .heard = lh_now(),
                                 .phases = LH__PHASES__INIT};
     snprintf(node.host, sizeof node.host, "%s", h->host);
+    snprintf(node.metrics, sizeof node.metrics, "%s", h->metrics);
     int rc = admit(r, msg, h, &node);
     lh_wire_free((ProtobufCMessage **)&h);
     if (rc < 0)

@@ -2,6 +2,7 @@
  * and when they were last heard. Hands out shards and shares; decides who is dead. */
 #pragma once
 
+#include "common/http.h"
 #include "common/net.h"
 
 #include <stdbool.h>
@@ -22,6 +23,7 @@ struct lh_role_node {
     struct lh_net_peer peer;
     char endpoint[LH_NET_ENDPOINT_MAX]; /* of a server */
     char host[64];
+    char metrics[LH_HTTP_ENDPOINT_MAX]; /* where its process serves them; "" if nowhere */
     uint64_t pid;
     uint32_t shard;    /* of a server */
     uint32_t epoch;    /* of the assignment it was sent last */

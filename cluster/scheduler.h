@@ -12,6 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct lh_metrics;
+
 struct lh_scheduler_options {
     const char *bind;             /* endpoint; a wildcard takes a free port */
     const char *dir;              /* run directory; exists */
@@ -31,7 +33,8 @@ struct lh_scheduler_options {
     lh_evaluate_cut evaluate; /* NULL: none */
     void *evaluation;
     bool quiet;
-    bool (*interrupted)(void); /* NULL: never */
+    bool (*interrupted)(void);  /* NULL: never */
+    struct lh_metrics *metrics; /* where it counts (common/metrics.h); NULL: nowhere */
 };
 
 struct lh_scheduler_result {

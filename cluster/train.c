@@ -293,7 +293,8 @@ static int place_roles(void *ctx, const char *endpoint)
                                   .sockets = t->sockets,
                                   .program = t->opt->program,
                                   .patience = patience(t),
-                                  .given = t->opt->given};
+                                  .given = t->opt->given,
+                                  .metrics = t->opt->metrics};
     switch (t->opt->launcher) {
     case LH_LAUNCH_LOCAL:
         return lh_launch_local_start(&t->threads, &spec);
@@ -358,7 +359,8 @@ static int schedule(struct train *t, struct lh_scheduler_result *result)
                              .evaluate = t->evaluation.behaviour ? lh_cut_evaluation_run : NULL,
                              .evaluation = &t->evaluation,
                              .quiet = t->opt->quiet,
-                             .interrupted = t->opt->uninterruptible ? NULL : lh_cli_interrupted},
+                             .interrupted = t->opt->uninterruptible ? NULL : lh_cli_interrupted,
+                             .metrics = t->opt->metrics},
                          result);
     struct lh_err err;
     lh_err_save(&err, rc);

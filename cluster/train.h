@@ -33,6 +33,8 @@ struct lh_train_given {
     void *onlooker;
 };
 
+struct lh_metrics;
+
 struct lh_train_options {
     const char *dir; /* run directory */
     unsigned workers, servers;
@@ -48,6 +50,8 @@ struct lh_train_options {
     double patience;      /* seconds to wait for roles at the start; 0: 60 */
     bool uninterruptible; /* SIGINT and SIGTERM are somebody else's business */
     const struct lh_train_given *given; /* NULL: none */
+    struct lh_metrics *metrics;         /* where roles of this process count, and where those of
+                                           others serve theirs (cluster/launch.h); NULL: nowhere */
 };
 
 /* Where the time of all roles of a kind went, summed, seconds. */

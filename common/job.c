@@ -3,6 +3,7 @@
 #include "common/job.h"
 
 #include "common/err.h"
+#include "common/http.h"
 #include "common/job_table.h"
 #include "common/mem.h"
 #include "common/yaml.h"
@@ -255,6 +256,12 @@ static int check_together(const struct lh_job *j, const struct lh_yaml_node *roo
                             "%g s is less than two heartbeats of %g s; a living role would be "
                             "taken for dead",
                             j->deadline_seconds, j->heartbeat_seconds);
+    if (*j->metrics_listen && lh_http_check(j->metrics_listen) < 0)
+        return lh_yaml_fail(
+            blame(root, "metrics.listen"),
+            "'%s' is no address to serve metrics at; expected [ADDRESS:]PORT, as in "
+            "127.0.0.1:9464 or 9464",
+            j->metrics_listen);
     if (j->dims.action == 0 &&
         (j->dims.high || j->dims.low || j->dims.classes || j->dataset_digest))
         return lh_yaml_fail(blame(root, "resolved"),

@@ -69,6 +69,9 @@ struct lh_job {
     double heartbeat_seconds; /* 1 */
     double deadline_seconds;  /* 10: a role silent for longer is taken for dead */
 
+    /* metrics: */
+    const char *metrics_listen; /* where this process serves them; "" = not at all */
+
     /* resolved: set by lh_job_resolve from the dataset */
     struct lh_dims dims;
     uint64_t dataset_digest;

@@ -144,6 +144,12 @@ const struct lh_job_key lh_job_keys[] = {
      BETWEEN(0.05, 86400), .unit = "seconds",
      .doc = "A role that is silent for longer is taken for dead."},
 
+    {"metrics", "listen", LH_KEY_TEXT, AT(metrics_listen), .text = "",
+     .doc =
+         "Where the run is observed: [ADDRESS:]PORT, at which the process serves its metrics over\n"
+         "HTTP in the Prometheus text format. Without an address only this host is served, by\n"
+         "127.0.0.1; port 0 takes a free one; empty: none. Whoever reaches it can read it."},
+
     {"resolved", "high", LH_KEY_U32, AT(dims.high), BETWEEN(0, 65536), .digested = true,
      .resolved = true, .doc = "Width of the session-level state."},
     {"resolved", "low", LH_KEY_U32, AT(dims.low), BETWEEN(0, 65536), .digested = true,

@@ -155,6 +155,15 @@ struct lh_net_counts lh_net_counts(const struct lh_net_socket *s)
     return s->counts;
 }
 
+void lh_net_counts_add(struct lh_net_counts *sum, const struct lh_net_socket *s)
+{
+    sum->dropped += s->counts.dropped;
+    sum->bytes_in += s->counts.bytes_in;
+    sum->bytes_out += s->counts.bytes_out;
+    sum->messages_in += s->counts.messages_in;
+    sum->messages_out += s->counts.messages_out;
+}
+
 /* --- sending -----------------------------------------------------------------------------------
  */
 static void release_parts(const struct lh_net_part *parts, size_t n)

@@ -56,6 +56,7 @@ struct lh_net_counts {
     uint64_t dropped, bytes_in, bytes_out, messages_in, messages_out;
 };
 struct lh_net_counts lh_net_counts(const struct lh_net_socket *s);
+void lh_net_counts_add(struct lh_net_counts *sum, const struct lh_net_socket *s);
 
 /* Sends, or returns LH_AGAIN (queue full: nothing happened, lent parts are still the caller's) or
  * LH_NOTFOUND (the peer is gone: lent parts are released). `to` is NULL on a DEALER. */

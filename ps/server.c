@@ -9,6 +9,7 @@
 #include "common/err.h"
 #include "common/mem.h"
 #include "common/member.h"
+#include "common/metrics.h"
 #include "common/pull.h"
 #include "common/term.h"
 #include "ps/writer.h"
@@ -29,6 +30,7 @@ struct waiting { /* a pull that is not answered yet; one a peer */
 struct lh_server {
     const struct lh_server_options *opt;
     struct lh_member member;
+    struct lh_metrics_role *counts; /* NULL: off */
     struct lh_net_socket *socket;
     struct lh_job *job;
     struct lh_server_model model;
@@ -47,8 +49,8 @@ struct lh_server {
     double metrics_at[METRICS_ROWS];
     size_t n_metrics, metrics_rows;
     uint64_t metrics_first;
-    double began;
-    bool stopped; /* the scheduler said stop; with */
+    double began, stepped; /* when it began to serve; when the version at hand was made */
+    bool stopped;          /* the scheduler said stop; with */
     int reason;
 };
 
@@ -92,6 +94,10 @@ static int start(struct lh_server *s)
     if (plan->shard >= s->model.layout->n_shards)
         return lh_err_set(LH_EPROTO, "server: the plan calls this shard %u of %zu", plan->shard,
                           s->model.layout->n_shards);
+    LH_TRY(lh_metrics_join(s->opt->metrics,
+                           &(struct lh_metrics_who){
+                               .role = LH_METRICS_SERVER, .node = plan->node, .shard = plan->shard},
+                           &s->counts));
     const struct lh_shard_range *range = &s->model.layout->shards[plan->shard];
     s->n_metrics = plan->shard == 0 ? s->model.n_metrics : 0;
     LH_TRY(lh_shard_create(&s->shard, &(struct lh_shard_spec){.range = range,
@@ -118,7 +124,8 @@ static int start(struct lh_server *s)
     s->limit = plan->until;
     s->cut = s->member.version = plan->start;
     s->evaluated = UINT64_MAX;
-    s->began = lh_now();
+    s->began = s->stepped = lh_now();
+    lh_metrics_set(s->counts, LH_METRIC_SHARD_SIZE, (double)lh_shard_size(s->shard));
     return lh_member_tell(&s->member, LH__KIND__KIND_READY, plan->start);
 }
 
@@ -193,6 +200,7 @@ static int take_pull(struct lh_server *s, const struct lh_net_message *msg)
                         .version = msg->env.step,
                         .request = msg->env.request,
                         .evaluation = msg->env.node == 0};
+    lh_metrics_add(s->counts, LH_METRIC_PULLS, 1);
     size_t i = 0; /* a peer's newer request replaces its older */
     while (i < s->n_waiting && (s->waiting[i].peer.size != w.peer.size ||
                                 memcmp(s->waiting[i].peer.id, w.peer.id, w.peer.size) != 0))
@@ -269,10 +277,13 @@ static int new_version(struct lh_server *s)
     uint64_t v = lh_shard_version(s->shard);
     s->member.version = v;
     s->member.phases.steps++;
+    double now = lh_now();
+    lh_metrics_observe(s->counts, LH_METRIC_STEP_TIME, now - s->stepped);
+    s->stepped = now;
     if (s->n_metrics) {
         if (s->metrics_rows == 0)
             s->metrics_first = v - 1;
-        s->metrics_at[s->metrics_rows++] = lh_now() - s->began;
+        s->metrics_at[s->metrics_rows++] = now - s->began;
     }
     LH_TRY(answer_waiting(s));
     return cut_is_due(s) ? start_cut(s) : 0;
@@ -317,10 +328,15 @@ static int take_push(struct lh_server *s, const struct lh_net_message *msg)
         return lh_err_set(LH_EPROTO, "a push with %zu bytes of metrics: expected %zu",
                           metrics_bytes, s->n_metrics * sizeof(float));
     double began = lh_now();
+    uint64_t version = lh_shard_version(s->shard);
     int rc = lh_shard_push(s->shard, env->step,
                            (struct lh_tree_node){.level = env->level, .index = env->index},
                            env->first, data, env->count, metrics);
     s->member.phases.reduce += lh_now() - began;
+    if (rc >= 0 && env->step <= version) {
+        lh_metrics_observe(s->counts, LH_METRIC_STALENESS, (double)(version - env->step));
+        lh_metrics_add(s->counts, rc == 0 ? LH_METRIC_PUSHES : LH_METRIC_PUSHES_IGNORED, 1);
+    }
     if (rc == 0)
         rc = advance(s);
     return rc < 0 ? rc : 0;
@@ -412,10 +428,41 @@ static int report_cuts(struct lh_server *s)
     while (lh_writer_poll(s->writer, &done)) {
         if (done.err.code < 0)
             return lh_err_load(&done.err);
-        if (done.kind == LH_WRITER_PREPARE)
-            LH_TRY(lh_member_tell(&s->member, LH__KIND__KIND_PREPARED, done.version));
+        if (done.kind != LH_WRITER_PREPARE)
+            continue;
+        lh_metrics_observe(s->counts, LH_METRIC_WRITE_TIME, done.seconds);
+        lh_metrics_add(s->counts, LH_METRIC_CHECKPOINTS, 1);
+        lh_metrics_set(s->counts, LH_METRIC_CHECKPOINT_AGE, lh_now());
+        LH_TRY(lh_member_tell(&s->member, LH__KIND__KIND_PREPARED, done.version));
     }
     return 0;
+}
+
+static void show_phases(struct lh_server *s)
+{
+    const Lh__Phases *p = &s->member.phases;
+    lh_metrics_set_at(s->counts, LH_METRIC_PHASE, LH_PHASE_REDUCE, p->reduce);
+    lh_metrics_set_at(s->counts, LH_METRIC_PHASE, LH_PHASE_OPTIMISE, p->optimise);
+    lh_metrics_set_at(s->counts, LH_METRIC_PHASE, LH_PHASE_REPLY, p->reply);
+    lh_metrics_set_at(s->counts, LH_METRIC_PHASE, LH_PHASE_FREEZE, p->cut);
+    lh_metrics_set_at(s->counts, LH_METRIC_PHASE, LH_PHASE_WAIT, p->wait);
+}
+
+/* What it has counted so far: for the next beat, and for whoever reads its metrics. */
+static void count(struct lh_server *s)
+{
+    struct lh_net_counts net = lh_net_counts(s->socket);
+    s->member.phases.dropped = net.dropped;
+    s->member.phases.bytes_in = net.bytes_in;
+    s->member.phases.bytes_out = net.bytes_out;
+    if (!s->counts)
+        return;
+    show_phases(s);
+    lh_metrics_set_net(s->counts, &net);
+    lh_metrics_set(s->counts, LH_METRIC_VERSION, (double)lh_shard_version(s->shard));
+    lh_metrics_set(s->counts, LH_METRIC_STEPS, (double)s->member.phases.steps);
+    lh_metrics_set(s->counts, LH_METRIC_PULL_QUEUE, (double)s->n_waiting);
+    lh_metrics_set(s->counts, LH_METRIC_WRITER_QUEUE, (double)lh_writer_pending(s->writer));
 }
 
 int lh_server_turn(struct lh_server *s, bool *busy)
@@ -435,10 +482,7 @@ int lh_server_turn(struct lh_server *s, bool *busy)
          lh_now() - s->began - s->metrics_at[0] > METRICS_EVERY))
         LH_TRY(flush_metrics(s));
     LH_TRY(advance(s)); /* what was held may go on */
-    struct lh_net_counts counts = lh_net_counts(s->socket);
-    s->member.phases.dropped = counts.dropped;
-    s->member.phases.bytes_in = counts.bytes_in;
-    s->member.phases.bytes_out = counts.bytes_out;
+    count(s);
     LH_TRY(lh_member_tick(&s->member));
     if (s->opt->interrupted && s->opt->interrupted())
         return lh_err_set(LH_ECANCELED, "server %u: interrupted", s->member.plan->shard);
@@ -490,6 +534,7 @@ static int join(struct lh_server *s, void *zmq)
     hello.role = LH__ROLE__ROLE_SERVER;
     hello.endpoint = (char *)(uintptr_t)lh_net_endpoint(s->socket);
     hello.wanted = s->opt->wanted;
+    hello.metrics = (char *)(uintptr_t)lh_metrics_endpoint(s->opt->metrics);
     return lh_member_join(&s->member, zmq, s->opt->scheduler, "server", &hello, s->opt->patience,
                           s->opt->interrupted, NULL);
 }
@@ -522,6 +567,8 @@ int lh_server_close(struct lh_server **server, int rc)
         rc = lh_err_load(&saved);
     else
         rc = reported;
+    if (s->writer)
+        count(s);
     lh_writer_stop(&s->writer);
     rc = lh_member_leave(&s->member, rc, s->stopped);
     lh_err_save(&saved, rc);

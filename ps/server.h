@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct lh_metrics;
+
 /* What a server holds parts of. */
 struct lh_server_model {
     const struct lh_layout *layout;
@@ -42,7 +44,8 @@ struct lh_server_options {
     /* Is shown every step's sum, from the server's thread; NULL: nobody looks. */
     void (*look)(void *onlooker, const struct lh_server_sum *sum);
     void *onlooker;
-    bool (*interrupted)(void); /* NULL: never */
+    bool (*interrupted)(void);  /* NULL: never */
+    struct lh_metrics *metrics; /* where it counts (common/metrics.h); NULL: nowhere */
 };
 
 /* Serves one job to its end. `zmq` is the process' context. Returns 0 when the scheduler said so,

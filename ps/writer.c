@@ -3,6 +3,7 @@
 #include "ps/writer.h"
 
 #include "common/mem.h"
+#include "common/term.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -79,6 +80,7 @@ done:
 static void execute(struct lh_writer *w, struct command *c)
 {
     int rc;
+    double began = lh_now();
     if (c->done.kind == LH_WRITER_PREPARE) {
         rc = lh_store_prepare(w->store, c->frozen);
         lh_shard_thaw(c->shard, c->frozen);
@@ -88,6 +90,7 @@ static void execute(struct lh_writer *w, struct command *c)
             rc = prune(w, c);
     }
     lh_err_save(&c->done.err, rc < 0 ? rc : 0);
+    c->done.seconds = lh_now() - began;
 }
 
 static void *run(void *arg)
@@ -213,5 +216,10 @@ bool lh_writer_poll(struct lh_writer *w, struct lh_writer_done *out)
 
 bool lh_writer_busy(const struct lh_writer *w)
 {
-    return atomic_load(&w->pending) > 0;
+    return lh_writer_pending(w) > 0;
+}
+
+size_t lh_writer_pending(const struct lh_writer *w)
+{
+    return atomic_load(&w->pending);
 }

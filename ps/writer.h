@@ -16,6 +16,7 @@ enum lh_writer_kind { LH_WRITER_PREPARE, LH_WRITER_COMMIT };
 struct lh_writer_done {
     enum lh_writer_kind kind;
     uint64_t version;
+    double seconds;    /* that it took */
     struct lh_err err; /* code 0: durable */
 };
 
@@ -32,4 +33,5 @@ int lh_writer_commit(struct lh_writer *w, uint64_t version, const uint64_t *keep
 
 /* The oldest thing done that was not asked for yet; false if there is none. */
 bool lh_writer_poll(struct lh_writer *w, struct lh_writer_done *out);
-bool lh_writer_busy(const struct lh_writer *w); /* something is queued or being written */
+bool lh_writer_busy(const struct lh_writer *w);      /* something is queued or being written */
+size_t lh_writer_pending(const struct lh_writer *w); /* how many such things */

@@ -6,7 +6,8 @@ set -euo pipefail
 
 build=(gcc libc6-dev cmake ninja-build pkg-config ccache
        libzmq3-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
-       liblmdb-dev libopenblas-dev libyaml-dev libcjson-dev libxxhash-dev libarchive-dev)
+       liblmdb-dev libopenblas-dev libyaml-dev libcjson-dev libxxhash-dev libarchive-dev
+       libmicrohttpd-dev)
 tests=(libcmocka-dev clang-format python3 python3-numpy xz-utils zstd bzip2
        slurm-wlm munge procps)
 

@@ -8,6 +8,7 @@
 #include "common/job.h"
 #include "common/mem.h"
 #include "common/member.h"
+#include "common/metrics.h"
 #include "common/pull.h"
 #include "common/term.h"
 #include "worker/feed.h"
@@ -24,6 +25,7 @@ struct worker {
     const struct lh_worker_options *opt;
     void *zmq;
     struct lh_member member;
+    struct lh_metrics_role *metrics; /* NULL: off */
     struct lh_job *job;
     struct lh_dataset *dataset;
     struct lh_model model;
@@ -50,6 +52,7 @@ struct worker {
     bool reassigned; /* the assignment changed since the share was last looked at */
     double turns;    /* seconds that the companion worked */
     double patience; /* seconds until a pull is repeated; doubles */
+    double stepped;  /* when the version at hand was taken */
     bool stopped, left;
     int reason;
 };
@@ -69,6 +72,9 @@ static int start(struct worker *w)
     LH_TRY(lh_job_load_text(&w->job, plan->job, strlen(plan->job), "job", NULL));
     LH_TRY(lh_member_agree(&w->member, lh_job_digest(w->job), w->job->heartbeat_seconds,
                            w->job->deadline_seconds));
+    LH_TRY(lh_metrics_join(w->opt->metrics,
+                           &(struct lh_metrics_who){.role = LH_METRICS_WORKER, .node = plan->node},
+                           &w->metrics));
     if (!w->opt->given)
         LH_TRY(open_dataset(w));
     LH_TRY(lh_model_init(&w->model, w->job, plan->shards));
@@ -134,6 +140,38 @@ static bool give_turn(struct worker *w)
     return any;
 }
 
+static void show_phases(struct worker *w)
+{
+    const Lh__Phases *p = &w->member.phases;
+    const double at[] = {
+        [LH_PHASE_GATHER] = p->gather,     [LH_PHASE_FORWARD] = p->compute - p->backward,
+        [LH_PHASE_BACKWARD] = p->backward, [LH_PHASE_REDUCE] = p->reduce,
+        [LH_PHASE_PUSH] = p->push,         [LH_PHASE_TAKE] = p->reply,
+        [LH_PHASE_WAIT] = p->wait};
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++)
+        lh_metrics_set_at(w->metrics, LH_METRIC_PHASE, i, at[i]);
+}
+
+/* What it has counted so far: for the next beat, and for whoever reads its metrics. */
+static void count(struct worker *w)
+{
+    struct lh_net_counts counts = {0};
+    for (size_t i = 0; i < w->pull.n_shards; i++)
+        lh_net_counts_add(&counts, w->pull.shards[i].socket);
+    w->member.phases.dropped = counts.dropped;
+    w->member.phases.bytes_in = counts.bytes_in;
+    w->member.phases.bytes_out = counts.bytes_out;
+    w->member.phases.reduce = w->gradient.reducing;
+    if (!w->metrics)
+        return;
+    show_phases(w);
+    lh_metrics_set_net(w->metrics, &counts);
+    lh_metrics_set(w->metrics, LH_METRIC_VERSION, (double)w->version);
+    lh_metrics_set(w->metrics, LH_METRIC_STEPS, (double)w->member.phases.steps);
+    lh_metrics_set(w->metrics, LH_METRIC_TRANSITIONS, (double)w->member.phases.rows);
+    lh_metrics_set(w->metrics, LH_METRIC_PUSH_QUEUE, (double)w->n_unsent);
+}
+
 /* What must not wait for the end of a share: orders, the beat, an interrupt, the companion. */
 static int look_up(struct worker *w)
 {
@@ -141,17 +179,7 @@ static int look_up(struct worker *w)
     LH_TRY(drain_orders(w));
     if (w->opt->interrupted && w->opt->interrupted())
         w->left = true;
-    struct lh_net_counts counts = {0};
-    for (size_t i = 0; i < w->pull.n_shards; i++) {
-        struct lh_net_counts c = lh_net_counts(w->pull.shards[i].socket);
-        counts.dropped += c.dropped;
-        counts.bytes_in += c.bytes_in;
-        counts.bytes_out += c.bytes_out;
-    }
-    w->member.phases.dropped = counts.dropped;
-    w->member.phases.bytes_in = counts.bytes_in;
-    w->member.phases.bytes_out = counts.bytes_out;
-    w->member.phases.reduce = w->gradient.reducing;
+    count(w);
     return lh_member_tick(&w->member);
 }
 
@@ -220,10 +248,12 @@ static int send_unsent(struct worker *w)
     while (w->n_unsent > 0 && !is_over(w)) {
         int rc = send_piece(w, w->unsent[w->n_unsent - 1]);
         LH_TRY(rc);
-        if (rc == LH_AGAIN)
+        if (rc == LH_AGAIN) {
+            lh_metrics_add(w->metrics, LH_METRIC_PUSH_RETRIES, 1);
             LH_TRY(breathe(w));
-        else
+        } else {
             w->n_unsent--;
+        }
     }
     return 0;
 }
@@ -382,6 +412,7 @@ static int drain_shards(struct worker *w, bool *any)
 static int ask_again(struct worker *w)
 {
     w->patience *= 2;
+    lh_metrics_add(w->metrics, LH_METRIC_PULL_RETRIES, 1);
     w->n_pushed = 0;
     w->reassigned = true;
     return ask(w, w->pull.version);
@@ -429,6 +460,10 @@ static int wait_for_version(struct worker *w)
 
 static int take_version(struct worker *w)
 {
+    double now = lh_now();
+    if (w->stepped > 0)
+        lh_metrics_observe(w->metrics, LH_METRIC_STEP_TIME, now - w->stepped);
+    w->stepped = now;
     w->at ^= 1;
     lh_exec_place(w->exec, w->held[w->at].at[0], w->held[w->at].at[1]);
     w->version = w->member.version = w->pull.version;
@@ -461,11 +496,13 @@ int lh_worker_run(void *zmq, const struct lh_worker_options *opt)
     struct worker w = {.opt = opt, .zmq = zmq};
     Lh__Hello hello = LH__HELLO__INIT;
     hello.role = LH__ROLE__ROLE_WORKER;
+    hello.metrics = (char *)(uintptr_t)lh_metrics_endpoint(opt->metrics);
     LH_TRY(lh_member_join(&w.member, zmq, opt->scheduler, "worker", &hello, opt->patience,
                           opt->interrupted, opt->companion));
     int rc = start(&w);
     if (rc >= 0)
         rc = work(&w);
+    count(&w);
     rc = lh_member_leave(&w.member, rc, w.stopped);
     struct lh_err saved;
     lh_err_save(&saved, rc);

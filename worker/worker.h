@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 struct lh_feed_given;
+struct lh_metrics;
 
 struct lh_worker_options {
     const char *scheduler;             /* endpoint */
@@ -18,6 +19,7 @@ struct lh_worker_options {
     double patience;                   /* seconds to wait for the scheduler at the start */
     bool (*interrupted)(void);         /* NULL: never */
     const struct lh_companion *companion; /* what shares the thread; NULL: nothing */
+    struct lh_metrics *metrics;           /* where it counts (common/metrics.h); NULL: nowhere */
 };
 
 /* Works on one job to its end. Returns 0 when the scheduler said so or when interrupted (it says
