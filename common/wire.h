@@ -36,4 +36,4 @@ int lh_wire_unpack(ProtobufCMessage **out, const ProtobufCMessageDescriptor *typ
                    const void *bytes, size_t n);
 void lh_wire_free(ProtobufCMessage **body); /* NULL content allowed */
 
-const char *lh_wire_kind_name(uint32_t kind); /* "push"; "unknown" */
+const char *lh_wire_kind_name(uint32_t kind); /* "PUSH"; "unknown" */

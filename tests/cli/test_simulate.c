@@ -92,6 +92,34 @@ static void play_orders_the_policies(void **state)
     cJSON_Delete(doc);
 }
 
+/* A trained policy is played from its run and from its snapshot: it is the same policy. */
+static void play_takes_runs_and_snapshots_and_prints_a_table(void **state)
+{
+    (void)state;
+    char *out = NULL;
+    kit_write(kit_path("job.yaml"), "dataset: ds\nalgorithm: il\nnetwork: {hidden: [8, 8]}\n"
+                                    "train: {batch: 32, micro_batch: 16, steps: 4}\n");
+    int status =
+        kit_run(&out,
+                "cd '%s' && PATH='%s':$PATH OPENBLAS_NUM_THREADS=1 && export PATH && "
+                "longhaul simulate --out ds --format dataset --users 60 --sessions 3 && "
+                "longhaul train job.yaml --dir run --no-evaluation --quiet && "
+                "longhaul export --dir run --out snap --cut last && "
+                "longhaul simulate --dataset ds --play run --play snap --users 100 --sessions 3",
+                kit_dir(), LH_BINARY_DIR);
+    if (status != 0)
+        fail_msg("status %d: %s", status, out);
+    static const char *const parts[] = {"session length", "return time (h)", "60 users,",
+                                        "behaviour", "optimum"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        kit_assert_contains(out, parts[i]);
+    free(out);
+    cJSON *doc = json_of("--dataset ds --play run --play snap --users 100 --sessions 3");
+    assert_true(number(policy(doc, "run"), "reward") == number(policy(doc, "snap"), "reward"));
+    assert_true(number(policy(doc, "run"), "reward") != number(policy(doc, "behaviour"), "reward"));
+    cJSON_Delete(doc);
+}
+
 static void refusals_say_what_is_wrong(void **state)
 {
     (void)state;
@@ -110,6 +138,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         kit_test(log_through_import_keeps_its_world),
         kit_test(play_orders_the_policies),
+        kit_test(play_takes_runs_and_snapshots_and_prints_a_table),
         kit_test(refusals_say_what_is_wrong),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,6 +9,7 @@
 #include "common/err.h"
 #include "common/net.h"
 
+#include <cjson/cJSON.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -225,6 +226,52 @@ static void train_evaluates_its_cuts_and_the_best_does_not_depend_on_interruptio
     lh_job_destroy(&job);
 }
 
+/* Standard output of the command, which must succeed; free(). */
+static char *command_says(const char *options)
+{
+    char *out = NULL;
+    int status = kit_run(&out,
+                         "cd '%s' && OPENBLAS_NUM_THREADS=1 " LH_BINARY_DIR
+                         "/longhaul train job.yaml --quiet --no-evaluation %s",
+                         kit_dir(), options);
+    if (status != 0)
+        fail_msg("train %s: status %d: %s", options, status, out);
+    return out;
+}
+
+static double number(const cJSON *doc, const char *name)
+{
+    return cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(doc, name));
+}
+
+static void command_tells_its_result_in_every_form(void **state)
+{
+    (void)state;
+    static const char *const rows[] = {"workers", "servers",   "gather",      "forward",
+                                       "push",    "optimiser", "freeze cuts", "wait"};
+    trainkit_dataset();
+    trainkit_job_file(kit_path("job.yaml"), 6, 3, NULL);
+    char *out = command_says("--dir text --verbose");
+    kit_assert_contains(out, "text: at step 6, 6 steps in ");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        kit_assert_contains(out, rows[i]);
+    free(out);
+    out = command_says("--dir json --workers 2 --servers 1 --stop-after 4 --json");
+    cJSON *doc = cJSON_Parse(out);
+    assert_non_null(doc);
+    assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(doc, "dir")), "json");
+    assert_true(number(doc, "version") == 4 && number(doc, "steps") == 4);
+    assert_true(number(doc, "transitions") == 4 * 52);
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(doc, "validation")));
+    const cJSON *workers = cJSON_GetObjectItem(doc, "workers");
+    assert_true(number(workers, "roles") == 2);
+    assert_true(number(workers, "compute") >= number(workers, "backward"));
+    assert_true(number(workers, "dropped") == 0);
+    assert_true(number(cJSON_GetObjectItem(doc, "servers"), "roles") == 1);
+    cJSON_Delete(doc);
+    free(out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -234,6 +281,7 @@ int main(void)
         kit_test(train_whose_roles_never_come_names_who_is_missing),
         kit_test(train_where_another_works_is_refused),
         kit_test(train_on_a_port_in_use_says_so),
+        kit_test(command_tells_its_result_in_every_form),
         kit_test(train_evaluates_its_cuts_and_the_best_does_not_depend_on_interruptions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

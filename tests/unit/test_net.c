@@ -1,7 +1,7 @@
 /* One battery that every transport must pass, and what a hostile peer may do. */
 #include "common/net.h"
 
-#include "tests/testkit.h"
+#include "tests/unit/net_rig.h"
 
 #include "common/term.h"
 
@@ -37,18 +37,6 @@ static const char *transport(int i)
     return (const char *[]){"inproc://test", ipc, "tcp://127.0.0.1:*"}[i];
 }
 
-/* Receives within 10 s. */
-static void receive(struct lh_net_socket *s, struct lh_net_message *m)
-{
-    double began = lh_now();
-    int rc;
-    while ((rc = lh_net_recv(s, m)) == LH_AGAIN && lh_now() - began < 10) {
-        struct lh_net_poll poll = {.socket = s};
-        assert_ok(lh_net_poll(&poll, 1, 0.1));
-    }
-    assert_ok(rc);
-}
-
 static void count_release(void *data, void *hint)
 {
     (void)data;
@@ -71,7 +59,7 @@ static void message_goes_there_and_back_on_every_transport(void **state)
         for (int i = 0; i < 100000; i++)
             big[i] = (float)i;
         assert_ok(lh_net_send(p.dealer, NULL, &env, parts, 2));
-        receive(p.router, &m);
+        rig_receive(p.router, &m);
         assert_int_equal(m.env.step, 5);
         assert_int_equal(m.n, 2);
         assert_memory_equal(lh_net_frame(&m, 0, &n), big, sizeof big);
@@ -82,7 +70,7 @@ static void message_goes_there_and_back_on_every_transport(void **state)
         lh_net_message_fini(&m);
         env.kind = LH__KIND__KIND_WEIGHTS;
         assert_ok(lh_net_send(p.router, &peer, &env, NULL, 0));
-        receive(p.dealer, &m);
+        rig_receive(p.dealer, &m);
         assert_int_equal(m.env.kind, LH__KIND__KIND_WEIGHTS);
         assert_int_equal(m.n, 0);
         lh_net_message_fini(&m);
@@ -102,7 +90,7 @@ static void dealer_may_connect_before_the_router_binds(void **state)
     assert_ok(lh_net_dealer(&dealer, zmq, ipc, 16));
     assert_ok(lh_net_send(dealer, NULL, &env, NULL, 0));
     assert_ok(lh_net_router(&router, zmq, ipc, 16));
-    receive(router, &m);
+    rig_receive(router, &m);
     lh_net_message_fini(&m);
     lh_net_close(&dealer);
     lh_net_close(&router);
@@ -123,7 +111,7 @@ static void full_queue_and_gone_peer_are_told_not_dropped(void **state)
     assert_int_equal(rc, LH_AGAIN);
     assert_true(sent >= 16 && sent < 1000);
     assert_int_equal(atomic_load(&released), 0);
-    receive(p.router, &m);
+    rig_receive(p.router, &m);
     struct lh_net_peer nobody = {.size = 5, .id = "\0none"};
     assert_int_equal(lh_net_send(p.router, &nobody, &env, &part, 1), LH_NOTFOUND);
     assert_int_equal(atomic_load(&released), 1); /* the part of the message that had no way */
@@ -160,7 +148,7 @@ static void malformed_messages_are_counted_and_the_next_good_one_comes(void **st
     raw_send(raw, (const char *[]){(const char *)foreign}, &m, 1);
     raw_send(raw, (const char *[]){env, "data"}, (size_t[]){n, 4}, 2);
     struct lh_net_message msg;
-    receive(p.router, &msg);
+    rig_receive(p.router, &msg);
     assert_int_equal(msg.n, 1);
     assert_int_equal(msg.env.job, 1);
     lh_net_message_fini(&msg);

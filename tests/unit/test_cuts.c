@@ -1,0 +1,170 @@
+/* Which cuts stay, which is best, and what a restart finds. */
+#include "cluster/cuts.h"
+
+#include "tests/testkit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The evaluator's verdict on a version, as if it had just been polled. */
+static void verdict(struct lh_cuts *c, uint64_t version, double value, bool eligible)
+{
+    char json[64];
+    snprintf(json, sizeof json, "{\"policy\": {\"value\": %g}}", value);
+    assert_false(c->has_verdict);
+    c->has_verdict = true;
+    c->verdict_version = version;
+    c->verdict = (struct lh_verdict){.value = value, .eligible = eligible};
+    assert_ok(lh_mem_strdup(&c->verdict.json, json));
+}
+
+static void assert_cuts(const struct lh_run_record *r, const char *expected)
+{
+    char text[256] = "";
+    for (size_t i = 0; i < r->n_cuts; i++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%s%llu", i ? " " : "",
+                 (unsigned long long)r->cuts[i].version);
+    assert_string_equal(text, expected);
+}
+
+static void assert_lines(const char *expected)
+{
+    char *text = kit_read(kit_path("evaluations.jsonl"), NULL);
+    assert_string_equal(text, expected);
+    free(text);
+}
+
+static void complete_keeps_the_newest_and_the_best(void **state)
+{
+    (void)state;
+    struct lh_run_record r = {0};
+    struct lh_cuts c;
+    assert_ok(lh_cuts_init(&c, &r, kit_dir(), 2, false, true));
+    for (uint64_t v = 10; v <= 50; v += 10) {
+        assert_ok(lh_cuts_complete(&c, v, 3, NULL));
+        verdict(&c, v, v == 20 ? 5 : 1, true);
+        assert_ok(lh_cuts_judge(&c, NULL));
+    }
+    assert_cuts(&r, "20 40 50");
+    assert_true(r.has_best && r.best == 20 && r.last == 50);
+    lh_cuts_fini(&c);
+    lh_run_record_fini(&r);
+    /* the same from the disk */
+    assert_ok(lh_run_record_load(&r, kit_dir()));
+    assert_cuts(&r, "20 40 50");
+    assert_true(r.has_best && r.best == 20);
+    assert_int_equal(lh_run_record_cut(&r, 50)->servers, 3);
+    lh_run_record_fini(&r);
+}
+
+static void judge_takes_the_highest_eligible_and_the_earlier_of_equals(void **state)
+{
+    (void)state;
+    struct lh_run_record r = {0};
+    struct lh_cuts c;
+    static const struct {
+        double value;
+        bool eligible;
+        uint64_t best;
+    } at[] = {{9, false, 0}, {2, true, 2}, {2, true, 2}, {1, true, 2}, {3, true, 5}, {7, false, 5}};
+    assert_ok(lh_cuts_init(&c, &r, kit_dir(), 9, false, true));
+    for (uint64_t v = 1; v <= sizeof at / sizeof *at; v++) {
+        assert_ok(lh_cuts_complete(&c, v, 1, NULL));
+        verdict(&c, v, at[v - 1].value, at[v - 1].eligible);
+        assert_ok(lh_cuts_judge(&c, NULL));
+        assert_int_equal(r.has_best ? r.best : 0, at[v - 1].best);
+    }
+    lh_cuts_fini(&c);
+    lh_run_record_fini(&r);
+}
+
+/* The evaluation may end before the servers have written the cut, and must not be lost. */
+static void verdict_before_its_cut_waits_for_it(void **state)
+{
+    (void)state;
+    struct lh_run_record r = {0};
+    struct lh_cuts c;
+    assert_ok(lh_cuts_init(&c, &r, kit_dir(), 1, false, true));
+    assert_ok(lh_cuts_complete(&c, 10, 1, NULL));
+    verdict(&c, 20, 4, true);
+    assert_ok(lh_cuts_judge(&c, NULL));
+    assert_true(c.has_verdict && !r.has_best);
+    assert_lines("");
+    assert_ok(lh_cuts_complete(&c, 20, 1, NULL));
+    assert_false(c.has_verdict);
+    assert_true(r.has_best && r.best == 20);
+    assert_cuts(&r, "20");
+    assert_lines("{\"step\": 20, \"evaluation\": {\"policy\": {\"value\": 4}}}\n");
+    /* one that waits keeps the cuts that may still turn out best */
+    verdict(&c, 40, 5, true);
+    assert_ok(lh_cuts_complete(&c, 30, 1, NULL));
+    assert_true(c.has_verdict);
+    assert_ok(lh_cuts_complete(&c, 50, 1, NULL));
+    assert_ok(lh_cuts_complete(&c, 60, 1, NULL));
+    assert_cuts(&r, "20 50 60");
+    lh_cuts_fini(&c); /* with a verdict that nobody took */
+    lh_run_record_fini(&r);
+}
+
+static void init_recalls_the_best_and_drops_lines_that_will_come_again(void **state)
+{
+    (void)state;
+    for (int again = 0; again < 2; again++) {
+        struct lh_run_record r = {0};
+        struct lh_cuts c;
+        kit_write(kit_path("evaluations.jsonl"),
+                  "{\"step\": 10, \"evaluation\": {}}\n{\"step\": 20, \"evaluation\": {}}\n"
+                  "{\"step\": 30, \"evaluation\": {}}\n{\"step\": 4");
+        assert_ok(lh_run_record_add_cut(&r, 10, 1));
+        assert_ok(lh_run_record_set_evaluation(&r, 10, "{\"policy\": {\"value\": 2.5}}"));
+        assert_ok(lh_run_record_add_cut(&r, 20, 1));
+        r.has_best = true;
+        r.best = 10;
+        assert_ok(lh_cuts_init(&c, &r, kit_dir(), 1, again, true));
+        assert_true(c.has_best && c.best_value == 2.5);
+        assert_lines(again ? "{\"step\": 10, \"evaluation\": {}}\n"
+                           : "{\"step\": 10, \"evaluation\": {}}\n"
+                             "{\"step\": 20, \"evaluation\": {}}\n");
+        verdict(&c, 20, 2, true);
+        assert_ok(lh_cuts_judge(&c, NULL));
+        assert_int_equal(r.best, 10);
+        lh_cuts_fini(&c);
+        lh_run_record_fini(&r);
+    }
+}
+
+static void init_survives_every_failed_allocation(void **state)
+{
+    (void)state;
+    struct lh_run_record r = {0};
+    assert_ok(lh_run_record_add_cut(&r, 10, 1));
+    assert_ok(lh_run_record_set_evaluation(&r, 10, "{\"policy\": {\"value\": 2.5}}"));
+    r.has_best = true;
+    r.best = 10;
+    for (uint64_t at = 1;; at++) {
+        struct lh_cuts c;
+        lh_mem_fail_at(at);
+        int rc = lh_cuts_init(&c, &r, kit_dir(), 1, false, true);
+        lh_mem_fail_at(0);
+        lh_cuts_fini(&c);
+        if (rc == 0) {
+            assert_true(at > 1);
+            break;
+        }
+        assert_int_equal(rc, LH_ENOMEM);
+    }
+    lh_run_record_fini(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        kit_test(complete_keeps_the_newest_and_the_best),
+        kit_test(judge_takes_the_highest_eligible_and_the_earlier_of_equals),
+        kit_test(verdict_before_its_cut_waits_for_it),
+        kit_test(init_recalls_the_best_and_drops_lines_that_will_come_again),
+        kit_test(init_survives_every_failed_allocation),
+    };
+    return cmocka_run_group_tests_name("cuts", tests, NULL, NULL);
+}

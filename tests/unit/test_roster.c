@@ -1,0 +1,273 @@
+/* Who is let in, who is taken for dead, who has which share. */
+#include "cluster/roster.h"
+
+#include "common/member.h"
+#include "tests/unit/net_rig.h"
+
+#include <string.h>
+#include <unistd.h>
+
+enum { PEERS = 4, JOB = 77 };
+
+struct rig {
+    void *zmq;
+    struct lh_roster r;
+    struct lh_net_socket *peer[PEERS];
+};
+
+static void rig_open(struct rig *x, uint32_t servers)
+{
+    *x = (struct rig){.zmq = zmq_ctx_new(),
+                      .r = {.job = JOB, .servers = servers, .workers = 1, .deadline = 5}};
+    assert_ok(lh_net_router(&x->r.socket, x->zmq, "inproc://roster", 64));
+    for (int i = 0; i < PEERS; i++)
+        assert_ok(lh_net_dealer(&x->peer[i], x->zmq, "inproc://roster", 64));
+}
+
+static void rig_close(struct rig *x)
+{
+    for (int i = 0; i < PEERS; i++)
+        lh_net_close(&x->peer[i]);
+    lh_roster_fini(&x->r);
+    lh_net_close(&x->r.socket);
+    zmq_ctx_term(x->zmq);
+}
+
+static Lh__Hello hello_of(Lh__Role role)
+{
+    static char program[] = LH_VERSION, blas[] = "fma", host[] = "here", endpoint[] = "tcp://h:1";
+    Lh__Hello h = LH__HELLO__INIT;
+    h.role = role;
+    h.program = program;
+    h.blas = blas;
+    h.host = host;
+    h.pid = 4711;
+    if (role == LH__ROLE__ROLE_SERVER)
+        h.endpoint = endpoint;
+    return h;
+}
+
+static struct lh_role_node *say(struct rig *x, int peer, Lh__Hello *h, uint32_t protocol)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_HELLO, .protocol = protocol};
+    struct lh_net_message m;
+    struct lh_role_node *node = NULL;
+    assert_ok(lh_net_send_body(x->peer[peer], NULL, &env, &h->base));
+    rig_receive(x->r.socket, &m);
+    assert_ok(lh_roster_hello(&x->r, &m, &node));
+    lh_net_message_fini(&m);
+    return node;
+}
+
+static struct lh_role_node *join(struct rig *x, int peer, Lh__Role role)
+{
+    Lh__Hello h = hello_of(role);
+    struct lh_role_node *node = say(x, peer, &h, 0);
+    assert_non_null(node);
+    node->standing = LH_STANDING_READY;
+    return node;
+}
+
+/* A node speaks; who the roster takes it for. */
+static struct lh_role_node *speak(struct rig *x, int peer, uint32_t number, uint32_t kind,
+                                  uint64_t version, bool *returned)
+{
+    struct lh_envelope env = {.kind = kind, .job = JOB, .node = number, .step = version};
+    Lh__Phases phases = LH__PHASES__INIT;
+    struct lh_net_message m;
+    phases.rows = version;
+    assert_ok(lh_net_send_body(x->peer[peer], NULL, &env, &phases.base));
+    rig_receive(x->r.socket, &m);
+    struct lh_role_node *node = lh_roster_sender(&x->r, &m, returned);
+    lh_net_message_fini(&m);
+    return node;
+}
+
+static void hello_gives_numbers_and_the_shard_that_is_wanted_or_free(void **state)
+{
+    (void)state;
+    struct rig x;
+    char text[256];
+    rig_open(&x, 2);
+    Lh__Hello h = hello_of(LH__ROLE__ROLE_SERVER);
+    h.wanted = 2;
+    struct lh_role_node *node = say(&x, 0, &h, 0);
+    assert_int_equal(node->number, 1);
+    assert_int_equal(node->shard, 1);
+    kit_assert_contains(lh_roster_describe(node, text, sizeof text),
+                        "server 1 (process 4711 on here, tcp://h:1)");
+    h.wanted = 0;
+    assert_int_equal(say(&x, 1, &h, 0)->shard, 0);
+    node = join(&x, 2, LH__ROLE__ROLE_WORKER);
+    assert_int_equal(node->number, 3);
+    kit_assert_contains(lh_roster_describe(node, text, sizeof text),
+                        "worker 3 (process 4711 on here)");
+    assert_string_equal(x.r.blas, "fma");
+    /* said again, it is not another */
+    h = hello_of(LH__ROLE__ROLE_WORKER);
+    assert_null(say(&x, 2, &h, 0));
+    assert_int_equal(x.r.n_nodes, 3);
+    assert_int_equal(lh_roster_count(&x.r, LH__ROLE__ROLE_SERVER, LH_STANDING_HELLO), 2);
+    assert_int_equal(lh_roster_count(&x.r, LH__ROLE__ROLE_SERVER, LH_STANDING_READY), 0);
+    assert_int_equal(lh_roster_server(&x.r, 1)->number, 1);
+    assert_null(lh_roster_server(&x.r, 2));
+    rig_close(&x);
+}
+
+static void hello_that_does_not_fit_is_refused_with_its_reason(void **state)
+{
+    (void)state;
+    static char old[] = "0.0.1", other[] = "OpenBLAS 0.3.21 Haswell", none[] = "";
+    struct rig x;
+    struct lh_net_message m;
+    rig_open(&x, 1);
+    join(&x, 0, LH__ROLE__ROLE_SERVER);
+    join(&x, 1, LH__ROLE__ROLE_WORKER);
+    Lh__Hello release = hello_of(LH__ROLE__ROLE_WORKER), kernel = release, full, taken, nowhere;
+    Lh__Hello unknown = hello_of(LH__ROLE__ROLE_NONE);
+    full = taken = nowhere = hello_of(LH__ROLE__ROLE_SERVER);
+    release.program = old;
+    kernel.blas = other;
+    taken.wanted = 1;
+    nowhere.endpoint = none;
+    struct {
+        Lh__Hello *h;
+        uint32_t protocol;
+        int code;
+        const char *says;
+    } refused[] = {
+        {&release, 0, LH_EMISMATCH, "this role is longhaul 0.0.1"},
+        {&full, 99, LH_EMISMATCH, "(protocol 99), the scheduler is"},
+        {&kernel, 0, LH_EMISMATCH, "computes with OpenBLAS 0.3.21 Haswell, the run with fma"},
+        {&full, 0, LH_EBUSY, "the job has 1 server and shard 1 is taken or beyond"},
+        {&taken, 0, LH_EBUSY, "shard 0 is taken or beyond"},
+        {&nowhere, 0, LH_EPROTO, "a server that says no endpoint"},
+        {&unknown, 0, LH_EPROTO, "a role of unknown kind 0"},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        assert_null(say(&x, 2, refused[i].h, refused[i].protocol));
+        rig_expect(x.peer[2], &m, LH__KIND__KIND_REFUSED);
+        assert_err(lh_member_stop_reason(&m), refused[i].code, refused[i].says);
+        lh_net_message_fini(&m);
+        assert_int_equal(x.r.n_nodes, 2);
+    }
+    /* a shard whose server is gone is free again */
+    lh_roster_server(&x.r, 0)->standing = LH_STANDING_GONE;
+    assert_int_equal(say(&x, 2, &taken, 0)->number, 3);
+    rig_close(&x);
+}
+
+static void sender_given_up_is_back_unless_it_said_goodbye(void **state)
+{
+    (void)state;
+    struct rig x;
+    bool returned = true;
+    rig_open(&x, 1);
+    join(&x, 0, LH__ROLE__ROLE_SERVER);
+    join(&x, 1, LH__ROLE__ROLE_WORKER);
+    struct lh_role_node *worker = speak(&x, 1, 2, LH__KIND__KIND_BEAT, 9, &returned);
+    assert_int_equal(worker->number, 2);
+    assert_false(returned);
+    assert_true(worker->version == 9 && worker->phases.rows == 9);
+    assert_non_null(speak(&x, 1, 2, LH__KIND__KIND_READY, 3, NULL));
+    assert_int_equal(worker->version, 9); /* a late message does not set it back */
+    assert_null(speak(&x, 1, 0, LH__KIND__KIND_BEAT, 1, NULL));
+    assert_null(speak(&x, 1, 3, LH__KIND__KIND_BEAT, 1, NULL));
+
+    worker->standing = LH_STANDING_GONE;
+    assert_null(speak(&x, 1, 2, LH__KIND__KIND_READY, 3, NULL));
+    /* heard over another connection: answers go there from now on */
+    assert_ptr_equal(speak(&x, 3, 2, LH__KIND__KIND_BEAT, 10, &returned), worker);
+    assert_true(returned && worker->standing == LH_STANDING_READY);
+    struct lh_net_message m;
+    assert_ok(
+        lh_roster_tell(&x.r, worker, &(struct lh_envelope){.kind = LH__KIND__KIND_BEAT}, NULL));
+    rig_expect(x.peer[3], &m, LH__KIND__KIND_BEAT);
+    assert_int_equal(m.env.job, JOB);
+    lh_net_message_fini(&m);
+
+    worker->standing = LH_STANDING_GONE;
+    worker->said_goodbye = true;
+    assert_null(speak(&x, 1, 2, LH__KIND__KIND_BEAT, 11, NULL));
+    /* a server that was given up cannot come back: its shard may be another's */
+    lh_roster_server(&x.r, 0)->standing = LH_STANDING_GONE;
+    assert_null(speak(&x, 0, 1, LH__KIND__KIND_BEAT, 11, NULL));
+    rig_close(&x);
+}
+
+static void assign_gives_one_share_to_each_ready_worker(void **state)
+{
+    (void)state;
+    struct rig x;
+    struct lh_net_message m;
+    rig_open(&x, 1);
+    join(&x, 0, LH__ROLE__ROLE_SERVER);
+    join(&x, 1, LH__ROLE__ROLE_WORKER);
+    join(&x, 2, LH__ROLE__ROLE_WORKER)->standing = LH_STANDING_PLANNED;
+    join(&x, 3, LH__ROLE__ROLE_WORKER);
+    for (uint32_t epoch = 1; epoch <= 2; epoch++) {
+        assert_ok(lh_roster_assign(&x.r));
+        for (int i = 1; i < PEERS; i += 2) {
+            rig_expect(x.peer[i], &m, LH__KIND__KIND_ASSIGN);
+            assert_int_equal(m.env.index, i / 2);
+            assert_int_equal(m.env.count, 2);
+            assert_int_equal(m.env.epoch, epoch);
+            lh_net_message_fini(&m);
+        }
+        assert_int_equal(x.r.nodes[3].epoch, epoch);
+    }
+    /* beats go to all, and not before they are due again */
+    x.r.heartbeat = 3600;
+    assert_ok(lh_roster_beat(&x.r));
+    for (int i = 0; i < PEERS; i++) {
+        rig_expect(x.peer[i], &m, LH__KIND__KIND_BEAT);
+        lh_net_message_fini(&m);
+    }
+    assert_ok(lh_roster_beat(&x.r));
+    assert_ok(lh_roster_tell_all(&x.r, LH__ROLE__ROLE_SERVER,
+                                 &(struct lh_envelope){.kind = LH__KIND__KIND_PAUSE}, NULL));
+    rig_expect(x.peer[0], &m, LH__KIND__KIND_PAUSE);
+    lh_net_message_fini(&m);
+    for (int i = 1; i < PEERS; i++)
+        assert_int_equal(lh_net_recv(x.peer[i], &m), LH_AGAIN);
+    rig_close(&x);
+}
+
+static void silent_is_who_was_not_heard_within_its_patience(void **state)
+{
+    (void)state;
+    struct rig x;
+    char host[64] = "";
+    rig_open(&x, 1);
+    join(&x, 0, LH__ROLE__ROLE_SERVER);
+    struct lh_role_node *worker = join(&x, 1, LH__ROLE__ROLE_WORKER);
+    assert_null(lh_roster_silent(&x.r));
+    worker->heard -= 6;
+    assert_ptr_equal(lh_roster_silent(&x.r), worker);
+    worker->standing = LH_STANDING_PLANNED; /* who reads a dataset may be long at it */
+    assert_null(lh_roster_silent(&x.r));
+    worker->heard -= 300;
+    assert_ptr_equal(lh_roster_silent(&x.r), worker);
+    worker->standing = LH_STANDING_GONE;
+    assert_null(lh_roster_silent(&x.r));
+
+    /* the process 4711 of another host is not this host's */
+    assert_null(lh_roster_by_pid(&x.r, 4711));
+    gethostname(host, sizeof host - 1);
+    memcpy(x.r.nodes[0].host, host, sizeof host);
+    assert_ptr_equal(lh_roster_by_pid(&x.r, 4711), &x.r.nodes[0]);
+    assert_null(lh_roster_by_pid(&x.r, 4712));
+    rig_close(&x);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        kit_test(hello_gives_numbers_and_the_shard_that_is_wanted_or_free),
+        kit_test(hello_that_does_not_fit_is_refused_with_its_reason),
+        kit_test(sender_given_up_is_back_unless_it_said_goodbye),
+        kit_test(assign_gives_one_share_to_each_ready_worker),
+        kit_test(silent_is_who_was_not_heard_within_its_patience),
+    };
+    return cmocka_run_group_tests_name("roster", tests, NULL, NULL);
+}

@@ -1,0 +1,178 @@
+/* The thread that writes checkpoints: order, pruning, failures by value. */
+#include "ps/writer.h"
+
+#include "common/term.h"
+#include "tests/testkit.h"
+
+#include <string.h>
+#include <unistd.h>
+
+static const struct lh_param model[] = {{"a", 4, 8, 0, 8, true, true}};
+static const struct lh_layout_params from = {model, 1, 32};
+static const struct lh_update_rule rules[] = {{"*", 1e-2, 1, 0.25, 1}};
+
+struct rig {
+    struct lh_layout layout;
+    struct lh_shard *shard;
+    struct lh_store *store;
+    struct lh_writer *writer;
+};
+
+static void rig_open(struct rig *x)
+{
+    float w[32];
+    for (int i = 0; i < 32; i++)
+        w[i] = (float)i;
+    *x = (struct rig){0};
+    assert_ok(lh_layout_init_params(&x->layout, &from, rules, 1, 1));
+    assert_ok(lh_shard_create(&x->shard, &(struct lh_shard_spec){.range = &x->layout.shards[0],
+                                                                 .leaves = 1,
+                                                                 .beta1 = 0.9,
+                                                                 .beta2 = 0.999,
+                                                                 .epsilon = 1e-8}));
+    lh_shard_init(x->shard, w);
+    assert_ok(lh_store_open(&x->store, kit_path("store"), &(struct lh_store_id){7, 0, 1}, 0));
+    assert_ok(lh_writer_start(&x->writer, x->store));
+}
+
+static void rig_close(struct rig *x)
+{
+    lh_writer_stop(&x->writer);
+    lh_writer_stop(&x->writer);
+    lh_store_close(&x->store);
+    lh_shard_destroy(&x->shard);
+    lh_layout_fini(&x->layout);
+}
+
+/* Makes the next version and has it written. */
+static int prepare_next(struct rig *x)
+{
+    float g[32] = {0};
+    int applied = 0;
+    const struct lh_frozen *frozen = NULL;
+    assert_ok(lh_shard_push(x->shard, lh_shard_version(x->shard), (struct lh_tree_node){0, 0}, 0, g,
+                            32, NULL));
+    assert_ok(lh_shard_advance(x->shard, &applied, NULL));
+    assert_true(applied);
+    assert_ok(lh_shard_freeze(x->shard, &frozen));
+    int rc = lh_writer_prepare(x->writer, x->shard, frozen);
+    if (rc < 0)
+        lh_shard_thaw(x->shard, frozen);
+    return rc;
+}
+
+static struct lh_writer_done await_done(struct rig *x)
+{
+    struct lh_writer_done d;
+    double began = lh_now();
+    while (!lh_writer_poll(x->writer, &d)) {
+        if (lh_now() - began > 10)
+            fail_msg("nothing was done within 10 s");
+        usleep(1000);
+    }
+    return d;
+}
+
+static void assert_versions(struct lh_store *st, size_t n, const uint64_t *expected)
+{
+    struct lh_store_version *v = NULL;
+    size_t there;
+    assert_ok(lh_store_versions(st, &v, &there));
+    assert_int_equal(there, n);
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(v[i].version, expected[i]);
+    lh_mem_free(v);
+}
+
+static void commands_are_done_in_order_and_each_is_told(void **state)
+{
+    (void)state;
+    struct rig x;
+    rig_open(&x);
+    assert_false(lh_writer_busy(x.writer));
+    for (uint64_t v = 1; v <= 3; v++) {
+        assert_ok(prepare_next(&x));
+        struct lh_writer_done d = await_done(&x); /* one version is frozen at a time */
+        assert_true(d.kind == LH_WRITER_PREPARE && d.version == v && d.err.code == 0);
+    }
+    /* 2 is a cut now, 1 is forgotten; 3, prepared since, may become one */
+    assert_ok(lh_writer_commit(x.writer, 2, (const uint64_t[]){2}, 1));
+    struct lh_writer_done d = await_done(&x);
+    assert_true(d.kind == LH_WRITER_COMMIT && d.version == 2 && d.err.code == 0);
+    assert_versions(x.store, 2, (const uint64_t[]){2, 3});
+    assert_false(lh_writer_busy(x.writer));
+    assert_false(lh_writer_poll(x.writer, &d));
+    rig_close(&x);
+}
+
+static void failure_is_told_by_value_and_the_next_command_is_done(void **state)
+{
+    (void)state;
+    struct rig x;
+    rig_open(&x);
+    assert_ok(lh_writer_commit(x.writer, 9, NULL, 0));
+    assert_ok(prepare_next(&x));
+    struct lh_writer_done d = await_done(&x);
+    assert_int_equal(d.kind, LH_WRITER_COMMIT);
+    assert_err(lh_err_load(&d.err), LH_ENOENT, "has no version 9");
+    d = await_done(&x);
+    assert_true(d.kind == LH_WRITER_PREPARE && d.err.code == 0);
+    rig_close(&x);
+}
+
+static void finish_does_what_is_queued_and_it_can_still_be_polled(void **state)
+{
+    (void)state;
+    struct rig x;
+    struct lh_writer_done d;
+    rig_open(&x);
+    assert_ok(prepare_next(&x));
+    assert_ok(lh_writer_commit(x.writer, 1, (const uint64_t[]){1}, 1));
+    lh_writer_finish(x.writer);
+    assert_false(lh_writer_busy(x.writer));
+    assert_true(lh_writer_poll(x.writer, &d));
+    assert_int_equal(d.kind, LH_WRITER_PREPARE);
+    assert_true(lh_writer_poll(x.writer, &d));
+    assert_true(d.kind == LH_WRITER_COMMIT && d.err.code == 0);
+    assert_ok(lh_store_verify(x.store, 1));
+    lh_writer_finish(NULL);
+    rig_close(&x);
+    /* what nobody polled is freed too */
+    rig_open(&x);
+    assert_ok(lh_writer_commit(x.writer, 1, (const uint64_t[]){1}, 1));
+    rig_close(&x);
+}
+
+static void command_without_memory_is_refused_and_nothing_is_queued(void **state)
+{
+    (void)state;
+    struct rig x;
+    struct lh_writer *none = NULL;
+    rig_open(&x);
+    for (uint64_t at = 1; at <= 2; at++) {
+        lh_mem_fail_at(at);
+        int rc = lh_writer_commit(x.writer, 1, (const uint64_t[]){1}, 1);
+        lh_mem_fail_at(0);
+        assert_int_equal(rc, LH_ENOMEM);
+    }
+    assert_false(lh_writer_busy(x.writer));
+    lh_mem_fail_at(1);
+    int rc = lh_writer_start(&none, x.store);
+    lh_mem_fail_at(0);
+    assert_int_equal(rc, LH_ENOMEM);
+    assert_null(none);
+    assert_ok(prepare_next(&x)); /* it goes on */
+    assert_int_equal(await_done(&x).err.code, 0);
+    rig_close(&x);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        kit_test(commands_are_done_in_order_and_each_is_told),
+        kit_test(failure_is_told_by_value_and_the_next_command_is_done),
+        kit_test(finish_does_what_is_queued_and_it_can_still_be_polled),
+        kit_test(command_without_memory_is_refused_and_nothing_is_queued),
+    };
+    return cmocka_run_group_tests_name("writer", tests, NULL, NULL);
+}
