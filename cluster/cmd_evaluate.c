@@ -147,7 +147,8 @@ static struct lh_evaluate_spec spec_of(const struct session *s, struct lh_policy
                                      .behaviour = policy ? s->behaviour : NULL,
                                      .cap = s->o.cap,
                                      .unit = (enum lh_unit)s->o.unit,
-                                     .seed = (uint64_t)seed};
+                                     .seed = (uint64_t)seed,
+                                     .interrupted = lh_cli_interrupted};
 }
 
 static int estimate_log(struct session *s)
@@ -169,8 +170,6 @@ static int estimate_policy(struct session *s, struct subject *subject)
     for (int64_t k = 0; k < s->o.seeds; k++) {
         struct lh_evaluation e;
         double *per = NULL;
-        if (lh_cli_interrupted())
-            return lh_err_set(LH_ECANCELED, "interrupted");
         struct lh_evaluate_spec spec = spec_of(s, subject->policy, s->o.seed + k);
         LH_TRY(lh_evaluate(&spec, s->o.floor, (unsigned)s->o.threads, &e, &per));
         for (size_t i = 0; i < n; i++)

@@ -42,7 +42,7 @@ void lh_cut_evaluation_fini(struct lh_cut_evaluation *e)
 }
 
 static int evaluate(const struct lh_cut_evaluation *e, enum lh_split split, unsigned threads,
-                    const float *weights, struct lh_verdict *out)
+                    bool (*interrupted)(void), const float *weights, struct lh_verdict *out)
 {
     struct lh_policy *policy = NULL;
     struct lh_evaluation ev;
@@ -54,7 +54,8 @@ static int evaluate(const struct lh_cut_evaluation *e, enum lh_split split, unsi
                                     .behaviour = e->behaviour,
                                     .cap = e->job->ncis_cap,
                                     .unit = e->job->unit,
-                                    .seed = e->job->seed};
+                                    .seed = e->job->seed,
+                                    .interrupted = interrupted};
     int rc = lh_evaluate(&spec, e->job->ess_floor, threads, &ev, NULL);
     lh_policy_destroy(&policy);
     LH_TRY(rc);
@@ -69,14 +70,15 @@ static int evaluate(const struct lh_cut_evaluation *e, enum lh_split split, unsi
 int lh_cut_evaluation_run(void *ctx, uint64_t version, const float *weights, const float *targets,
                           struct lh_verdict *out)
 {
-    (void)version, (void)targets;                         /* a policy acts by its live weights */
-    return evaluate(ctx, LH_VALIDATION, 1, weights, out); /* training needs the other processors */
+    (void)version, (void)targets; /* a policy acts by its live weights */
+    /* training needs the other processors, and what is best must not depend on interruptions */
+    return evaluate(ctx, LH_VALIDATION, 1, NULL, weights, out);
 }
 
 int lh_cut_evaluation_test(const struct lh_cut_evaluation *e, const float *weights,
-                           struct lh_verdict *out)
+                           bool (*interrupted)(void), struct lh_verdict *out)
 {
     if (!e->behaviour || lh_dataset_info(e->dataset)->split[LH_TEST].rows == 0)
         return LH_NOTFOUND;
-    return evaluate(e, LH_TEST, lh_pool_cpus(), weights, out);
+    return evaluate(e, LH_TEST, lh_pool_cpus(), interrupted, weights, out);
 }

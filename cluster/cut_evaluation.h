@@ -26,7 +26,8 @@ void lh_cut_evaluation_fini(struct lh_cut_evaluation *e);
 int lh_cut_evaluation_run(void *ctx, uint64_t version, const float *weights, const float *targets,
                           struct lh_verdict *out);
 
-/* The same of weights on the test split, by as many threads as there are processors. LH_NOTFOUND
- * (without a sentence) if the dataset has no test split, or nothing is evaluated. */
+/* The same of weights on the test split, by as many threads as there are processors, until
+ * `interrupted` (NULL: never) says LH_ECANCELED. LH_NOTFOUND (without a sentence) if the dataset
+ * has no test split, or nothing is evaluated. */
 int lh_cut_evaluation_test(const struct lh_cut_evaluation *e, const float *weights,
-                           struct lh_verdict *out);
+                           bool (*interrupted)(void), struct lh_verdict *out);

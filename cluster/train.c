@@ -333,6 +333,11 @@ static int endpoint(struct train *t, char *out, size_t size)
     return 0;
 }
 
+static bool (*interrupted(const struct train *t))(void)
+{
+    return t->opt->uninterruptible ? NULL : lh_cli_interrupted;
+}
+
 static int schedule(struct train *t, struct lh_scheduler_result *result)
 {
     char bind[LH_NET_ENDPOINT_MAX];
@@ -359,7 +364,7 @@ static int schedule(struct train *t, struct lh_scheduler_result *result)
                              .evaluate = t->evaluation.behaviour ? lh_cut_evaluation_run : NULL,
                              .evaluation = &t->evaluation,
                              .quiet = t->opt->quiet,
-                             .interrupted = t->opt->uninterruptible ? NULL : lh_cli_interrupted,
+                             .interrupted = interrupted(t),
                              .metrics = t->opt->metrics},
                          result);
     struct lh_err err;
@@ -465,7 +470,7 @@ static int evaluate_test(struct train *t, struct lh_train_result *out)
     LH_TRY(lh_run_open(&best, t->opt->dir, LH_CUT_BEST));
     if (!t->opt->quiet && t->evaluation.behaviour)
         lh_note("evaluating step %llu on the test split", (unsigned long long)best->version);
-    LH_TRY_TO(done, lh_cut_evaluation_test(&t->evaluation, best->weights, &v));
+    LH_TRY_TO(done, lh_cut_evaluation_test(&t->evaluation, best->weights, interrupted(t), &v));
     if (rc == LH_NOTFOUND)
         goto done;
     LH_TRY_TO(done, write_whole(t, "test.json", v.json));
@@ -477,6 +482,11 @@ static int evaluate_test(struct train *t, struct lh_train_result *out)
 done:
     lh_run_close(&best);
     lh_mem_free(v.json);
+    if (rc == LH_ECANCELED)
+        return lh_err_set(rc,
+                          "%s: trained, but interrupted while it was evaluated on test; go on with "
+                          "--resume",
+                          t->opt->dir);
     return rc < 0 ? lh_err_prefix(rc, "%s is trained, but not evaluated on test", t->opt->dir) : 0;
 }
 

@@ -102,6 +102,9 @@ static int walk_block(void *ctx, size_t index, unsigned thread)
     uint64_t number = k->first + index, first = number * BLOCK;
     size_t n = k->rows - first < BLOCK ? (size_t)(k->rows - first) : BLOCK;
     struct lh_batch batch = {.reward = w->reward};
+    if (spec->interrupted && spec->interrupted())
+        return lh_err_set(LH_ECANCELED, "interrupted while evaluating on %s, %s split",
+                          lh_dataset_dir(spec->ds), lh_split_names[spec->split]);
     for (size_t i = 0; i < n; i++)
         w->rows[i] = first + i;
     if (k->sigma) {

@@ -11,6 +11,8 @@
 #include "worker/est_ncis.h"
 #include "worker/policy.h"
 
+#include <stdbool.h>
+
 struct lh_evaluation {
     struct lh_estimate policy;    /* NCIS, ResAct Eq. 15; all zero without a policy */
     struct lh_estimate behaviour; /* the log's own: all weights 1 */
@@ -25,7 +27,8 @@ struct lh_evaluate_spec {
     const struct lh_behaviour *behaviour;
     double cap; /* c > 0 */
     enum lh_unit unit;
-    uint64_t seed; /* the noise of row i of the split is that of state i under it */
+    uint64_t seed;             /* the noise of row i of the split is that of state i under it */
+    bool (*interrupted)(void); /* asked every thousand rows, by any thread; NULL: never */
 };
 
 /* Evaluates on all rows of a split.
@@ -34,7 +37,8 @@ struct lh_evaluate_spec {
  *                      caller frees
  * The same bits for any number of threads. Memory grows with the number of trajectories (by
  * sessions: of sessions), not of rows. Errors: LH_EMISMATCH if the policy's widths are not the
- * dataset's, the split is empty, or sessions are the unit and no trajectory has two. */
+ * dataset's, the split is empty, or sessions are the unit and no trajectory has two;
+ * LH_ECANCELED when interrupted. */
 int lh_evaluate(const struct lh_evaluate_spec *spec, double ess_floor, unsigned threads,
                 struct lh_evaluation *out, double **per_trajectory);
 

@@ -3,6 +3,7 @@
 #include "tests/testkit.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -132,7 +133,8 @@ static int evaluate(const struct lh_dataset *ds, struct lh_policy *p, const stru
                     double cap, enum lh_unit unit, unsigned threads, struct lh_evaluation *e,
                     double **per)
 {
-    struct lh_evaluate_spec spec = {ds, LH_TEST, p, b, cap, unit, 0};
+    struct lh_evaluate_spec spec = {
+        .ds = ds, .split = LH_TEST, .policy = p, .behaviour = b, .cap = cap, .unit = unit};
     return lh_evaluate(&spec, 0.1, threads, e, per);
 }
 
@@ -354,6 +356,36 @@ static void evaluate_policy_far_away_is_flagged_and_still_has_a_value(void **sta
     close_all(ds, b, p);
 }
 
+static atomic_uint times_asked;
+
+static bool after_one_block(void)
+{
+    return atomic_fetch_add(&times_asked, 1) > 0;
+}
+
+static void evaluate_interrupted_within_a_pass_stops_there(void **state)
+{
+    (void)state;
+    struct lh_dataset *ds = dataset_new("d", true);
+    struct lh_behaviour *b = behaviour_new(ds);
+    struct lh_policy *p = policy_new(0.05f);
+    struct lh_evaluation e;
+    double *per = NULL;
+    const struct lh_evaluate_spec spec = {.ds = ds,
+                                          .split = LH_TEST,
+                                          .policy = p,
+                                          .behaviour = b,
+                                          .cap = 2,
+                                          .interrupted = after_one_block};
+    for (unsigned threads = 1; threads <= 3; threads++) {
+        times_asked = 0;
+        assert_err(lh_evaluate(&spec, 0.1, threads, &e, &per), LH_ECANCELED, "interrupted while");
+        assert_null(per);
+        assert_true(times_asked >= 2 && times_asked <= 1 + threads);
+    }
+    close_all(ds, b, p);
+}
+
 static void evaluate_other_widths_are_refused(void **state)
 {
     (void)state;
@@ -419,6 +451,7 @@ int main(void)
         kit_test(evaluate_days_and_threads_change_no_bit_that_matters),
         kit_test(evaluate_in_parts_gives_the_same_bits),
         kit_test(evaluate_policy_far_away_is_flagged_and_still_has_a_value),
+        kit_test(evaluate_interrupted_within_a_pass_stops_there),
         kit_test(evaluate_other_widths_are_refused),
         kit_test(evaluate_out_of_memory_leaks_nothing),
     };
