@@ -84,6 +84,7 @@ struct session {
     struct lh_explain explain; /* [BATCH, N, …] */
     struct lh_item_score *scores;
     const char **kept; /* [n_keep] */
+    bool begun;        /* the header is written */
     uint64_t first;    /* number of the batch's first state */
     uint64_t bad;
 };
@@ -122,6 +123,14 @@ static void write_answer(struct session *s, size_t i)
     lh_act_write(&s->writer, s->first + i + 1, &a);
 }
 
+/* Not before something can be answered: of input that is refused at once nothing comes out. */
+static void begin_output(struct session *s)
+{
+    if (s->opt->header && !s->begun)
+        lh_act_write_header(&s->writer);
+    s->begun = true;
+}
+
 static int answer(struct session *s)
 {
     struct batch *b = &s->batch;
@@ -131,6 +140,7 @@ static int answer(struct session *s)
         forget_explanations(s);
     LH_TRY(lh_policy_act(s->policy, b->high, b->low, b->n, (uint64_t)s->opt->seed, s->first,
                          b->action, s->opt->explain ? &s->explain : NULL));
+    begin_output(s);
     for (size_t i = 0; i < b->n; i++)
         write_answer(s, i);
     s->first += b->n;
@@ -295,13 +305,13 @@ static int act(const struct options *o, const char *const *files, size_t n_files
     /* a partner that has read enough ('| head') is no failure: the process ends as cat would */
     signal(SIGPIPE, SIG_DFL);
     LH_TRY_TO(done, begin(&s));
-    if (o->header)
-        lh_act_write_header(&s.writer);
     for (size_t i = 0; i < n_files; i++)
         LH_TRY_TO(done, serve(&s, files[i]));
+    begin_output(&s); /* also where there was no state at all */
     if (s.bad > 0)
-        lh_note("%llu bad lines were skipped, %llu states answered", (unsigned long long)s.bad,
-                (unsigned long long)s.first);
+        lh_note("%llu bad line%s skipped, %llu state%s answered", (unsigned long long)s.bad,
+                s.bad == 1 ? " was" : "s were", (unsigned long long)s.first,
+                s.first == 1 ? "" : "s");
 done:
     end(&s);
     return rc;

@@ -98,9 +98,11 @@ static int report_json(const struct lh_init *in, const char *schema, const char 
         ok = name ? cJSON_AddStringToObject(root, roles[i].key, name) != NULL
                   : cJSON_AddNullToObject(root, roles[i].key) != NULL;
     }
-    const char *undecided = lh_init_undecided(in);
-    ok = ok && (undecided ? cJSON_AddStringToObject(root, "undecided", undecided)
-                          : cJSON_AddNullToObject(root, "undecided"));
+    cJSON *list = ok ? cJSON_AddArrayToObject(root, "undecided") : NULL;
+    const char *undecided;
+    ok = list != NULL;
+    for (size_t k = 0; ok && (undecided = lh_init_undecided(in, k)); k++)
+        ok = cJSON_AddItemToArray(list, cJSON_CreateString(undecided));
     char *text = ok ? cJSON_PrintUnformatted(root) : NULL;
     cJSON_Delete(root);
     if (!text)
@@ -127,8 +129,8 @@ static void report(const struct lh_init *in, const char *out, const char *schema
         printf("separator '%.*s', %s header, ",
                p->csv.separator[0] == '\t' ? 3 : (int)p->csv.separator_bytes, separator,
                p->header ? "with a" : "no");
-    printf("%zu columns; %llu rows looked at%s", p->n_columns, (unsigned long long)p->rows,
-           p->whole ? " (all)" : "");
+    printf("%zu columns; %llu row%s looked at%s", p->n_columns, (unsigned long long)p->rows,
+           p->rows == 1 ? "" : "s", p->whole ? " (all)" : "");
     if (p->odd_rows)
         printf(", %llu others do not fit", (unsigned long long)p->odd_rows);
     putchar('\n');
@@ -144,11 +146,11 @@ static void report(const struct lh_init *in, const char *out, const char *schema
         printf("  %zu state, %zu action, %zu feedback and %zu context columns\n", g->states,
                g->actions, g->feedbacks, g->contexts);
     printf("wrote %s and %s\n", schema, job);
-    const char *undecided = lh_init_undecided(in);
-    if (undecided)
+    const char *undecided;
+    for (size_t k = 0; (undecided = lh_init_undecided(in, k)); k++)
         printf("to decide: %s\n", undecided);
     printf("next: %slonghaul import %s --out %s/dataset && longhaul train %s --dir %s/run\n",
-           undecided ? "decide, then " : "", schema, out, job, out);
+           lh_init_undecided(in, 0) ? "decide, then " : "", schema, out, job, out);
 }
 
 static int write_all(struct lh_init *in, const struct options *o)

@@ -110,16 +110,21 @@ static enum source reward_source(const struct lh_init *in)
     return g->time != NONE ? FROM_SESSIONS : FROM_NOTHING;
 }
 
-const char *lh_init_undecided(const struct lh_init *in)
+const char *lh_init_undecided(const struct lh_init *in, size_t k)
 {
     const struct lh_log_guess *g = in->guess;
-    if (g->user == NONE)
-        return "no column looks like a user; name it under trajectory:";
-    if (g->actions == 0 && g->item == NONE)
-        return "no column looks like an item or an action; say under action: what was chosen";
-    if (reward_source(in) == FROM_NOTHING)
-        return "no column looks like a reward, and there is no time; say under reward: what is "
-               "good";
+    const struct {
+        bool open;
+        const char *what;
+    } all[] = {{g->user == NONE, "no column looks like a user; name it under trajectory:"},
+               {g->actions == 0 && g->item == NONE,
+                "no column looks like an item or an action; say under action: what was chosen"},
+               {reward_source(in) == FROM_NOTHING,
+                "no column looks like a reward, and there is no time; say under reward: what is "
+                "good"}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i].open && k-- == 0)
+            return all[i].what;
     return NULL;
 }
 
@@ -487,12 +492,12 @@ static void write_features(const struct lh_init *in, FILE *to)
 
 void lh_init_write_schema(const struct lh_init *in, FILE *to)
 {
-    const char *undecided = lh_init_undecided(in);
-    fprintf(to, "# A schema for 'longhaul import', proposed after a look at %llu rows%s.\n",
-            (unsigned long long)in->probe->rows,
+    const char *undecided;
+    fprintf(to, "# A schema for 'longhaul import', proposed after a look at %llu row%s%s.\n",
+            (unsigned long long)in->probe->rows, in->probe->rows == 1 ? "" : "s",
             in->probe->whole ? ", which is the whole log" : "");
     fputs("# Guesses are marked \"check:\".\n", to);
-    if (undecided)
+    for (size_t k = 0; (undecided = lh_init_undecided(in, k)); k++)
         fprintf(to, "# To decide before an import: %s.\n", undecided);
     if (in->guess->by_position)
         fputs("# The log names no columns: all roles were guessed from order and values.\n", to);

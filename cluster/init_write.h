@@ -18,8 +18,9 @@ struct lh_init {
 int lh_init_names(struct lh_init *init);
 void lh_init_fini(struct lh_init *init);
 
-/* What stands in the way of an import as it stands, a sentence; NULL if nothing does. */
-const char *lh_init_undecided(const struct lh_init *init);
+/* What stands in the way of an import as it stands: its k-th reason from 0, a sentence; NULL if
+ * there are not so many. */
+const char *lh_init_undecided(const struct lh_init *init, size_t k);
 
 void lh_init_write_schema(const struct lh_init *init, FILE *to);
 void lh_init_write_job(const struct lh_init *init, FILE *to);

@@ -21,6 +21,7 @@
 
 struct prober {
     struct lh_log_probe *p;
+    const char *file; /* the first */
     size_t cap;
     struct lh_field fields[COLUMNS_MAX], first[COLUMNS_MAX];
 };
@@ -42,8 +43,8 @@ static int add_column(struct prober *b, const char *name, size_t n)
     struct lh_log_probe *p = b->p;
     if (p->n_columns == COLUMNS_MAX)
         return lh_err_set(LH_EFORMAT,
-                          "more than %d columns; longhaul init looks at logs with fewer",
-                          COLUMNS_MAX);
+                          "%s: more than %d columns; longhaul init looks at logs with fewer",
+                          b->file, COLUMNS_MAX);
     LH_TRY(LH_GROW(&p->columns, &b->cap, p->n_columns + 1, "columns"));
     struct lh_probe_column *c = &p->columns[p->n_columns];
     *c = (struct lh_probe_column){
@@ -288,12 +289,21 @@ static int look_at_object(struct prober *b, const char *text, size_t n)
     return rc;
 }
 
+static bool is_blank(const char *text, size_t n)
+{
+    while (n > 0 && (*text == ' ' || *text == '\t' || *text == '\r')) {
+        text++;
+        n--;
+    }
+    return n == 0;
+}
+
 static int look_at_lines(struct prober *b, const struct lh_chunk *chunk)
 {
     for (size_t at = 0; at < chunk->n;) {
         const char *end = memchr(chunk->data + at, '\n', chunk->n - at);
         size_t n = end ? (size_t)(end - chunk->data) - at : chunk->n - at;
-        if (n > 0 && strspn(chunk->data + at, " \t\r") < n)
+        if (!is_blank(chunk->data + at, n))
             LH_TRY(look_at_object(b, chunk->data + at, n));
         at += n + 1;
     }
@@ -315,10 +325,15 @@ static int find_form(struct prober *b, const char *const *files, size_t n_files)
         rc = lh_err_set(LH_EFORMAT, "%s: is empty", files[0]);
     if (rc == 0) {
         size_t at = 0;
-        while (at < c.n && strchr(" \t\r\n", c.data[at]))
+        while (at < c.n && c.data[at] && strchr(" \t\r\n", c.data[at]))
             at++;
         b->p->jsonl = at < c.n && c.data[at] == '{';
-        if (!b->p->jsonl)
+        if (memchr(c.data, '\0', c.n))
+            rc = lh_err_set(LH_EFORMAT,
+                            "%s: holds a NUL byte; a log is text in UTF-8 (iconv makes it of "
+                            "UTF-16)",
+                            files[0]);
+        else if (!b->p->jsonl)
             rc = find_separator(b, c.data, c.n, files[0]);
         if (rc == 0 && !b->p->jsonl) {
             b->p->header = names_columns(b, c.data, c.n);
@@ -348,7 +363,7 @@ static int look_at_all(struct prober *b, const char *const *files, size_t n_file
         seen += c.n;
         LH_TRY_TO(done, b->p->jsonl ? look_at_lines(b, &c) : look_at_records(b, &c));
         if (lh_cli_interrupted()) {
-            rc = lh_err_set(LH_ECANCELED, "interrupted");
+            rc = lh_err_set(LH_ECANCELED, "init: interrupted; nothing was written");
             goto done;
         }
     }
@@ -369,6 +384,7 @@ int lh_log_probe_run(struct lh_log_probe *out, const char *const *files, size_t 
     *out = (struct lh_log_probe){0};
     LH_TRY(LH_NEW(&b, "look at a log"));
     b->p = out;
+    b->file = files[0];
     int rc = find_form(b, files, n_files);
     if (rc == 0)
         rc = look_at_all(b, files, n_files, max_bytes);

@@ -7,6 +7,9 @@
 #include "common/term.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +27,40 @@ static int ensure_one_blas_thread(char **argv)
         execv("/proc/self/exe", argv);
     return lh_err_errno(errno, "restarting with OPENBLAS_NUM_THREADS=1 in the environment failed; "
                                "set it before the start");
+}
+
+/* Where standard input, output or error is closed, the next file to be opened would take its place:
+ * a store, into which the result would then be printed. /dev/null takes it instead, opened so that
+ * using it is an error, as it would have been. */
+static int occupy_standard_files(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 &&
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
+            return lh_err_errno(errno, "/dev/null");
+    return 0;
+}
+
+/* A partner that has read enough ('| head') is no failure: the process ends as cat would. */
+static void end_if_nobody_reads(void)
+{
+    struct pollfd p = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    if (poll(&p, 1, 0) != 1 || !(p.revents & POLLERR))
+        return;
+    signal(SIGPIPE, SIG_DFL);
+    raise(SIGPIPE);
+}
+
+/* What was printed must have arrived, or the status must say so. */
+static int end_output(int rc)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return rc;
+    int why = errno;
+    if (rc < 0)
+        return rc;
+    end_if_nobody_reads();
+    return lh_err_errno(why ? why : EIO, "standard output");
 }
 
 /* For tests of what happens when memory ends (tests/README.md): the N-th allocation fails. */
@@ -57,15 +94,13 @@ static int dispatch(int argc, char **argv)
 int main(int argc, char **argv)
 {
     lh_cli_catch_signals();
-    int rc = ensure_one_blas_thread(argv);
+    int rc = occupy_standard_files();
+    if (rc == 0)
+        rc = ensure_one_blas_thread(argv);
     heed_allocation_failure();
     if (rc == 0)
         rc = dispatch(argc, argv);
-    /* What was printed must have arrived, or the status must say so. */
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        if (rc >= 0)
-            rc = lh_err_errno(errno ? errno : EIO, "standard output");
-    }
+    rc = end_output(rc);
     if (rc < 0)
         lh_note("%s", *lh_err_text() ? lh_err_text() : lh_err_kind(rc));
     return lh_err_exit_status(rc);

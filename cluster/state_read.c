@@ -8,6 +8,7 @@
 #include "common/yaml.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -264,9 +265,14 @@ static int take_number(const cJSON *item, const char *name, float *out)
         *out = (float)item->valuedouble;
         return 0;
     }
-    return bad_number(name, cJSON_IsString(item) && *item->valuestring ? item->valuestring
-                            : cJSON_IsNull(item)                       ? "null"
-                                                                       : "value");
+    char text[40];
+    if (cJSON_IsNumber(item))
+        snprintf(text, sizeof text, "%g", item->valuedouble);
+    return bad_number(name, cJSON_IsNumber(item)                         ? text
+                            : cJSON_IsString(item) && *item->valuestring ? item->valuestring
+                            : cJSON_IsNull(item)                         ? "null"
+                            : cJSON_IsBool(item)                         ? "a truth value"
+                                                                         : "a list or object");
 }
 
 static int take_list(struct lh_state_reader *r, const char *key, size_t first, size_t n)

@@ -298,9 +298,10 @@ static int ingest_all(struct importer *im)
     if (c->bad > im->s->bad_max && (double)c->bad > share)
         return too_many_bad(c, "max and share allow");
     if (c->rows == c->bad + c->dropped)
-        return lh_err_set(LH_EFORMAT, "%s: no usable row in %zu file%s (%llu read, %llu bad)",
-                          im->s->name, im->n_files, im->n_files == 1 ? "" : "s",
-                          (unsigned long long)c->rows, (unsigned long long)c->bad);
+        return lh_err_set(LH_EFORMAT, "%s%s: no usable row (%llu read, %llu bad, %llu dropped)",
+                          im->files[0], im->n_files == 1 ? "" : " and the other files",
+                          (unsigned long long)c->rows, (unsigned long long)c->bad,
+                          (unsigned long long)c->dropped);
     return 0;
 }
 

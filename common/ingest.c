@@ -124,6 +124,12 @@ static int resolve_header(struct lh_layout_csv *l, const struct lh_schema *s, co
     struct lh_field *fields = NULL;
     size_t k = 0;
     int rc = 0;
+    if (n > 0 && memchr(text, '\0', n))
+        return lh_err_set(
+            LH_EFORMAT,
+            "%s:%zu: a NUL byte in the header; a log is text in UTF-8 (iconv makes it "
+            "of UTF-16)",
+            file, line);
     lh_csv_begin(&cursor, &s->csv, text, n, line);
     if (n == 0 || lh_csv_next(&cursor, NULL, 0, &k) != LH_CSV_RECORD || k > FIELDS_MAX)
         return lh_err_set(LH_EFORMAT,
@@ -246,6 +252,8 @@ static enum verdict bad(struct lh_ingest *p, const char *fmt, ...)
 static enum verdict bad_value(struct lh_ingest *p, const struct lh_schema_column *c,
                               const char *text, size_t n, const char *what)
 {
+    if (memchr(text, '\0', n))
+        return bad(p, "column '%s': a NUL byte; is this a text file?", c->name);
     return bad(p, "column '%s': '%.*s%s' %s", c->name, (int)(n < 60 ? n : 60), text,
                n < 60 ? "" : "…", what);
 }
@@ -362,6 +370,8 @@ static enum verdict put_field(struct lh_ingest *p, const struct lh_schema_column
     }
     if (lh_schema_is_missing(p->s, text, n))
         return put_missing(p, c, out);
+    if (memchr(text, '\0', n)) /* torn text, not a user of its own */
+        return bad_value(p, c, text, n, NULL);
     memcpy(out + c->offset, &(uint64_t){lh_userlog_id(text, n)}, 8);
     return GOOD;
 }

@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define BLOCK_BYTES (256u << 10)
@@ -134,8 +135,7 @@ static int open_archive(struct lh_reader *r)
         rc = archive_read_next_header(a, &entry);
     r->ended = rc == ARCHIVE_EOF;
     if (rc != ARCHIVE_OK && rc != ARCHIVE_EOF && rc != ARCHIVE_WARN)
-        return lh_err_set(archive_errno(a) == EISDIR ? LH_EIO : LH_EFORMAT,
-                          "%s: cannot read: %s; is the file whole?", name_of(r),
+        return lh_err_set(LH_EFORMAT, "%s: cannot read: %s; is the file whole?", name_of(r),
                           archive_error_string(a));
     return 0;
 }
@@ -146,9 +146,12 @@ static int open_file(struct lh_reader *r)
     r->fd = strcmp(name, "-") == 0 ? 0 : open(name, O_RDONLY | O_CLOEXEC);
     if (r->fd < 0)
         return lh_err_errno(errno, "%s", name_of(r));
-    posix_fadvise(r->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     r->open = true;
     r->ended = false;
+    struct stat st;
+    if (fstat(r->fd, &st) == 0 && S_ISDIR(st.st_mode))
+        return lh_err_errno(EISDIR, "%s", name_of(r));
+    posix_fadvise(r->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     return looks_plain(r->fd) ? 0 : open_archive(r); /* plain: one copy less */
 }
 

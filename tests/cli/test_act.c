@@ -255,7 +255,7 @@ static void skip_answers_the_good_lines_and_counts_the_bad(void **state)
     assert_int_equal(act(&out, "--no-header --on-error skip bad >/dev/null"), 0);
     assert_string_equal(out,
                         "longhaul: bad:3: column 'age': 'bad' is not a finite number; skipped\n"
-                        "longhaul: 1 bad lines were skipped, 5 states answered\n");
+                        "longhaul: 1 bad line was skipped, 5 states answered\n");
     free(out);
     /* stopping, what came before is answered */
     assert_int_equal(act(&out, "--no-header bad 2>/dev/null | wc -l"), 0);

@@ -160,11 +160,20 @@ static void what_cannot_be_known_is_left_to_decide(void **state)
     char *out = NULL;
     kit_write(kit_path("log.csv"), "alpha,beta\n1.5,2\n2.5,3\n");
     assert_int_equal(in_dir(&out, "longhaul init log.csv --out mine --json"), 0);
-    kit_assert_contains(out, "\"undecided\":\"no column looks like a user");
+    kit_assert_contains(out, "\"undecided\":[\"no column looks like a user");
+    kit_assert_contains(out, "trajectory:\",\"no column looks like an item or an action");
+    kit_assert_contains(out, "was chosen\",\"no column looks like a reward");
     free(out);
     assert_schema_has(
         (const char *const[]){"# To decide before an import: no column looks like a user",
+                              "# To decide before an import: no column looks like an item",
+                              "# To decide before an import: no column looks like a reward",
                               "# user: COLUMN", "# action:", NULL});
+    assert_int_equal(in_dir(&out, "longhaul init log.csv --out mine --force"), 0);
+    kit_assert_contains(out, "to decide: no column looks like a user");
+    kit_assert_contains(out, "to decide: no column looks like an item");
+    kit_assert_contains(out, "to decide: no column looks like a reward");
+    free(out);
     assert_int_equal(in_dir(&out, "longhaul import mine/schema.yaml --out mine/dataset"), 3);
     free(out);
 }
