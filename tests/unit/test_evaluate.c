@@ -322,7 +322,8 @@ static void evaluate_in_parts_gives_the_same_bits(void **state)
     struct lh_dataset *ds = dataset_new("d", false);
     struct lh_behaviour *b = behaviour_new(ds);
     struct lh_policy *p = policy_new(0.05f);
-    struct lh_evaluate_spec spec = {ds, LH_TEST, p, b, 2, LH_UNIT_SESSION, 0};
+    struct lh_evaluate_spec spec = {
+        .ds = ds, .split = LH_TEST, .policy = p, .behaviour = b, .cap = 2, .unit = LH_UNIT_SESSION};
     struct lh_evaluation whole, parts;
     assert_ok(evaluate(ds, p, b, 2, LH_UNIT_SESSION, 1, &whole, NULL));
     assert_int_equal(lh_evaluate_blocks(ds, LH_TEST), 3);

@@ -84,7 +84,7 @@ static void line_without_a_state_says_why(void **state)
         {"{\"age\": 1", 0, LH_EFORMAT, "s:1: not a JSON object on one line"},
         {"{\"age\": 1, \"visits\": 2}", 0, LH_EFORMAT, "key 'hour' is missing"},
         {"{\"age\": 1, \"age\": 2}", 0, LH_EFORMAT, "key 'age' is there twice"},
-        {"{\"age\": 1e999}", 0, LH_EFORMAT, "column 'age': 'value' is not a finite number"},
+        {"{\"age\": 1e999}", 0, LH_EFORMAT, "column 'age': 'inf' is not a finite number"},
         {"{\"age\": null}", 0, LH_EFORMAT, "'null' is not a finite number"},
         {"{\"age\": \"old\"}", 0, LH_EFORMAT, "'old' is not a finite number"},
         {"{\"high\": [1, 2], \"low\": [1]}", 0, LH_EFORMAT, "'low' must be a list of 2 numbers"},
