@@ -142,11 +142,6 @@ void lh_items_destroy(struct lh_items **items)
     *items = NULL;
 }
 
-size_t lh_items_count(const struct lh_items *items)
-{
-    return items->n;
-}
-
 /* Eight sums side by side, so that the compiler may use vectors without reordering a sum. */
 static float dot(const float *restrict a, const float *restrict b, size_t n)
 {

@@ -16,9 +16,8 @@ struct lh_item_score {
  * first. Errors: LH_ENOENT, LH_EFORMAT naming file and line, LH_EMISMATCH for another width. */
 int lh_items_load(struct lh_items **out, const char *path, const char *const *names, size_t width);
 void lh_items_destroy(struct lh_items **items);
-size_t lh_items_count(const struct lh_items *items);
 
 /* The k best for action [width], best first; of equal scores the earlier item. Returns how many:
- * min(k, count). Allocates nothing; any thread. */
+ * min(k, number of items). Allocates nothing; any thread. */
 size_t lh_items_rank(const struct lh_items *items, const float *action, size_t k,
                      struct lh_item_score *out);

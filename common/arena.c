@@ -56,13 +56,6 @@ int lh_arena_alloc(struct lh_arena *a, void **out, size_t n, size_t size)
     return 0;
 }
 
-void lh_arena_reset(struct lh_arena *a)
-{
-    a->used = 0;
-    if (a->base)
-        POISON(a->base, a->size);
-}
-
 void lh_arena_fini(struct lh_arena *a)
 {
     if (a->base)

@@ -17,10 +17,9 @@ void lh_arena_init_measure(struct lh_arena *a);
 /* Takes one block of `size` bytes (zeroed, 64-byte aligned). Errors: LH_ENOMEM. */
 int lh_arena_init(struct lh_arena *a, size_t size, const char *what);
 
-/* Carves n * size bytes, 64-byte aligned; valid until reset or fini. Under AddressSanitizer the
+/* Carves n * size bytes, 64-byte aligned; valid until fini. Under AddressSanitizer the
  * space between two pieces is poisoned. Errors: LH_ENOMEM when the arena is spent (a bug of the
  * measuring pass), LH_ERANGE on overflow. Not thread-safe. */
 int lh_arena_alloc(struct lh_arena *a, void **out, size_t n, size_t size);
 
-void lh_arena_reset(struct lh_arena *a); /* O(1): all pieces die */
-void lh_arena_fini(struct lh_arena *a);  /* idempotent */
+void lh_arena_fini(struct lh_arena *a); /* idempotent; all pieces die */

@@ -27,10 +27,11 @@ static int refused(void)
 
 static int out_of_memory(size_t n, size_t size, const char *what)
 {
-    return lh_err_set(LH_ENOMEM,
-                      "%s: out of memory (%zu x %zu bytes); free memory or lower the "
-                      "size that asks for it",
-                      what, n, size);
+    lh_err_set(
+        LH_ENOMEM,
+        "%s: out of memory (%zu x %zu bytes); free memory or lower the size that asks for it", what,
+        n, size);
+    return LH_ENOMEM;
 }
 
 int lh_mem_alloc(void **out, size_t n, size_t size, const char *what)

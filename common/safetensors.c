@@ -11,7 +11,6 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cjson/cJSON.h>
@@ -293,52 +292,6 @@ int lh_safetensors_parse(struct lh_safetensors **out, const void *bytes, size_t 
     LH_TRY(lh_mem_alloc_aligned((void **)&data, data_bytes, 1, name));
     memcpy(data, header + length, data_bytes);
     int rc = assemble(out, header, (size_t)length, &data, data_bytes, name);
-    lh_mem_free(data);
-    return rc;
-}
-
-static int read_all(int fd, void *into, size_t n, const char *path)
-{
-    char *p = into;
-    while (n > 0) {
-        ssize_t got = read(fd, p, n);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return lh_err_errno(errno, "%s: cannot read", path);
-        if (got == 0)
-            return lh_err_set(LH_EFORMAT, "%s: became shorter while it was read", path);
-        p += got;
-        n -= (size_t)got;
-    }
-    return 0;
-}
-
-int lh_safetensors_open(struct lh_safetensors **out, const char *path)
-{
-    char *header = NULL;
-    float *data = NULL;
-    uint64_t length = 0;
-    struct stat st;
-    int rc;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) != 0) {
-        rc = lh_err_errno(errno, "%s", path);
-        goto done;
-    }
-    uint64_t size = (uint64_t)st.st_size;
-    LH_TRY_TO(done, read_all(fd, &length, size < sizeof length ? size : sizeof length, path));
-    LH_TRY_TO(done, check_length(length, size, path));
-    size_t data_bytes = size - sizeof length - length;
-    LH_TRY_TO(done, lh_mem_alloc((void **)&header, length, 1, path));
-    LH_TRY_TO(done, read_all(fd, header, length, path));
-    LH_TRY_TO(done, lh_mem_alloc_aligned((void **)&data, data_bytes, 1, path));
-    LH_TRY_TO(done, read_all(fd, data, data_bytes, path));
-    rc = assemble(out, header, length, &data, data_bytes, path);
-done:
-    if (fd >= 0)
-        close(fd);
-    lh_mem_free(header);
     lh_mem_free(data);
     return rc;
 }

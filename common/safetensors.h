@@ -23,8 +23,10 @@ int lh_safetensors_write(const char *path, const struct lh_safetensor *tensors, 
 
 struct lh_safetensors;
 
-/* Reads a whole file. Errors: LH_ENOENT, LH_EIO; LH_EFORMAT naming file and tensor. */
-int lh_safetensors_open(struct lh_safetensors **out, const char *path);
+/* Reads the bytes of a whole file, copied; `name` stands for the file in complaints. Errors:
+ * LH_EFORMAT naming file and tensor, LH_ENOMEM. */
+int lh_safetensors_parse(struct lh_safetensors **out, const void *bytes, size_t n,
+                         const char *name);
 void lh_safetensors_close(struct lh_safetensors **f);
 /* In order of their bytes. Names and data live with the file object; data is 64-byte aligned only
  * at the first tensor, and always 4-byte aligned. */
@@ -33,7 +35,3 @@ const struct lh_safetensor *lh_safetensors_at(const struct lh_safetensors *f, si
 const struct lh_safetensor *lh_safetensors_find(const struct lh_safetensors *f, const char *name);
 /* NULL if there is no such key. */
 const char *lh_safetensors_metadata(const struct lh_safetensors *f, const char *key);
-
-/* The same over bytes in memory; `name` stands for the file in complaints. The bytes are copied. */
-int lh_safetensors_parse(struct lh_safetensors **out, const void *bytes, size_t n,
-                         const char *name);

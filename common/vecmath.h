@@ -31,11 +31,6 @@ static inline double lh_vecmath_sigmoid(double x)
     return 1 / (1 + exp(-x));
 }
 
-static inline double lh_vecmath_sqrt(double x)
-{
-    return sqrt(x);
-}
-
 static inline double lh_vecmath_abs(double x)
 {
     return fabs(x);
@@ -119,11 +114,6 @@ static inline float lh_vecmath_tanh(float x)
 static inline float lh_vecmath_sigmoid(float x)
 {
     return 1.0f / (1.0f + lh_vecmath_exp(-x));
-}
-
-static inline float lh_vecmath_sqrt(float x)
-{
-    return __builtin_sqrtf(x);
 }
 
 static inline float lh_vecmath_abs(float x)

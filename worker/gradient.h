@@ -65,8 +65,6 @@ void lh_gradient_last_param(struct lh_gradient *g, size_t param, lh_gradient_rea
 void lh_gradient_last_end(struct lh_gradient *g, lh_gradient_ready piece, void *ctx);
 /* All pieces are handed over: the buffer is free when the network has let go of it. */
 void lh_gradient_done(struct lh_gradient *g);
-/* Forgets a subtree that was begun. */
-void lh_gradient_abandon(struct lh_gradient *g);
 
 /* Lends the current buffer once more; lh_gradient_release (any thread) gives it back. */
 void *lh_gradient_lend(struct lh_gradient *g);

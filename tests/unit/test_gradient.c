@@ -138,7 +138,7 @@ static void buffer_that_is_lent_is_not_taken_again(void **state)
     assert_int_equal(lent, lh_tree_height(4) + 3);
     lh_gradient_release(NULL, tokens[1]);
     assert_ok(lh_gradient_acquire(&f.g));
-    lh_gradient_abandon(&f.g);
+    lh_gradient_done(&f.g);
     fixture_fini(&f); /* before the others come back */
     for (size_t i = 0; i < lent; i++)
         if (i != 1)
