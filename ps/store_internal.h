@@ -1,4 +1,4 @@
-/* What store.c and store_txn.c share: the handle, and transactions on it.
+/* What store.c, store_read.c and store_txn.c share: the handle, records, and transactions.
  *
  * LMDB runs without its own lock file: that one lives in shared memory, outlives killed processes
  * and must not be opened twice in one process, where all servers of a local run live. Instead
@@ -10,6 +10,7 @@
 #pragma once
 
 #include "ps/store.h"
+#include "ps/store_block.h"
 
 #include <lmdb.h>
 #include <pthread.h>
@@ -25,6 +26,17 @@ struct lh_store {
     size_t map_size;
     pthread_mutex_t mutex; /* held by the public calls */
 };
+
+static inline MDB_val lh_store_key_val(struct lh_store_key *key)
+{
+    return (MDB_val){.mv_size = key->n, .mv_data = key->bytes};
+}
+
+/* The meta record of a version. 0, MDB_NOTFOUND, or an error. */
+int lh_store_get_meta(const struct lh_store *st, MDB_txn *txn, uint64_t version,
+                      struct lh_store_meta *out);
+/* LH_ENOENT with its sentence. */
+int lh_store_no_version(const struct lh_store *st, uint64_t version);
 
 /* What a transaction does. Returns 0, one of LMDB's codes (positive, or below -30000), or one of
  * ours with its sentence. May run more than once, on a larger map each time, so it must not leave
