@@ -13,7 +13,6 @@
 #include <xxhash.h>
 
 #include <assert.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,14 +22,6 @@
 #define ORDER(x, y) (((x) > (y)) - ((x) < (y)))
 
 typedef struct lh_dataset_record record;
-
-/* The part of a trajectory that lies in one day: rows lo .. hi-1 of the record. */
-struct piece {
-    uint64_t hash; /* of the user */
-    const record *r;
-    uint32_t lo, hi;
-    int32_t day;
-};
 
 /* What a group has in one day's partition, and where that begins. */
 struct tally {
@@ -52,7 +43,7 @@ struct group {
     /* while it is read */
     struct lh_spool_view *views;
     size_t touched; /* pieces read since pages were given back */
-    struct piece *pieces;
+    struct lh_dataset_piece *pieces;
     size_t n_pieces, cap_pieces;
 };
 
@@ -72,16 +63,6 @@ static int32_t day_of(int64_t time_us)
     return day < INT32_MIN ? INT32_MIN : day > INT32_MAX ? INT32_MAX : (int32_t)day;
 }
 
-static bool is_cut(const struct piece *p)
-{
-    return p->hi == p->r->n && !p->r->ends;
-}
-
-static bool has_halo(const struct piece *p)
-{
-    return p->hi < p->r->n;
-}
-
 /* Bytes of records that are taken together: in memory, beside an index that takes less. */
 static uint64_t group_bytes(const struct lh_dataset_writer *w)
 {
@@ -92,8 +73,9 @@ static uint64_t group_bytes(const struct lh_dataset_writer *w)
 
 /* Call for each piece that is read. A mapped group may be larger than memory; what was read of it
  * would else count as this process's own until the system wants it back. */
-static void touch(struct group *g)
+static void touch(void *ctx)
 {
+    struct group *g = ctx;
     if (++g->touched % RELEASE == 0) {
         for (size_t i = 0; i < g->n; i++)
             lh_spool_view_release(&g->views[i]);
@@ -123,12 +105,12 @@ static int open_group(struct group *g, uint64_t load)
 }
 
 /* Calls `use` for each piece of each trajectory. */
-typedef int (*use_piece)(struct group *g, const struct piece *p);
+typedef int (*use_piece)(struct group *g, const struct lh_dataset_piece *p);
 
 static int each_piece_of(struct group *g, const record *r, use_piece use)
 {
     const int64_t *time = at(r, sizeof *r);
-    struct piece p = {.hash = XXH3_64bits(&r->user, sizeof r->user), .r = r};
+    struct lh_dataset_piece p = {.hash = XXH3_64bits(&r->user, sizeof r->user), .r = r};
     for (; p.hi < r->n; p.lo = p.hi) {
         p.day = g->w->by_day ? day_of(time[p.lo]) : 0;
         p.hi = (uint32_t)r->n;
@@ -175,14 +157,14 @@ static int find_tally(struct group *g, int32_t day, struct tally **out)
     return 0;
 }
 
-static int count_piece(struct group *g, const struct piece *p)
+static int count_piece(struct group *g, const struct lh_dataset_piece *p)
 {
     const int64_t *time = at(p->r, sizeof *p->r);
     struct tally *t;
     LH_TRY(find_tally(g, p->day, &t));
     t->rows += p->hi - p->lo;
-    t->halos += has_halo(p);
-    t->cuts += is_cut(p);
+    t->halos += lh_dataset_piece_has_halo(p);
+    t->cuts += lh_dataset_piece_is_cut(p);
     t->pieces++;
     if (p->lo > 0)
         return 0;
@@ -350,7 +332,7 @@ static int create_parts(struct lh_dataset_writer *w)
 
 /* --- second pass: writing --------------------------------------------------------------------- */
 
-static int keep_piece(struct group *g, const struct piece *p)
+static int keep_piece(struct group *g, const struct lh_dataset_piece *p)
 {
     LH_TRY(LH_GROW(&g->pieces, &g->cap_pieces, g->n_pieces + 1, "index of trajectories"));
     g->pieces[g->n_pieces++] = *p;
@@ -359,7 +341,7 @@ static int keep_piece(struct group *g, const struct piece *p)
 
 static int compare_pieces(const void *a, const void *b)
 {
-    const struct piece *x = a, *y = b;
+    const struct lh_dataset_piece *x = a, *y = b;
     int c = ORDER(x->day, y->day);
     c = c ? c : ORDER(x->hash, y->hash);
     if (c || x->r == y->r)
@@ -394,165 +376,28 @@ static int count_users(struct group *g)
     return 0;
 }
 
-/* The pieces of one day, sorted, on their way to a partition. */
-struct batch {
-    struct group *g;
-    const struct tally *t;
-    const struct piece *p;
-    size_t n;
-    uint64_t part_rows;
-    const struct lh_manifest *m;
-    struct lh_partition_segment *out;
-};
-
-static uint8_t class_of(const struct lh_manifest *m, float reward)
-{
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < m->dims.classes; i++) {
-        if (fabsf(m->reward_values[i] - reward) < fabsf(m->reward_values[best] - reward))
-            best = i;
-    }
-    return (uint8_t)best;
-}
-
-static uint8_t flags_of(const struct piece *p, uint32_t i)
-{
-    uint8_t f = i == 0 ? LH_PART_FIRST : 0;
-    if (i + 1 == p->r->n)
-        return (uint8_t)(f | LH_PART_LAST | (p->r->ends ? LH_PART_ENDS : 0));
-    f |= LH_PART_HAS_NEXT;
-    return (uint8_t)(i + 1 == p->hi ? f | LH_PART_NEXT_IS_HALO : f);
-}
-
-/* One matrix: the pieces' rows, then (states) the rows that follow them. */
-static int put_matrix(struct batch *b, enum lh_part_column c)
-{
-    const struct lh_dims *dims = &b->m->dims;
-    size_t width = c == LH_PART_HIGH ? dims->high : c == LH_PART_LOW ? dims->low : dims->action;
-    for (int halo = 0; halo <= (c == LH_PART_ACTION ? 0 : 1); halo++) {
-        LH_TRY(lh_partition_segment_begin(
-            b->out, c, halo ? b->part_rows + b->t->first_halo : b->t->first_row));
-        for (size_t i = 0; i < b->n; i++) {
-            const struct piece *p = &b->p[i];
-            if (halo && !has_halo(p))
-                continue;
-            struct lh_dataset_offsets o = lh_dataset_record_offsets(dims, p->r->n);
-            const float *m = at(p->r, c == LH_PART_HIGH  ? o.high
-                                      : c == LH_PART_LOW ? o.low
-                                                         : o.action);
-            size_t first = halo ? p->hi : p->lo, rows = halo ? 1 : p->hi - p->lo;
-            LH_TRY(
-                lh_partition_segment_put(b->out, m + first * width, rows * width * sizeof(float)));
-            touch(b->g);
-        }
-    }
-    return 0;
-}
-
-/* A column that is copied from the record as it is. */
-static int put_copied(struct batch *b, enum lh_part_column c)
-{
-    size_t size = c == LH_PART_TIME ? sizeof(int64_t) : sizeof(float);
-    LH_TRY(lh_partition_segment_begin(b->out, c, b->t->first_row));
-    for (size_t i = 0; i < b->n; i++) {
-        const struct piece *p = &b->p[i];
-        struct lh_dataset_offsets o = lh_dataset_record_offsets(&b->m->dims, p->r->n);
-        size_t offset = c == LH_PART_TIME     ? sizeof *p->r
-                        : c == LH_PART_REWARD ? o.reward
-                                              : o.session;
-        const char *from = at(p->r, offset);
-        LH_TRY(lh_partition_segment_put(b->out, from + p->lo * size, (p->hi - p->lo) * size));
-        touch(b->g);
-    }
-    return 0;
-}
-
-/* A column of bytes that is computed row by row. */
-static int put_bytes(struct batch *b, enum lh_part_column c)
-{
-    uint8_t buffer[512];
-    LH_TRY(lh_partition_segment_begin(b->out, c, b->t->first_row));
-    for (size_t i = 0; i < b->n; i++) {
-        const struct piece *p = &b->p[i];
-        const float *reward = at(p->r, lh_dataset_record_offsets(&b->m->dims, p->r->n).reward);
-        size_t used = 0;
-        for (uint32_t row = p->lo; row < p->hi; row++) {
-            buffer[used++] = c == LH_PART_CLASS ? class_of(b->m, reward[row]) : flags_of(p, row);
-            if (used == sizeof buffer || row + 1 == p->hi) {
-                LH_TRY(lh_partition_segment_put(b->out, buffer, used));
-                used = 0;
-            }
-        }
-        touch(b->g);
-    }
-    return 0;
-}
-
-/* A column that is the same for all rows of a piece. */
-static int put_repeated(struct batch *b, enum lh_part_column c)
-{
-    enum { MANY = 64 };
-    uint64_t buffer[MANY];
-    LH_TRY(lh_partition_segment_begin(b->out, c, b->t->first_row));
-    for (size_t i = 0; i < b->n; i++) {
-        const struct piece *p = &b->p[i];
-        for (size_t j = 0; j < MANY && j < p->hi - p->lo; j++)
-            buffer[j] = c == LH_PART_USER ? p->r->user : p->r->id;
-        for (size_t left = p->hi - p->lo, k; left > 0; left -= k) {
-            k = left < MANY ? left : MANY;
-            LH_TRY(lh_partition_segment_put(b->out, buffer, k * sizeof *buffer));
-        }
-        touch(b->g);
-    }
-    return 0;
-}
-
-/* Rows, by their numbers in the partition, after which something is missing or elsewhere. */
-static int put_list(struct batch *b, enum lh_part_column c)
-{
-    uint64_t row = b->t->first_row;
-    LH_TRY(lh_partition_segment_begin(b->out, c,
-                                      c == LH_PART_CUT ? b->t->first_cut : b->t->first_halo));
-    for (size_t i = 0; i < b->n; i++) {
-        row += b->p[i].hi - b->p[i].lo;
-        uint32_t last = (uint32_t)(row - 1);
-        if (c == LH_PART_CUT ? is_cut(&b->p[i]) : has_halo(&b->p[i]))
-            LH_TRY(lh_partition_segment_put(b->out, &last, sizeof last));
-        touch(b->g);
-    }
-    return 0;
-}
-
-static int put_columns(struct batch *b)
-{
-    LH_TRY(put_matrix(b, LH_PART_HIGH));
-    LH_TRY(put_matrix(b, LH_PART_LOW));
-    LH_TRY(put_matrix(b, LH_PART_ACTION));
-    LH_TRY(put_copied(b, LH_PART_REWARD));
-    LH_TRY(put_bytes(b, LH_PART_CLASS));
-    LH_TRY(put_bytes(b, LH_PART_FLAGS));
-    LH_TRY(put_copied(b, LH_PART_TIME));
-    LH_TRY(put_repeated(b, LH_PART_USER));
-    LH_TRY(put_repeated(b, LH_PART_TRAJECTORY));
-    LH_TRY(put_copied(b, LH_PART_SESSION));
-    LH_TRY(put_list(b, LH_PART_CUT));
-    return put_list(b, LH_PART_HALO);
-}
-
-static int write_day(struct group *g, const struct tally *t, const struct piece *p)
+static int write_day(struct group *g, const struct tally *t, const struct lh_dataset_piece *p)
 {
     const struct lh_manifest_part *part = &g->w->manifest.parts[g->split][t->part];
     struct lh_partition_head head = head_of(g->w, g->split, part);
-    struct batch b = {
-        .g = g, .t = t, .p = p, .n = t->pieces, .part_rows = part->rows, .m = &g->w->manifest};
+    struct lh_dataset_batch b = {.manifest = &g->w->manifest,
+                                 .pieces = p,
+                                 .n = t->pieces,
+                                 .part_rows = part->rows,
+                                 .first_row = t->first_row,
+                                 .first_halo = t->first_halo,
+                                 .first_cut = t->first_cut,
+                                 .read = touch,
+                                 .ctx = g};
+    struct lh_partition_segment *out = NULL;
     char *path;
     LH_TRY(lh_mem_printf(&path, "%s/%s", g->w->partial.path, part->file));
-    int rc = lh_partition_segment_open(&b.out, path, &head);
+    int rc = lh_partition_segment_open(&out, path, &head);
     if (rc == 0)
-        rc = put_columns(&b);
+        rc = lh_dataset_columns_put(out, &b);
     if (rc == 0)
-        rc = lh_partition_segment_close(&b.out);
-    lh_partition_segment_close(&b.out);
+        rc = lh_partition_segment_close(&out);
+    lh_partition_segment_close(&out);
     lh_mem_free(path);
     return rc;
 }
@@ -566,7 +411,7 @@ static int write_group(void *ctx, size_t index, unsigned thread)
     LH_TRY_TO(done, each_piece(g, keep_piece));
     qsort(g->pieces, g->n_pieces, sizeof *g->pieces, compare_pieces);
     LH_TRY_TO(done, count_users(g));
-    const struct piece *p = g->pieces;
+    const struct lh_dataset_piece *p = g->pieces;
     for (size_t k = 0; k < g->n_tallies; k++) {
         LH_TRY_TO(done, write_day(g, &g->tallies[k], p));
         p += g->tallies[k].pieces;

@@ -1,11 +1,13 @@
-/* What the two halves of the dataset's writer share: dataset_write.c takes trajectories in,
- * dataset_commit.c turns what the spool holds into partitions. */
+/* What the parts of the dataset's writer share: dataset_write.c takes trajectories in,
+ * dataset_commit.c finds what the spool holds its place in partitions, dataset_columns.c writes it
+ * there. */
 #pragma once
 
 #include "common/dataset.h"
 
 #include "common/fs.h"
 #include "common/manifest.h"
+#include "common/partition.h"
 #include "common/spool.h"
 
 #include <pthread.h>
@@ -49,6 +51,40 @@ struct lh_dataset_offsets {
 };
 
 struct lh_dataset_offsets lh_dataset_record_offsets(const struct lh_dims *d, size_t n);
+
+/* The part of a trajectory that lies in one day: rows lo .. hi-1 of the record. */
+struct lh_dataset_piece {
+    uint64_t hash; /* of the user */
+    const struct lh_dataset_record *r;
+    uint32_t lo, hi;
+    int32_t day;
+};
+
+/* Its last row is the trajectory's, which was cut off there. */
+static inline bool lh_dataset_piece_is_cut(const struct lh_dataset_piece *p)
+{
+    return p->hi == p->r->n && !p->r->ends;
+}
+
+/* The trajectory goes on in another day: the row behind the piece is stored once more. */
+static inline bool lh_dataset_piece_has_halo(const struct lh_dataset_piece *p)
+{
+    return p->hi < p->r->n;
+}
+
+/* Pieces of one day in the order of their rows, and where these begin in their partition. */
+struct lh_dataset_batch {
+    const struct lh_manifest *manifest;
+    const struct lh_dataset_piece *pieces;
+    size_t n;
+    uint64_t part_rows; /* of the whole partition */
+    uint64_t first_row, first_halo, first_cut;
+    void (*read)(void *ctx); /* called behind each piece that was read, once a column */
+    void *ctx;
+};
+
+/* Writes all columns of the batch. Errors: those of the segment. */
+int lh_dataset_columns_put(struct lh_partition_segment *out, const struct lh_dataset_batch *b);
 
 /* Writes and seals all partitions of what the spool holds, and fills the manifest's splits and
  * days. The spool is empty afterwards. */
