@@ -35,6 +35,34 @@ static void pooled_runs_of_an_algorithm_are_averaged_by_trajectory(void **state)
     lh_compare_fini(&c);
 }
 
+static void pooled_result_is_printed_and_is_json(void **state)
+{
+    (void)state;
+    struct lh_compare c;
+    char *text = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
+    assert_ok(lh_compare_init(&c, entries, 3, 4, true));
+    assert_ok(lh_compare_print(&c, f));
+    fclose(f);
+    kit_assert_contains(text, "algorithm  runs   value      95% interval  sd of runs  ESS share");
+    kit_assert_contains(text,
+                        "il            2  2.0000  2.0000 to 2.0000      0.7071      40.0% (30.0%)");
+    kit_assert_contains(text, "resact        1  3.2500");
+    kit_assert_contains(text, "           -      20.0% (20.0%)");
+    kit_assert_contains(text, "resact - il              +1.2500  +0.7600 to +1.7400");
+    free(text);
+    cJSON *o = cJSON_CreateObject();
+    lh_compare_json(&c, o);
+    const cJSON *il = cJSON_GetArrayItem(cJSON_GetObjectItem(o, "pooled"), 0);
+    assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(il, "algorithm")), "il");
+    assert_true(cJSON_GetNumberValue(cJSON_GetObjectItem(il, "runs")) == 2);
+    assert_true(cJSON_GetNumberValue(cJSON_GetObjectItem(il, "value")) == 2);
+    assert_true(cJSON_GetNumberValue(cJSON_GetObjectItem(il, "ess_share_min")) == 0.3);
+    cJSON_Delete(o);
+    lh_compare_fini(&c);
+}
+
 static void not_pooled_every_two_runs_are_a_pair(void **state)
 {
     (void)state;
@@ -86,6 +114,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(pooled_runs_of_an_algorithm_are_averaged_by_trajectory),
+        kit_test(pooled_result_is_printed_and_is_json),
         kit_test(not_pooled_every_two_runs_are_a_pair),
         kit_test(no_policy_is_no_comparison),
         kit_test(init_survives_every_failed_allocation),

@@ -71,6 +71,10 @@ static void err_names_and_statuses_follow_the_list(void **state)
 {
     (void)state;
     assert_string_equal(lh_err_name(LH_ECONFIG), "config");
+    assert_string_equal(lh_err_kind(LH_EUSAGE), "the command line is not understood");
+    assert_string_equal(lh_err_kind(LH_NOTFOUND), "no error");
+    assert_string_equal(lh_err_kind(-9999), "an unknown error");
+    assert_string_equal(lh_err_name(-9999), "unknown");
     assert_int_equal(lh_err_exit_status(LH_EUSAGE), 2);
     assert_int_equal(lh_err_exit_status(LH_ENOMEM), 5);
     assert_int_equal(lh_err_exit_status(LH_EDIVERGED), 7);

@@ -1,8 +1,11 @@
 #include "common/term.h"
 #include "tests/testkit.h"
 
+#include <poll.h>
+#include <pty.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 static char *printed(const struct lh_table *t)
@@ -119,6 +122,72 @@ static void progress_quiet_writes_nothing(void **state)
     free(text);
 }
 
+/* What `show` writes on a terminal of so many columns, up to `end`. */
+static void on_terminal(void (*show)(void), unsigned short columns, const char *end, char *out,
+                        size_t size)
+{
+    struct winsize w = {.ws_row = 24, .ws_col = columns};
+    struct pollfd p = {.events = POLLIN};
+    int slave;
+    assert_int_equal(openpty(&p.fd, &slave, NULL, NULL, &w), 0);
+    fflush(stderr);
+    int saved = dup(STDERR_FILENO);
+    dup2(slave, STDERR_FILENO);
+    show();
+    fflush(stderr);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    size_t n = 0;
+    for (out[0] = '\0'; !strstr(out, end); out[n] = '\0') {
+        ssize_t got = poll(&p, 1, 10000) == 1 ? read(p.fd, out + n, size - 1 - n) : 0;
+        if (got <= 0)
+            fail_msg("'%s' did not come, but '%s'", end, out);
+        n += (size_t)got;
+    }
+    close(slave);
+    close(p.fd);
+}
+
+static void half_an_hour(void)
+{
+    struct lh_progress p;
+    lh_progress_start(&p, "train", "rows", 100, false);
+    p.started -= 1800;
+    p.shown -= 1;
+    lh_progress_update(&p, 20);
+    lh_note("by the way");
+    p.shown -= 1;
+    lh_progress_update(&p, 100);
+    lh_progress_finish(&p);
+}
+
+static void of_unknown_length(void)
+{
+    struct lh_progress p;
+    lh_progress_start(&p, "read", "rows", 0, false);
+    p.started -= 2;
+    p.shown -= 1;
+    lh_progress_update(&p, 5000);
+    lh_progress_finish(&p);
+}
+
+static void progress_redraws_one_line_of_a_terminal(void **state)
+{
+    (void)state;
+    char text[2048];
+    on_terminal(half_an_hour, 60, "in 30:00\r\n", text, sizeof text);
+    kit_assert_contains(text,
+                        "\rtrain  [####................]  20%  0.0 rows/s  ETA 2:00:00\033[K");
+    kit_assert_contains(text, "\r\033[Klonghaul: by the way\r\n");
+    kit_assert_contains(text, "\r\033[Ktrain: 100%  100 rows  0.1 rows/s  in 30:00\r\n");
+    /* no room for a bar, and a line is cut before it would wrap */
+    on_terminal(half_an_hour, 30, "in 30:00\r\n", text, sizeof text);
+    kit_assert_contains(text, "\rtrain   20%  0.0 rows/s  ETA \033[K");
+    assert_null(strchr(text, '#'));
+    on_terminal(of_unknown_length, 80, "in 0:02\r\n", text, sizeof text);
+    kit_assert_contains(text, "\rread  5000 rows  2500 rows/s\033[K");
+}
+
 static void a_note(void)
 {
     lh_note("%s %d", "seven", 7);
@@ -140,6 +209,7 @@ int main(void)
         kit_test(table_survives_every_failed_allocation),
         kit_test(progress_writes_plain_lines_to_a_file),
         kit_test(progress_quiet_writes_nothing),
+        kit_test(progress_redraws_one_line_of_a_terminal),
         kit_test(note_is_one_line_with_the_name),
     };
     return cmocka_run_group_tests_name("term", tests, NULL, NULL);
