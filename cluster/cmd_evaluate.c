@@ -36,6 +36,10 @@ const struct lh_cmd lh_cmd_evaluate = {
         "trajectory. --pool makes the runs of one algorithm one policy, averaged by trajectory: "
         "for runs that differ in their training seed. With --seeds, execution is repeated with "
         "other random numbers and values are averaged by trajectory.\n"
+        "For a policy that chooses among candidates a second table tells how: 'spread', the RMS "
+        "distance of a state's candidates from their mean (near 0: there is nothing to choose); "
+        "'Q gain', what the best has over the mean candidate in the critic's eyes; 'Q chosen', "
+        "what the critic expects of it; 'residual', the norm of its residual.\n"
         "On a log that 'longhaul simulate' wrote, the policies are also played in the world "
         "behind it: 'true' is the reward per request that they really earn, 'return' the "
         "discounted return of a user.",
@@ -60,6 +64,7 @@ struct subject {
     const char *name;
     struct lh_policy *policy; /* NULL: the log's own value */
     struct lh_estimate e;
+    struct lh_choice choice;        /* mean over seeds; states 0: does not choose */
     double *values;                 /* [trajectories] */
     double seed_sd;                 /* of the value over seeds */
     struct lh_sim_value true_value; /* users 0: not played */
@@ -180,6 +185,11 @@ static int estimate_policy(struct session *s, struct subject *subject)
         mean.ess += e.policy.ess / seeds;
         mean.ess_share += e.policy.ess_share / seeds;
         mean.mean_distance += e.policy.mean_distance / seeds;
+        subject->choice.states = e.choice.states;
+        subject->choice.q += e.choice.q / seeds;
+        subject->choice.gain += e.choice.gain / seeds;
+        subject->choice.spread += e.choice.spread / seeds;
+        subject->choice.residual += e.choice.residual / seeds;
     }
     lh_ncis_interval(subject->values, n, &mean.value, &mean.lo, &mean.hi);
     lh_ncis_pair(&mean, subject->values, s->own, n, s->scratch);
@@ -263,6 +273,36 @@ static int table_row(struct lh_table *t, const struct subject *u, bool seeds, bo
     return lh_table_cell(t, "%s", e->collapsed ? "ESS COLLAPSED: left the data" : "");
 }
 
+/* Only where a policy chooses among candidates. */
+static int print_choices(const struct session *s)
+{
+    static const char *const headers[] = {"policy", "candidates", "spread",
+                                          "Q gain", "Q chosen",   "residual"};
+    struct lh_table *t = NULL;
+    size_t choosing = 0;
+    int rc = 0;
+    LH_TRY(lh_table_create(&t, headers, sizeof headers / sizeof *headers));
+    for (size_t i = 1; i < s->n; i++) {
+        const struct lh_choice *c = &s->subjects[i].choice;
+        if (c->states == 0)
+            continue;
+        choosing++;
+        LH_TRY_TO(fail, lh_table_cell(t, "%s", s->subjects[i].name));
+        LH_TRY_TO(fail, lh_table_cell(t, "%zu", lh_policy_estimators(s->subjects[i].policy)));
+        LH_TRY_TO(fail, lh_table_cell(t, "%.4f", c->spread));
+        LH_TRY_TO(fail, lh_table_cell(t, "%.4f", c->gain));
+        LH_TRY_TO(fail, lh_table_cell(t, "%.4f", c->q));
+        LH_TRY_TO(fail, lh_table_cell(t, "%.4f", c->residual));
+    }
+    if (choosing) {
+        printf("\nHow they choose, means over rows; actions in scaled units\n\n");
+        lh_table_print(t, stdout);
+    }
+fail:
+    lh_table_destroy(&t);
+    return rc;
+}
+
 static int print_table(const struct session *s)
 {
     bool seeds = s->o.seeds > 1, played = s->subjects[0].true_value.users > 0;
@@ -287,7 +327,8 @@ static int print_table(const struct session *s)
     printf("\nNCIS on %s, %s split: %llu trajectories, %llu %s, c = %g\n", lh_dataset_dir(s->ds),
            lh_split_names[s->o.split], (unsigned long long)s->subjects[0].e.trajectories,
            (unsigned long long)s->subjects[0].e.units, lh_unit_plural[s->o.unit], s->o.cap);
-    rc = lh_compare_print(&s->compare, stdout);
+    LH_TRY_TO(fail, lh_compare_print(&s->compare, stdout));
+    rc = print_choices(s);
 fail:
     lh_table_destroy(&t);
     return rc;
@@ -310,6 +351,8 @@ static cJSON *subject_json(const struct session *s, const struct subject *u)
         cJSON_AddNumberToObject(o, "seeds", (double)s->o.seeds);
         cJSON_AddNumberToObject(o, "seed_sd", u->seed_sd);
     }
+    if (u->choice.states)
+        cJSON_AddItemToObject(o, "choice", lh_evaluate_json_choice(&u->choice));
     if (u->true_value.users) {
         cJSON *t = cJSON_AddObjectToObject(o, "true");
         cJSON_AddNumberToObject(t, "users", (double)u->true_value.users);

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define BLOCK 1024 /* rows; a multiple of a policy's rows a run */
+#define ASKED 8192 /* candidates whose explanation is held at a time */
 
 struct block {
     struct lh_evaluate_piece *pieces;
@@ -24,6 +25,8 @@ struct worker {
     struct lh_policy *policy, *behaviour; /* clones */
     uint64_t *rows;
     float *high, *low, *logged, *pi, *beta, *reward; /* [BLOCK, .] raw */
+    struct lh_explain explain;                       /* of `asked` states */
+    size_t asked, candidates; /* states a call, candidates a state; 0: it does not choose */
 };
 
 struct walk {
@@ -49,7 +52,17 @@ static int worker_init(struct worker *w, const struct lh_dims *d, const struct l
     LH_TRY(LH_NEW_ARRAY(&w->logged, BLOCK * (size_t)d->action, what));
     LH_TRY(LH_NEW_ARRAY(&w->pi, BLOCK * (size_t)d->action, what));
     LH_TRY(LH_NEW_ARRAY(&w->beta, BLOCK * (size_t)d->action, what));
-    return LH_NEW_ARRAY(&w->reward, BLOCK, what);
+    LH_TRY(LH_NEW_ARRAY(&w->reward, BLOCK, what));
+    w->asked = BLOCK;
+    if (!policy || !lh_algo_find(lh_policy_job(policy)->algorithm)->chooses)
+        return 0;
+    w->candidates = lh_policy_estimators(policy);
+    w->asked = ASKED / w->candidates;
+    w->asked = w->asked > BLOCK ? BLOCK : w->asked > 0 ? w->asked : 1;
+    size_t n = w->asked * w->candidates;
+    LH_TRY(LH_NEW_ARRAY(&w->explain.candidates, n * (size_t)d->action, what));
+    LH_TRY(LH_NEW_ARRAY(&w->explain.residual, n * (size_t)d->action, what));
+    return LH_NEW_ARRAY(&w->explain.q, n, what);
 }
 
 static void worker_fini(struct worker *w)
@@ -63,6 +76,9 @@ static void worker_fini(struct worker *w)
     lh_mem_free(w->pi);
     lh_mem_free(w->beta);
     lh_mem_free(w->reward);
+    lh_mem_free(w->explain.candidates);
+    lh_mem_free(w->explain.residual);
+    lh_mem_free(w->explain.q);
 }
 
 /* sum_j ((a_j - b_j) / sigma_j)^2, a and b raw. */
@@ -91,6 +107,24 @@ static int piece_of(struct block *b, uint64_t number, uint64_t trajectory, uint6
     return 0;
 }
 
+/* The policy's actions for the n rows from `first`, and what stands behind them. */
+static int ask_policy(const struct lh_evaluate_spec *spec, struct worker *w, uint64_t first,
+                      size_t n, struct lh_choice_sum *choice)
+{
+    const struct lh_norm *norm = lh_dataset_norm(spec->ds);
+    size_t h = norm->dims.high, l = norm->dims.low, a = norm->dims.action, m = w->candidates;
+    for (size_t done = 0; done < n; done += w->asked) {
+        size_t part = n - done < w->asked ? n - done : w->asked;
+        LH_TRY(lh_policy_act(w->policy, w->high + done * h, w->low + done * l, part, spec->seed,
+                             first + done, w->pi + done * a, m ? &w->explain : NULL));
+        for (size_t i = 0; m && i < part; i++)
+            lh_choice_add(choice, w->explain.candidates + i * m * a,
+                          w->explain.residual + i * m * a, w->explain.q + i * m, norm->action_scale,
+                          m, a);
+    }
+    return 0;
+}
+
 static int walk_block(void *ctx, size_t index, unsigned thread)
 {
     const struct walk *k = ctx;
@@ -102,6 +136,7 @@ static int walk_block(void *ctx, size_t index, unsigned thread)
     uint64_t number = k->first + index, first = number * BLOCK;
     size_t n = k->rows - first < BLOCK ? (size_t)(k->rows - first) : BLOCK;
     struct lh_batch batch = {.reward = w->reward};
+    struct lh_choice_sum choice = {0};
     if (spec->interrupted && spec->interrupted())
         return lh_err_set(LH_ECANCELED, "interrupted while evaluating on %s, %s split",
                           lh_dataset_dir(spec->ds), lh_split_names[spec->split]);
@@ -114,7 +149,7 @@ static int walk_block(void *ctx, size_t index, unsigned thread)
     }
     LH_TRY(lh_dataset_gather(spec->ds, spec->split, w->rows, n, NULL, &batch));
     if (k->sigma) {
-        LH_TRY(lh_policy_act(w->policy, w->high, w->low, n, spec->seed, first, w->pi, NULL));
+        LH_TRY(ask_policy(spec, w, first, n, &choice));
         LH_TRY(lh_policy_act(w->behaviour, w->high, w->low, n, spec->seed, first, w->beta, NULL));
     }
     for (size_t i = 0; i < n; i++) {
@@ -133,6 +168,7 @@ static int walk_block(void *ctx, size_t index, unsigned thread)
         }
         lh_ncis_add(&p->sum, log_weight, k->log_cap, (double)w->reward[i]);
     }
+    b->pieces[0].choice = choice;
     return 0;
 }
 
@@ -271,12 +307,14 @@ fail:
     return rc;
 }
 
-/* A block's distance lies in its first piece: block after block, they add up in row order. */
+/* A block's distance and choices lie in its first piece: block after block, they add up in row
+ * order. */
 int lh_evaluate_join(const struct lh_evaluate_spec *spec, const struct lh_evaluate_pieces *pieces,
                      double ess_floor, struct lh_evaluation *out, double **per_trajectory)
 {
     struct join j = {0};
     struct lh_ncis_sum *sums = NULL;
+    struct lh_choice_sum choice = {0};
     double *values = NULL, *own = NULL, distance = 0;
     int rc = 0;
     memset(out, 0, sizeof *out);
@@ -286,6 +324,7 @@ int lh_evaluate_join(const struct lh_evaluate_spec *spec, const struct lh_evalua
     for (size_t i = 0; i < pieces->n; i++) {
         LH_TRY_TO(fail, join_add(&j, &pieces->items[i]));
         distance += pieces->items[i].distance;
+        lh_choice_merge(&choice, &pieces->items[i].choice);
     }
     LH_TRY_TO(fail, LH_NEW_ARRAY(&sums, j.n, "evaluation"));
     LH_TRY_TO(fail, LH_NEW_ARRAY(&values, j.n, "evaluation"));
@@ -295,6 +334,7 @@ int lh_evaluate_join(const struct lh_evaluate_spec *spec, const struct lh_evalua
     if (spec->policy) {
         lh_ncis_estimate(sums, j.n, true, ess_floor, values, &out->policy);
         lh_ncis_pair(&out->policy, values, own, j.n, own + j.n);
+        out->choice = lh_choice_mean(&choice);
         out->policy.mean_distance =
             distance / (double)lh_dataset_info(spec->ds)->split[spec->split].rows;
     } else {
@@ -346,6 +386,16 @@ struct cJSON *lh_evaluate_json_estimate(const struct lh_estimate *e, enum lh_uni
     return o;
 }
 
+struct cJSON *lh_evaluate_json_choice(const struct lh_choice *c)
+{
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddNumberToObject(o, "q", c->q);
+    cJSON_AddNumberToObject(o, "gain", c->gain);
+    cJSON_AddNumberToObject(o, "spread", c->spread);
+    cJSON_AddNumberToObject(o, "residual", c->residual);
+    return o;
+}
+
 int lh_evaluate_json(const struct lh_evaluation *e, enum lh_split split, char **out)
 {
     cJSON *o = cJSON_CreateObject();
@@ -356,6 +406,8 @@ int lh_evaluate_json(const struct lh_evaluation *e, enum lh_split split, char **
     if (e->policy.units)
         cJSON_AddItemToObject(o, "policy", lh_evaluate_json_estimate(&e->policy, e->unit, true));
     cJSON_AddItemToObject(o, "behaviour", lh_evaluate_json_estimate(&e->behaviour, e->unit, false));
+    if (e->choice.states)
+        cJSON_AddItemToObject(o, "choice", lh_evaluate_json_choice(&e->choice));
     char *text = cJSON_PrintUnformatted(o);
     cJSON_Delete(o);
     if (!text)

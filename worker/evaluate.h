@@ -8,6 +8,7 @@
 
 #include "common/dataset.h"
 #include "worker/behaviour.h"
+#include "worker/choice.h"
 #include "worker/est_ncis.h"
 #include "worker/policy.h"
 
@@ -18,6 +19,7 @@ struct lh_evaluation {
     struct lh_estimate behaviour; /* the log's own: all weights 1 */
     double cap;
     enum lh_unit unit;
+    struct lh_choice choice; /* states 0: the policy does not choose among candidates */
 };
 
 struct lh_evaluate_spec {
@@ -49,7 +51,8 @@ int lh_evaluate(const struct lh_evaluate_spec *spec, double ess_floor, unsigned 
 struct lh_evaluate_piece {
     uint64_t block, trajectory, session; /* session: 0 where rows are the unit */
     struct lh_ncis_sum sum;              /* of rows */
-    double distance;                     /* of the whole block, in its first piece */
+    double distance;                     /* of the whole block, in its first piece, ... */
+    struct lh_choice_sum choice;         /* ... and this too */
 };
 
 struct lh_evaluate_pieces {
@@ -72,6 +75,8 @@ struct cJSON;
  * memory is out. */
 struct cJSON *lh_evaluate_json_estimate(const struct lh_estimate *e, enum lh_unit unit,
                                         bool weighted);
+/* The same for what stands behind a policy's choices. */
+struct cJSON *lh_evaluate_json_choice(const struct lh_choice *c);
 extern const char *const lh_unit_plural[]; /* "rows", "sessions" */
 
 /* The evaluation as a JSON object, what runs and snapshots record; caller frees (lh_mem_free). NAN

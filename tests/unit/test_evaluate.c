@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -421,12 +422,91 @@ static void evaluate_other_widths_are_refused(void **state)
     close_all(ds, NULL, p);
 }
 
+/* ResAct with random weights, which chooses among n candidates. */
+static struct lh_policy *chooser_new(size_t n)
+{
+    char text[160];
+    struct lh_job *job = NULL;
+    struct lh_policy *p = NULL;
+    struct lh_graph *train = NULL;
+    struct lh_norm norm = {0};
+    struct lh_dims dims = {.high = H, .low = L, .action = A};
+    float *params = NULL;
+    size_t n_params,
+        length = (size_t)snprintf(text, sizeof text,
+                                  "algorithm: resact\nnetwork: {hidden: [8], z_high: 2, z_low: 2}\n"
+                                  "objective: {estimators: %zu}\ntrain: {normalise: false}\n",
+                                  n);
+    assert_ok(lh_job_load_text(&job, text, length, "test", NULL));
+    assert_ok(lh_job_resolve(job, &dims, 1));
+    assert_ok(lh_norm_init(&norm, &dims));
+    assert_ok(lh_graph_create(&train, &(struct lh_graph_spec){.rows = 8, .dims = dims}));
+    assert_ok(lh_algo_find("resact")->declare_train(train, job));
+    assert_ok(lh_graph_compile(train));
+    assert_ok(
+        lh_mem_alloc_aligned((void **)&params, lh_graph_flat_size(train), sizeof *params, "test"));
+    lh_graph_init_params(train, 4, params);
+    const struct lh_param *layout = lh_graph_params(train, &n_params);
+    assert_ok(lh_policy_create(&p, job, &norm, layout, n_params, params));
+    lh_mem_free(params);
+    lh_graph_destroy(&train);
+    lh_norm_fini(&norm);
+    lh_job_destroy(&job);
+    return p;
+}
+
+/* What stands behind the choices, asked row by row: also where the candidates of a block are more
+ * than are held at a time. */
+static void evaluate_policy_that_chooses_tells_how(void **state)
+{
+    (void)state;
+    struct lh_dataset *ds = dataset_new("d", true);
+    struct lh_behaviour *b = behaviour_new(ds);
+    static const size_t counts[] = {1, 4, 300};
+    for (size_t t = 0; t < sizeof counts / sizeof *counts; t++) {
+        size_t n = counts[t];
+        struct lh_policy *p = chooser_new(n);
+        struct lh_choice_sum sum = {0};
+        struct lh_evaluation e;
+        float *candidates = malloc(n * A * sizeof *candidates);
+        float *residual = malloc(n * A * sizeof *residual), *q = malloc(n * sizeof *q);
+        for (uint64_t row = 0; row < (uint64_t)TRAJECTORIES * ROWS; row++) {
+            float high[H], low[L], action[A];
+            struct lh_batch batch = {.high = high, .low = low};
+            assert_ok(lh_dataset_gather(ds, LH_TEST, &row, 1, NULL, &batch));
+            assert_ok(lh_policy_act(
+                p, high, low, 1, 5, row, action,
+                &(struct lh_explain){.candidates = candidates, .residual = residual, .q = q}));
+            lh_choice_add(&sum, candidates, residual, q, lh_dataset_norm(ds)->action_scale, n, A);
+        }
+        struct lh_choice want = lh_choice_mean(&sum);
+        struct lh_evaluate_spec spec = {
+            .ds = ds, .split = LH_TEST, .policy = p, .behaviour = b, .cap = 10, .seed = 5};
+        assert_ok(lh_evaluate(&spec, 0.1, 2, &e, NULL));
+        assert_int_equal(e.choice.states, TRAJECTORIES * ROWS);
+        kit_assert_close(e.choice.q, want.q, 1e-9, "q");
+        kit_assert_close(e.choice.gain, want.gain, 1e-9, "gain");
+        kit_assert_close(e.choice.spread, want.spread, 1e-9, "spread");
+        kit_assert_close(e.choice.residual, want.residual, 1e-9, "residual");
+        assert_true(n == 1 ? e.choice.spread == 0 : e.choice.spread > 0 && e.choice.gain > 0);
+        free(candidates);
+        free(residual);
+        free(q);
+        lh_policy_destroy(&p);
+    }
+    struct lh_policy *il = policy_new(0);
+    struct lh_evaluation e;
+    assert_ok(evaluate(ds, il, b, 10, LH_UNIT_ROW, 2, &e, NULL));
+    assert_int_equal(e.choice.states, 0);
+    close_all(ds, b, il);
+}
+
 static void evaluate_out_of_memory_leaks_nothing(void **state)
 {
     (void)state;
     struct lh_dataset *ds = dataset_new("d", false);
     struct lh_behaviour *b = behaviour_new(ds);
-    struct lh_policy *p = policy_new(0.05f);
+    struct lh_policy *p = chooser_new(4);
     struct lh_evaluation e;
     uint64_t live = lh_mem_live();
     int rc = LH_ENOMEM;
@@ -454,6 +534,7 @@ int main(void)
         kit_test(evaluate_policy_far_away_is_flagged_and_still_has_a_value),
         kit_test(evaluate_interrupted_within_a_pass_stops_there),
         kit_test(evaluate_other_widths_are_refused),
+        kit_test(evaluate_policy_that_chooses_tells_how),
         kit_test(evaluate_out_of_memory_leaks_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
