@@ -73,6 +73,9 @@ def test_drawing(work):
     write_run(by_sessions, "il", [(100, 1.0, 0.3), (200, 1.1, 0.3)], unit="session")
     texts = [t.text for t in xml.fromstring(curves(by_sessions)[1]).iter(SVG + "text")]
     assert "effective sample size (% of sessions)" in texts and any("reward per session" in t for t in texts), texts
+    dark = dict(re.findall(r'\[fill="(#\w+)"\] \{fill: (#\w+)\}', root.find(SVG + "style").text))
+    used = {e.get(k) for e in root.iter() for k in ("fill", "stroke")} - {None, "none"}
+    assert used <= set(dark), ("a colour without its like on a dark page", used - set(dark))
     path = os.path.join(work, "out.svg")
     assert curves(a, b, c, "--title", "A < B", "--metric", "q", "--out", path) == (0, "", "")
     with open(path) as f:
