@@ -66,6 +66,9 @@ def test_drawing(work):
     assert len(points(thick[1])) == 2, "without evaluations.jsonl: the cuts that were kept"
     hollow = [d for d in root.iter(SVG + "circle") if d.get("fill") == "#ffffff"]
     assert len(hollow) == 1, "one point is below the floor"
+    rings = sorted((float(d.get("cx")), float(d.get("cy"))) for d in root.iter(SVG + "circle") if d.get("fill") == "none")
+    best = sorted([points(thick[1])[0], one[1], other[2]])  # of equal values the first, never one below the floor
+    assert len(rings) == 3 and all(abs(a - b) <= 0.11 for r, p in zip(rings, best) for a, b in zip(r, p)), (rings, best)
     for x, y in (p for l in thick + thin for p in points(l)):
         assert 0 <= x <= float(root.get("width")) and 0 <= y <= float(root.get("height"))
     assert "effective sample size (% of rows)" in texts, texts
