@@ -68,6 +68,9 @@ struct lh_job {
     /* cluster: */
     double heartbeat_seconds; /* 1 */
     double deadline_seconds;  /* 10: a role silent for longer is taken for dead */
+    /* of an MPI job (cluster/placement.h, cluster/address.h): */
+    uint32_t servers_per_host, workers_per_host; /* 0 */
+    const char *placement, *interface;           /* "auto" */
 
     /* metrics: */
     const char *metrics_listen; /* where this process serves them; "" = not at all */

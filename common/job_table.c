@@ -143,6 +143,21 @@ const struct lh_job_key lh_job_keys[] = {
     {"cluster", "deadline_seconds", LH_KEY_DOUBLE, AT(deadline_seconds), .number = 10,
      BETWEEN(0.05, 86400), .unit = "seconds",
      .doc = "A role that is silent for longer is taken for dead."},
+    {"cluster", "servers_per_host", LH_KEY_U32, AT(servers_per_host), .number = 0, BETWEEN(0, 60),
+     .unit = "ranks",
+     .doc =
+         "Under mpirun: ranks of each host that serve parameters; 0: one where two ranks or more\n"
+         "are free, at least one in all. Rank 0 is the scheduler and does not count."},
+    {"cluster", "workers_per_host", LH_KEY_U32, AT(workers_per_host), .number = 0, BETWEEN(0, 4096),
+     .unit = "ranks", .doc = "Under mpirun: ranks of each host that compute; 0: all others."},
+    {"cluster", "placement", LH_KEY_TEXT, AT(placement), .text = "auto",
+     .doc = "Under mpirun: servers and workers of every host, instead of the two keys above:\n"
+            "HOST:SERVERS+WORKERS, with blanks between, as in \"lh1:1+2 lh2:0+4\"."},
+    {"cluster", "interface", LH_KEY_TEXT, AT(interface), .text = "auto",
+     .doc =
+         "Under mpirun: how hosts reach each other, as a network (10.1.0.0/16) or the name of an\n"
+         "interface (eth0). auto: the loopback of a single host, else the network in which most\n"
+         "of the hosts have an address."},
 
     {"metrics", "listen", LH_KEY_TEXT, AT(metrics_listen), .text = "",
      .doc =
