@@ -2,6 +2,8 @@
 #include "cluster/cmd_train.h"
 
 #include "cluster/cli.h"
+#include "cluster/launch_mpi.h"
+#include "cluster/mpi.h"
 #include "common/err.h"
 #include "common/job.h"
 #include "common/mem.h"
@@ -11,6 +13,8 @@
 #include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define SERVERS_MAX 60
@@ -46,6 +50,7 @@ struct options {
     const char *dir;
     int64_t workers, servers, stop_after;
     int launcher, transport;
+    double patience;
     bool resume, json, quiet, verbose, evaluation;
     struct lh_opt_list sets;
 };
@@ -169,52 +174,117 @@ static int train_observed(const struct lh_job *job, const struct lh_train_option
     return rc;
 }
 
+static int train_and_print(const struct lh_job *job, const struct lh_train_options *opt, bool json,
+                           bool verbose)
+{
+    struct lh_train_result result;
+    LH_TRY(train_observed(job, opt, &result));
+    return json ? print_json(opt->dir, &result) : print_result(opt->dir, &result, verbose);
+}
+
 int lh_cmd_train_run(const char *job_path, const char *const *sets, size_t n_sets,
                      const struct lh_train_options *opt, bool json, bool verbose)
 {
     struct lh_job *job = NULL;
-    struct lh_train_result result;
     LH_TRY(lh_job_load(&job, job_path, sets, n_sets));
-    int rc = train_observed(job, opt, &result);
-    if (rc >= 0)
-        rc = json ? print_json(opt->dir, &result) : print_result(opt->dir, &result, verbose);
+    int rc = train_and_print(job, opt, json, verbose);
     lh_job_destroy(&job);
     return rc;
 }
 
+static unsigned workers_for(const struct options *o)
+{
+    return o->workers ? (unsigned)o->workers : 1;
+}
+
 /* As threads, servers cost nothing while workers compute, and share the work between two steps. */
-static unsigned servers_for(const struct options *o)
+static unsigned servers_for(const struct options *o, enum lh_launcher launcher)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    int64_t n = o->launcher == LH_LAUNCH_LOCAL ? o->workers : 1;
+    int64_t n = launcher == LH_LAUNCH_LOCAL ? workers_for(o) : 1;
+    if (o->servers)
+        return (unsigned)o->servers;
     n = cores > 0 && n > cores ? cores : n;
     return (unsigned)(n < SERVERS_MAX ? n : SERVERS_MAX);
+}
+
+/* --- under mpirun ------------------------------------------------------------------------------
+ */
+static int lead(struct lh_launch_mpi *l, const struct lh_job *job, struct lh_train_options *opt,
+                const struct options *o)
+{
+    opt->mpi = l;
+    opt->workers = lh_launch_mpi_workers(l);
+    opt->servers = lh_launch_mpi_servers(l);
+    return train_and_print(job, opt, o->json, o->verbose);
+}
+
+/* Every rank runs this. Rank 0 reads the job, trains and prints; a rank whose failure is said by
+ * another leaves without a word. */
+static int train_mpi(const char *job_path, const struct options *o, struct lh_train_options *opt)
+{
+    struct lh_launch_mpi *l = NULL;
+    struct lh_job *job = NULL;
+    const char *rank = getenv("PMIX_RANK");
+    struct lh_launch_mpi_spec spec = {.patience = o->patience, .interrupted = lh_cli_interrupted};
+    if (o->workers || o->servers)
+        spec.failed = lh_err_set(LH_EUSAGE,
+                                 "train: under mpirun ranks are the workers and servers: leave out "
+                                 "--workers and --servers, or see cluster.placement in 'longhaul "
+                                 "help job'");
+    else if (!rank || strcmp(rank, "0") == 0)
+        spec.failed = lh_job_load(&job, job_path, o->sets.items, o->sets.n);
+    spec.job = job;
+    int rc = lh_launch_mpi_meet(&l, &spec);
+    if (rc >= 0)
+        rc = lh_launch_mpi_leads(l) ? lead(l, job, opt, o) : lh_launch_mpi_serve(l);
+    bool speaks = !l || lh_launch_mpi_speaks(l);
+    rc = lh_launch_mpi_end(&l, rc);
+    lh_job_destroy(&job);
+    if (rc < 0 && !speaks)
+        exit(lh_err_exit_status(rc));
+    return rc;
+}
+
+static int launcher_of(const struct options *o, enum lh_launcher *out)
+{
+    static const enum lh_launcher launchers[] = {LH_LAUNCH_LOCAL, LH_LAUNCH_LOCAL,
+                                                 LH_LAUNCH_PROCESSES, LH_LAUNCH_MPI};
+    *out = o->launcher == 0 && lh_mpi_launched() ? LH_LAUNCH_MPI : launchers[o->launcher];
+    if (*out == LH_LAUNCH_MPI && !lh_mpi_launched())
+        return lh_err_set(LH_EUSAGE, "train: --launcher mpi is for ranks that mpirun started: "
+                                     "mpirun -n N longhaul train …");
+    return 0;
 }
 
 static int train(const char *job_path, const struct options *o)
 {
     static const enum lh_transport transports[] = {LH_TRANSPORT_IPC, LH_TRANSPORT_TCP};
+    enum lh_launcher launcher;
     if (!o->dir)
         return lh_err_set(LH_EUSAGE, "train: where to? name a run directory with --dir RUN");
-    struct lh_train_options opt = {.dir = o->dir,
-                                   .workers = (unsigned)o->workers,
-                                   .servers = o->servers ? (unsigned)o->servers : servers_for(o),
-                                   .launcher = (enum lh_launcher)o->launcher,
-                                   .transport = o->launcher == LH_LAUNCH_LOCAL
-                                                    ? LH_TRANSPORT_INPROC
-                                                    : transports[o->transport],
-                                   .resume = o->resume,
-                                   .quiet = o->quiet,
-                                   .stop_after = (uint64_t)o->stop_after,
-                                   .no_evaluation = !o->evaluation};
+    LH_TRY(launcher_of(o, &launcher));
+    struct lh_train_options opt = {
+        .dir = o->dir,
+        .workers = workers_for(o),
+        .servers = servers_for(o, launcher),
+        .launcher = launcher,
+        .transport = launcher == LH_LAUNCH_LOCAL ? LH_TRANSPORT_INPROC : transports[o->transport],
+        .resume = o->resume,
+        .quiet = o->quiet,
+        .stop_after = (uint64_t)o->stop_after,
+        .no_evaluation = !o->evaluation,
+        .patience = o->patience};
+    if (launcher == LH_LAUNCH_MPI)
+        return train_mpi(job_path, o, &opt);
     return lh_cmd_train_run(job_path, o->sets.items, o->sets.n, &opt, o->json, o->verbose);
 }
 
 static int run(int argc, char **argv)
 {
-    static const char *const launchers[] = {"local", "processes", NULL};
+    static const char *const launchers[] = {"auto", "local", "processes", "mpi", NULL};
     static const char *const transports[] = {"ipc", "tcp", NULL};
-    struct options o = {.workers = 1, .evaluation = true};
+    struct options o = {.patience = 60, .evaluation = true};
     const struct lh_opt opts[] = {
         {.name = "dir",
          .letter = 'd',
@@ -227,9 +297,10 @@ static int run(int argc, char **argv)
          .kind = LH_OPT_INT,
          .value = &o.workers,
          .metavar = "N",
-         .min = 1,
+         .min = 0,
          .max = 4096,
-         .help = "Workers; one a core is best."},
+         .help =
+             "Workers; one a core is best. 0: one, under mpirun as many as there are ranks for."},
         {.name = "servers",
          .letter = 's',
          .kind = LH_OPT_INT,
@@ -244,8 +315,13 @@ static int run(int argc, char **argv)
          .value = &o.launcher,
          .metavar = "HOW",
          .choices = launchers,
-         .help = "Roles as threads of this process, or as processes of this host. For several "
-                 "hosts see 'longhaul scheduler'."},
+         .help = "Roles as threads of this process (local), as processes of this host, or as the "
+                 "ranks of mpirun; auto: mpi under mpirun, else local."},
+        {.name = "patience",
+         .kind = LH_OPT_DOUBLE,
+         .value = &o.patience,
+         .metavar = "SECONDS",
+         .help = "How long to wait for roles at the start."},
         {.name = "transport",
          .kind = LH_OPT_CHOICE,
          .value = &o.transport,

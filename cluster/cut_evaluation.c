@@ -6,14 +6,26 @@
 #include "common/mem.h"
 #include "common/pool.h"
 #include "worker/behaviour.h"
-#include "worker/evaluate.h"
 #include "worker/policy.h"
+
+int lh_cut_evaluation_open(struct lh_cut_evaluation *e, const struct lh_dataset *ds,
+                           const struct lh_job *job, const struct lh_model *model,
+                           const char *behaviour_path)
+{
+    *e = (struct lh_cut_evaluation){.dataset = ds, .job = job, .model = model};
+    int rc = lh_mem_strdup(&e->behaviour_path, behaviour_path);
+    if (rc >= 0)
+        rc = lh_behaviour_open(&e->behaviour, ds, behaviour_path);
+    if (rc < 0)
+        lh_cut_evaluation_fini(e);
+    return rc;
+}
 
 int lh_cut_evaluation_init(struct lh_cut_evaluation *e, const struct lh_dataset *ds,
                            const struct lh_job *job, const struct lh_model *model, unsigned workers,
                            bool quiet)
 {
-    int rc;
+    char *path = NULL;
     *e = (struct lh_cut_evaluation){0};
     if (lh_dataset_info(ds)->split[LH_VALIDATION].rows == 0)
         return 0;
@@ -23,14 +35,9 @@ int lh_cut_evaluation_init(struct lh_cut_evaluation *e, const struct lh_dataset 
         struct lh_evaluation ev;
         LH_TRY(lh_evaluate(&spec, job->ess_floor, 1, &ev, NULL));
     }
-    LH_TRY(lh_behaviour_train_ensure(&e->behaviour_path, ds, job->behaviour, workers, quiet));
-    LH_TRY_TO(fail, lh_behaviour_open(&e->behaviour, ds, e->behaviour_path));
-    e->dataset = ds;
-    e->job = job;
-    e->model = model;
-    return 0;
-fail:
-    lh_cut_evaluation_fini(e);
+    LH_TRY(lh_behaviour_train_ensure(&path, ds, job->behaviour, workers, quiet));
+    int rc = lh_cut_evaluation_open(e, ds, job, model, path);
+    lh_mem_free(path);
     return rc;
 }
 
@@ -41,30 +48,47 @@ void lh_cut_evaluation_fini(struct lh_cut_evaluation *e)
     *e = (struct lh_cut_evaluation){0};
 }
 
-static int evaluate(const struct lh_cut_evaluation *e, enum lh_split split, unsigned threads,
-                    bool (*interrupted)(void), const float *weights, struct lh_verdict *out)
+static struct lh_evaluate_spec spec_of(const struct lh_cut_evaluation *e, enum lh_split split)
 {
-    struct lh_policy *policy = NULL;
+    return (struct lh_evaluate_spec){.ds = e->dataset,
+                                     .split = split,
+                                     .behaviour = e->behaviour,
+                                     .cap = e->job->ncis_cap,
+                                     .unit = e->job->unit,
+                                     .seed = e->job->seed};
+}
+
+int lh_cut_evaluation_walk(const struct lh_cut_evaluation *e, const struct lh_cut_walk *w,
+                           uint64_t first, uint64_t n, struct lh_evaluate_pieces *out)
+{
+    struct lh_evaluate_spec spec = spec_of(e, w->split);
+    spec.interrupted = w->interrupted;
+    LH_TRY(lh_policy_create(&spec.policy, e->job, lh_dataset_norm(e->dataset),
+                            e->model->layout.params, e->model->layout.n_params, w->weights));
+    int rc = lh_evaluate_part(&spec, first, n, w->threads, out);
+    lh_policy_destroy(&spec.policy);
+    return rc;
+}
+
+static int evaluate(const struct lh_cut_evaluation *e, const struct lh_cut_walk *w,
+                    struct lh_verdict *out)
+{
+    const struct lh_evaluate_spec spec = spec_of(e, w->split);
+    struct lh_evaluate_pieces pieces = {0};
     struct lh_evaluation ev;
-    LH_TRY(lh_policy_create(&policy, e->job, lh_dataset_norm(e->dataset), e->model->layout.params,
-                            e->model->layout.n_params, weights));
-    struct lh_evaluate_spec spec = {.ds = e->dataset,
-                                    .split = split,
-                                    .policy = policy,
-                                    .behaviour = e->behaviour,
-                                    .cap = e->job->ncis_cap,
-                                    .unit = e->job->unit,
-                                    .seed = e->job->seed,
-                                    .interrupted = interrupted};
-    int rc = lh_evaluate(&spec, e->job->ess_floor, threads, &ev, NULL);
-    lh_policy_destroy(&policy);
+    int rc = e->helpers ? e->helpers->walk(e->helpers->ctx, e, w, &pieces)
+                        : lh_cut_evaluation_walk(e, w, 0, lh_evaluate_blocks(e->dataset, w->split),
+                                                 &pieces);
+    if (rc >= 0)
+        rc = lh_evaluate_join(&spec, &pieces, e->job->ess_floor, &ev, NULL);
+    lh_mem_free(pieces.items);
     LH_TRY(rc);
     out->value = ev.policy.value;
     out->lo = ev.policy.lo;
     out->hi = ev.policy.hi;
     out->ess_share = ev.policy.ess_share;
     out->eligible = !ev.policy.collapsed;
-    return lh_evaluate_json(&ev, split, &out->json);
+    return lh_evaluate_json(&ev, w->split, &out->json);
 }
 
 int lh_cut_evaluation_run(void *ctx, uint64_t version, const float *weights, const float *targets,
@@ -72,7 +96,8 @@ int lh_cut_evaluation_run(void *ctx, uint64_t version, const float *weights, con
 {
     (void)version, (void)targets; /* a policy acts by its live weights */
     /* training needs the other processors, and what is best must not depend on interruptions */
-    return evaluate(ctx, LH_VALIDATION, 1, NULL, weights, out);
+    return evaluate(
+        ctx, &(struct lh_cut_walk){.split = LH_VALIDATION, .threads = 1, .weights = weights}, out);
 }
 
 int lh_cut_evaluation_test(const struct lh_cut_evaluation *e, const float *weights,
@@ -80,5 +105,10 @@ int lh_cut_evaluation_test(const struct lh_cut_evaluation *e, const float *weigh
 {
     if (!e->behaviour || lh_dataset_info(e->dataset)->split[LH_TEST].rows == 0)
         return LH_NOTFOUND;
-    return evaluate(e, LH_TEST, lh_pool_cpus(), interrupted, weights, out);
+    return evaluate(e,
+                    &(struct lh_cut_walk){.split = LH_TEST,
+                                          .threads = lh_pool_cpus(),
+                                          .weights = weights,
+                                          .interrupted = interrupted},
+                    out);
 }

@@ -5,7 +5,26 @@
 #include "cluster/evaluator.h"
 #include "common/dataset.h"
 #include "common/job.h"
+#include "worker/evaluate.h"
 #include "worker/model.h"
+
+struct lh_cut_evaluation;
+
+/* A walk over the rows of a split with some weights. */
+struct lh_cut_walk {
+    enum lh_split split;
+    unsigned threads;
+    const float *weights;
+    bool (*interrupted)(void); /* then LH_ECANCELED; NULL: never */
+};
+
+/* Who shares the walk over a split with others (cluster/rank_evaluation.h). */
+struct lh_evaluate_helpers {
+    void *ctx;
+    /* Appends the pieces of all blocks, in ascending order; as lh_cut_evaluation_walk. */
+    int (*walk)(void *ctx, const struct lh_cut_evaluation *e, const struct lh_cut_walk *w,
+                struct lh_evaluate_pieces *out);
+};
 
 struct lh_cut_evaluation {
     const struct lh_dataset *dataset;
@@ -13,6 +32,7 @@ struct lh_cut_evaluation {
     const struct lh_model *model;
     struct lh_behaviour *behaviour;
     char *behaviour_path;
+    const struct lh_evaluate_helpers *helpers; /* NULL: none */
 };
 
 /* Opens the behaviour model (trains it first where job->behaviour is "auto" and it is not there).
@@ -20,13 +40,21 @@ struct lh_cut_evaluation {
 int lh_cut_evaluation_init(struct lh_cut_evaluation *e, const struct lh_dataset *ds,
                            const struct lh_job *job, const struct lh_model *model, unsigned workers,
                            bool quiet);
+/* The same with a behaviour model that is there already, for who helps. */
+int lh_cut_evaluation_open(struct lh_cut_evaluation *e, const struct lh_dataset *ds,
+                           const struct lh_job *job, const struct lh_model *model,
+                           const char *behaviour_path);
 void lh_cut_evaluation_fini(struct lh_cut_evaluation *e);
 
 /* An lh_evaluate_cut; ctx is the struct. */
 int lh_cut_evaluation_run(void *ctx, uint64_t version, const float *weights, const float *targets,
                           struct lh_verdict *out);
 
-/* The same of weights on the test split, by as many threads as there are processors, until
+/* Walks the blocks [first, first + n) of the split and appends their pieces. */
+int lh_cut_evaluation_walk(const struct lh_cut_evaluation *e, const struct lh_cut_walk *w,
+                           uint64_t first, uint64_t n, struct lh_evaluate_pieces *out);
+
+/* The verdict on weights on the test split, by as many threads as there are processors, until
  * `interrupted` (NULL: never) says LH_ECANCELED. LH_NOTFOUND (without a sentence) if the dataset
  * has no test split, or nothing is evaluated. */
 int lh_cut_evaluation_test(const struct lh_cut_evaluation *e, const float *weights,

@@ -12,6 +12,7 @@
 #include "common/fs.h"
 #include "common/mem.h"
 #include "common/net.h"
+#include "common/pool.h"
 #include "common/term.h"
 
 #include <cjson/cJSON.h>
@@ -239,8 +240,11 @@ static int prepare(struct train *t, const struct lh_job *job)
     LH_TRY(lock_dir(t));
     LH_TRY(o->resume ? reopen_run(t) : begin_run(t));
     if (!o->no_evaluation)
-        LH_TRY(lh_cut_evaluation_init(&t->evaluation, t->dataset, t->job, &t->model, o->workers,
+        LH_TRY(lh_cut_evaluation_init(&t->evaluation, t->dataset, t->job, &t->model,
+                                      o->launcher == LH_LAUNCH_MPI ? lh_pool_cpus() : o->workers,
                                       o->quiet));
+    if (o->launcher == LH_LAUNCH_MPI)
+        t->evaluation.helpers = lh_launch_mpi_helpers(o->mpi);
     plan_clock(t);
     LH_TRY(write_config(t));
     if (t->evaluation.behaviour_path)
@@ -305,6 +309,8 @@ static int place_roles(void *ctx, const char *endpoint)
                 "worker --scheduler %s'",
                 endpoint, t->opt->servers, endpoint, t->opt->workers, endpoint);
         return 0;
+    case LH_LAUNCH_MPI:
+        return lh_launch_mpi_start(t->opt->mpi);
     }
     return lh_err_set(LH_EINTERNAL, "unknown launcher %d", (int)t->opt->launcher);
 }
@@ -322,6 +328,8 @@ static int endpoint(struct train *t, char *out, size_t size)
 {
     if (t->opt->launcher == LH_LAUNCH_HAND) {
         snprintf(out, size, "%s", t->opt->bind ? t->opt->bind : "tcp://127.0.0.1:*");
+    } else if (t->opt->launcher == LH_LAUNCH_MPI) {
+        snprintf(out, size, "%s", lh_launch_mpi_bind(t->opt->mpi));
     } else if (t->opt->launcher == LH_LAUNCH_LOCAL) {
         snprintf(out, size, "inproc://scheduler");
     } else if (t->opt->transport == LH_TRANSPORT_TCP) {

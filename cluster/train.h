@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include "cluster/launch_mpi.h"
 #include "cluster/role_model.h"
 #include "cluster/run.h"
 #include "common/dataset.h"
@@ -20,7 +21,8 @@
 enum lh_launcher {
     LH_LAUNCH_LOCAL,     /* threads of this process */
     LH_LAUNCH_PROCESSES, /* processes of this host */
-    LH_LAUNCH_HAND       /* whoever starts 'longhaul server' and 'longhaul worker' */
+    LH_LAUNCH_HAND,      /* whoever starts 'longhaul server' and 'longhaul worker' */
+    LH_LAUNCH_MPI        /* ranks of mpirun, which have met (launch_mpi.h) */
 };
 enum lh_transport { LH_TRANSPORT_INPROC, LH_TRANSPORT_IPC, LH_TRANSPORT_TCP };
 
@@ -42,13 +44,14 @@ struct lh_train_options {
     enum lh_transport transport; /* of processes: ipc or tcp */
     bool resume;                 /* go on from the last complete cut in dir */
     bool quiet;
-    uint64_t stop_after;  /* version to stop at; 0 = the end (a stopped run can be resumed) */
-    bool no_evaluation;   /* cuts are not evaluated and no behaviour model is asked for (the
-                             behaviour model itself is trained so) */
-    const char *bind;     /* of LH_LAUNCH_HAND: where the scheduler listens */
-    const char *program;  /* of processes: what to run as roles; NULL: this program */
-    double patience;      /* seconds to wait for roles at the start; 0: 60 */
-    bool uninterruptible; /* SIGINT and SIGTERM are somebody else's business */
+    uint64_t stop_after;       /* version to stop at; 0 = the end (a stopped run can be resumed) */
+    bool no_evaluation;        /* cuts are not evaluated and no behaviour model is asked for (the
+                                  behaviour model itself is trained so) */
+    const char *bind;          /* of LH_LAUNCH_HAND: where the scheduler listens */
+    struct lh_launch_mpi *mpi; /* of LH_LAUNCH_MPI, which also says how many workers and servers */
+    const char *program;       /* of processes: what to run as roles; NULL: this program */
+    double patience;           /* seconds to wait for roles at the start; 0: 60 */
+    bool uninterruptible;      /* SIGINT and SIGTERM are somebody else's business */
     const struct lh_train_given *given; /* NULL: none */
     struct lh_metrics *metrics;         /* where roles of this process count, and where those of
                                            others serve theirs (cluster/launch.h); NULL: nowhere */

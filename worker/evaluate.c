@@ -331,7 +331,7 @@ int lh_evaluate_join(const struct lh_evaluate_spec *spec, const struct lh_evalua
     LH_TRY_TO(fail, LH_NEW_ARRAY(&own, 2 * j.n, "evaluation"));
     LH_TRY_TO(fail, join_end(&j, spec->ds, sums));
     lh_ncis_estimate(sums, j.n, false, 0, own, &out->behaviour);
-    if (spec->policy) {
+    if (spec->behaviour) {
         lh_ncis_estimate(sums, j.n, true, ess_floor, values, &out->policy);
         lh_ncis_pair(&out->policy, values, own, j.n, own + j.n);
         out->choice = lh_choice_mean(&choice);

@@ -66,7 +66,7 @@ uint64_t lh_evaluate_blocks(const struct lh_dataset *ds, enum lh_split split);
 int lh_evaluate_part(const struct lh_evaluate_spec *spec, uint64_t first, uint64_t n,
                      unsigned threads, struct lh_evaluate_pieces *out);
 /* The evaluation from the pieces of all blocks, in ascending order of blocks: the bits of
- * lh_evaluate, whoever walked which. */
+ * lh_evaluate, whoever walked which. spec->policy is not looked at. */
 int lh_evaluate_join(const struct lh_evaluate_spec *spec, const struct lh_evaluate_pieces *pieces,
                      double ess_floor, struct lh_evaluation *out, double **per_trajectory);
 
