@@ -31,7 +31,8 @@
 #define ADDRESSES_MAX  16
 #define MARGIN         10.0 /* seconds that a collective may take beyond the patience before it */
 #define NOTE_EVERY     5.0
-#define ALIVE_EVERY    0.5
+#define ALIVE_EVERY    0.4
+#define ALIVE_MISSED   1.2  /* seconds without a word that mean something with other signs */
 #define SILENT_MIN     10.0 /* seconds without a word from rank 0 */
 #define GOODBYE_WITHIN 3.0
 #define POLL_US        2000
@@ -562,17 +563,32 @@ static int rank_0_is_gone(struct lh_launch_mpi *l, double silent)
                       l->cards[0].host, silent);
 }
 
+/* mpirun ends a job with a dead rank by a signal, and by another a second later that nobody
+ * survives. If the dead one is rank 0, somebody else must say so in between. */
+static bool say_it_while_there_is_time(struct lh_launch_mpi *l, double silent)
+{
+    if (silent < ALIVE_MISSED || !l->interrupted || !l->interrupted())
+        return false;
+    if (l->rank == 1)
+        lh_note("rank 0 on %s, the scheduler, died and mpirun ends the job; go on from the last "
+                "checkpoint with --resume",
+                l->cards[0].host);
+    return true;
+}
+
 static int follow(struct lh_launch_mpi *l)
 {
     const double deadline = l->plan.deadline > SILENT_MIN ? l->plan.deadline : SILENT_MIN;
     double heard = lh_now();
     int code = 1;
-    for (;; usleep(POLL_US)) {
+    for (bool said = false;; usleep(POLL_US)) {
         LH_TRY(drain(l, &heard, &code));
+        double silent = lh_now() - heard;
         if (code <= 0)
             return code;
-        if (lh_now() - heard > deadline)
-            return rank_0_is_gone(l, lh_now() - heard);
+        if (silent > deadline || (silent > ALIVE_MISSED && atomic_load(&l->role_ended)))
+            return rank_0_is_gone(l, silent);
+        said = said || say_it_while_there_is_time(l, silent);
     }
 }
 
@@ -610,7 +626,7 @@ int lh_launch_mpi_end(struct lh_launch_mpi **out, int rc)
         l->lost = !say_goodbye(l, err.code);
     }
     close_door(l);
-    if (l->mpi && l->rank > 0 && err.code < 0)
+    if (l->mpi && l->rank > 0 && err.code < 0 && !lh_mpi_recovers(l->mpi))
         await_the_end(l);
     lh_mpi_close(&l->mpi, lh_err_exit_status(err.code), l->lost);
     lh_rank_lead_destroy(&l->lead);

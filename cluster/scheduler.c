@@ -439,6 +439,8 @@ static int pause_all(struct scheduler *s)
 {
     struct lh_envelope env = {.kind = LH__KIND__KIND_PAUSE};
     s->result->interrupted = true;
+    if (s->opt->interrupt_note)
+        lh_note("%s", s->opt->interrupt_note);
     if (s->stage == GATHERING)
         return lh_err_set(LH_ECANCELED, "interrupted before the first step");
     s->stage = PAUSING;

@@ -35,6 +35,7 @@ struct lh_scheduler_options {
     bool quiet;
     bool (*interrupted)(void);  /* NULL: never */
     struct lh_metrics *metrics; /* where it counts (common/metrics.h); NULL: nowhere */
+    const char *interrupt_note; /* said at once when interrupted; NULL: nothing */
 };
 
 struct lh_scheduler_result {

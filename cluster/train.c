@@ -346,6 +346,15 @@ static bool (*interrupted(const struct train *t))(void)
     return t->opt->uninterruptible ? NULL : lh_cli_interrupted;
 }
 
+/* mpirun interrupts rank 0 when it ends a job, because another rank died or it was told to, and
+ * kills it a second later: it may not come to say how far it got. */
+static const char *interrupt_note(const struct train *t)
+{
+    return t->opt->launcher == LH_LAUNCH_MPI
+               ? "mpirun ends the job, since a rank died or it was interrupted; go on with --resume"
+               : NULL;
+}
+
 static int schedule(struct train *t, struct lh_scheduler_result *result)
 {
     char bind[LH_NET_ENDPOINT_MAX];
@@ -373,7 +382,8 @@ static int schedule(struct train *t, struct lh_scheduler_result *result)
                              .evaluation = &t->evaluation,
                              .quiet = t->opt->quiet,
                              .interrupted = interrupted(t),
-                             .metrics = t->opt->metrics},
+                             .metrics = t->opt->metrics,
+                             .interrupt_note = interrupt_note(t)},
                          result);
     struct lh_err err;
     lh_err_save(&err, rc);
