@@ -28,9 +28,10 @@ const struct lh_cmd lh_cmd_train = {
     .description =
         "Trains as the job file says ('longhaul help job' lists its keys), on parameter servers "
         "and "
-        "workers that this command places: as threads of one process, or as processes of this "
-        "host. The weights are a function of log, job and seed alone: bit for bit the same for any "
-        "number of workers and servers, by either launcher, and with or without crashes.\n\n"
+        "workers that this command places: as threads of one process, as processes of this host, "
+        "or, started by mpirun, as its ranks on any hosts. The weights are a function of log, job "
+        "and seed alone: bit for bit the same for any "
+        "number of workers and servers, by each launcher, and with or without crashes.\n\n"
         "The run directory gets config.yaml, metrics.jsonl (a line a step), "
         "evaluations.jsonl (a line an evaluation), run.json (state, cuts), times.json, and a "
         "store-N a server with the checkpoints. At each cut the "
@@ -38,11 +39,18 @@ const struct lh_cmd lh_cmd_train = {
         "the "
         "end it is evaluated on the test split.\n\n"
         "A run that was interrupted, stopped or killed goes on from its last complete checkpoint "
-        "with --resume, to the same weights; the number of workers and servers may change.",
+        "with --resume, to the same weights; launcher and number of workers and servers may "
+        "change.\n\n"
+        "Under mpirun every rank runs this command. Rank 0 is the scheduler, the others are "
+        "servers and workers as the job's section 'cluster' says ('longhaul help job'): "
+        "servers_per_host, workers_per_host, placement, and interface for the network between "
+        "hosts, which must share the run directory. With mpirun --enable-recovery a worker may "
+        "die; without, mpirun ends the job and --resume goes on with it.",
     .examples = "longhaul train job.yaml --dir run --workers 2\n"
                 "longhaul train job.yaml --dir run --set train.batch=1024 --set seed=7\n"
                 "longhaul train job.yaml --dir run --launcher processes --servers 2 --workers 4\n"
-                "longhaul train job.yaml --dir run --resume",
+                "longhaul train job.yaml --dir run --resume\n"
+                "mpirun --hostfile hosts -n 12 --enable-recovery longhaul train job.yaml --dir run",
     .run = run,
 };
 

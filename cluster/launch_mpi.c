@@ -30,11 +30,12 @@
 
 #define ADDRESSES_MAX  16
 #define MARGIN         10.0 /* seconds that a collective may take beyond the patience before it */
-#define NOTE_EVERY     5.0
+#define NOTE_EVERY     3.0
 #define ALIVE_EVERY    0.4
 #define ALIVE_MISSED   1.2  /* seconds without a word that mean something with other signs */
 #define SILENT_MIN     10.0 /* seconds without a word from rank 0 */
-#define GOODBYE_WITHIN 3.0
+#define GOODBYE_WITHIN 1.5
+#define KILLED_WITHIN  3.0 /* by mpirun, once it was told to */
 #define POLL_US        2000
 
 enum { ALIVE, BEGIN, END, GOODBYE }; /* kinds of messages; more in rank_evaluation.h */
@@ -608,7 +609,7 @@ int lh_launch_mpi_serve(struct lh_launch_mpi *l)
 /* Time for rank 0 to have mpirun end this rank, which is quieter than a status of its own. */
 static void await_the_end(const struct lh_launch_mpi *l)
 {
-    const double until = lh_now() + GOODBYE_WITHIN;
+    const double until = lh_now() + KILLED_WITHIN;
     while (lh_now() < until && !(l->interrupted && l->interrupted()))
         usleep(POLL_US);
 }

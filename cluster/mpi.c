@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NOTE_EVERY    5.0 /* seconds */
+#define NOTE_EVERY    3.0 /* seconds */
 #define ASK_EVERY     0.2
 #define POLL_MAX_US   2000
 #define RECV_PATIENCE 30.0 /* for what follows an announced message */
