@@ -23,9 +23,10 @@ const struct lh_cmd lh_cmd_export = {
         "public safetensors format), config.yaml and, if the checkpoint was evaluated, "
         "evaluation.json. It appears whole or not at all, and can be copied anywhere.\n"
         "\n"
-        "The best checkpoint is the one with the highest value on validation among those whose "
-        "effective sample size is above the job's floor. Where there is none (a run "
-        "without evaluations, or below the floor), it is the last one.",
+        "The best checkpoint is the one with the highest value on validation (with the job's "
+        "evaluation.choose: last, the last one) among those whose effective sample size is above "
+        "the job's floor. Where there is none (a run without evaluations, or below the floor), it "
+        "is the last one.",
     .examples = "longhaul export --dir RUN --out SNAPSHOT\n"
                 "longhaul export --dir RUN --out SNAPSHOT --cut last --force",
     .run = run,

@@ -27,10 +27,14 @@ static int recall_best(struct lh_cuts *c)
     return 0;
 }
 
-int lh_cuts_init(struct lh_cuts *c, struct lh_run_record *record, const char *dir, size_t keep,
-                 bool again, bool quiet)
+int lh_cuts_init(struct lh_cuts *c, struct lh_run_record *record, const char *dir,
+                 const struct lh_job *job, bool again, bool quiet)
 {
-    *c = (struct lh_cuts){.record = record, .dir = dir, .keep = keep, .quiet = quiet};
+    *c = (struct lh_cuts){.record = record,
+                          .dir = dir,
+                          .keep = job->checkpoint_keep,
+                          .choose = job->choose,
+                          .quiet = quiet};
     uint64_t last = record->has_last ? record->last : 0;
     LH_TRY(recall_best(c));
     LH_TRY(lh_mem_printf(&c->evaluations_path, "%s/evaluations.jsonl", dir));
@@ -69,7 +73,8 @@ static int settle(struct lh_cuts *c)
     c->has_verdict = false;
     LH_TRY(append(c));
     LH_TRY(lh_run_record_set_evaluation(r, c->verdict_version, c->verdict.json));
-    if (c->verdict.eligible && (!c->has_best || c->verdict.value > c->best_value)) {
+    bool better = c->choose == LH_CHOOSE_LAST || !c->has_best || c->verdict.value > c->best_value;
+    if (c->verdict.eligible && better) {
         c->has_best = r->has_best = true;
         c->best_value = c->verdict.value;
         r->best = c->verdict_version;

@@ -540,7 +540,5 @@ void lh_init_write_job(const struct lh_init *in, FILE *to)
           "best\n",
           to);
     if (in->guess->user != NONE && in->guess->time != NONE)
-        fprintf(to, "  %sunit: session      # %s a session as a whole\n",
-                reward_source(in) == FROM_SESSIONS ? "" : "# ",
-                reward_source(in) == FROM_SESSIONS ? "rewards are of" : "for rewards of");
+        fputs("  # unit: session      # for rewards that a session earns as a whole\n", to);
 }

@@ -621,8 +621,7 @@ static int open_run(struct scheduler *s)
     s->began = s->noted = lh_now();
     s->version = s->result->version = s->clock.start;
     LH_TRY(lh_job_print(o->job, &s->job_text));
-    LH_TRY(lh_cuts_init(&s->cuts, o->record, o->dir, o->job->checkpoint_keep,
-                        s->clock.evaluate_start, o->quiet));
+    LH_TRY(lh_cuts_init(&s->cuts, o->record, o->dir, o->job, s->clock.evaluate_start, o->quiet));
     LH_TRY(lh_metrics_log_open(&s->metrics,
                                &(struct lh_metrics_log_spec){.dir = o->dir,
                                                              .graph = o->model->graph,

@@ -13,6 +13,7 @@ enum lh_bound { LH_BOUND_CLIP, LH_BOUND_NONE }; /* DESIGN.md section 9, Bounds *
 enum lh_sampling { LH_SAMPLING_EPOCH, LH_SAMPLING_UNIFORM };
 enum lh_unit { LH_UNIT_ROW, LH_UNIT_SESSION }; /* what an importance weight is of */
 extern const char *const lh_unit_names[];      /* "row", "session", NULL */
+enum lh_choose { LH_CHOOSE_VALUE, LH_CHOOSE_LAST };
 
 struct lh_job {
     /* top level */
@@ -63,6 +64,7 @@ struct lh_job {
     double ncis_cap;         /* c, 10 */
     enum lh_unit unit;       /* row */
     double ess_floor;        /* 0.1, share of the units */
+    enum lh_choose choose;   /* value: which cut above the floor is best */
     const char *behaviour; /* "auto": IL trained to convergence beside the dataset; or a snapshot */
 
     /* cluster: */

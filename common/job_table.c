@@ -12,6 +12,7 @@ static_assert(sizeof(size_t) == sizeof(uint64_t), "sizes are read and written as
 static const char *const algorithms[] = {"resact", "il", "il_cvae", NULL};
 static const char *const bounds[] = {"clip", "none", NULL};
 static const char *const samplings[] = {"epoch", "uniform", NULL};
+static const char *const chooses[] = {"value", "last", NULL};
 const char *const lh_unit_names[] = {"row", "session", NULL};
 static const char *const behaviours[] = {"auto", NULL};
 
@@ -134,6 +135,9 @@ const struct lh_job_key lh_job_keys[] = {
     {"evaluation", "ess_floor", LH_KEY_DOUBLE, AT(ess_floor), .number = 0.1, BETWEEN(0, 1),
      .unit = "share of units",
      .doc = "A checkpoint whose effective sample size is below is never taken for the best."},
+    {"evaluation", "choose", LH_KEY_ENUM, AT(choose), .number = LH_CHOOSE_VALUE, .words = chooses,
+     .doc = "Which checkpoint above ess_floor is the best: the one of the highest value on\n"
+            "validation, or the last, for logs on which values do not rank checkpoints."},
     {"evaluation", "behaviour", LH_KEY_PATH, AT(behaviour), .text = "auto", .words = behaviours,
      .doc = "The model of the logging policy: auto trains an imitation model to convergence once\n"
             "for the dataset; or a snapshot."},
