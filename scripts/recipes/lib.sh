@@ -6,8 +6,9 @@ recipe_fail() {
     exit 1
 }
 
-# Fills data, out, algorithms, reward and overrides from the command line.
+# Fills data, out, algorithms, seeds, reward and overrides from the command line.
 algorithms="il il_cvae resact"
+seeds=""
 overrides=()
 recipe_arguments() {
     while (($#)); do
@@ -15,6 +16,7 @@ recipe_arguments() {
             -h | --help) awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$recipe/run.sh"; exit 0 ;;
             --out) out=${2:?--out needs a directory}; shift 2 ;;
             --set) overrides+=(--set "${2:?--set needs KEY=VALUE}"); shift 2 ;;
+            --seeds) seeds=${2:?--seeds needs a list}; shift 2 ;;
             --algorithms) algorithms=${2:?--algorithms needs a list}; shift 2 ;;
             --reward)
                 [[ -v reward ]] || recipe_fail "--reward does not go with this recipe"
@@ -53,9 +55,10 @@ recipe_step() {
     "$longhaul" "$@"
 }
 
-# Import (options for it follow), then for each algorithm train and export, then one evaluation of all.
+# Import (options for it follow), then for each algorithm, and each of the seeds if any are named, train and
+# export; one evaluation of all, seeds pooled.
 recipe_run() {
-    local algorithm workers runs=()
+    local algorithm seed name workers names=() runs=() pool=()
     recipe_find_program
     mkdir -p "$out"
     out=$(cd "$out" && pwd)
@@ -67,12 +70,17 @@ recipe_run() {
         recipe_step import "$recipe/schema.yaml" --data "$data" --out "$out/dataset" "$@"
     fi
     for algorithm in $algorithms; do
-        recipe_step train "$recipe/job.yaml" --dir "$out/$algorithm" --workers "$workers" \
-            --set "dataset=$out/dataset" --set "algorithm=$algorithm" ${overrides[@]+"${overrides[@]}"}
-        runs+=(--run "$out/$algorithm")
+        for seed in ${seeds:-""}; do
+            names+=("$algorithm${seed:+-$seed}")
+            recipe_step train "$recipe/job.yaml" --dir "$out/${names[-1]}" --workers "$workers" \
+                --set "dataset=$out/dataset" --set "algorithm=$algorithm" \
+                ${overrides[@]+"${overrides[@]}"} ${seed:+--set "seed=$seed"}
+            runs+=(--run "$out/${names[-1]}")
+        done
     done
-    recipe_step evaluate "${runs[@]}"
-    for algorithm in $algorithms; do
-        recipe_step export --dir "$out/$algorithm" --out "$out/policy-$algorithm" --force
+    [[ -z $seeds ]] || pool=(--pool)
+    recipe_step evaluate ${pool[@]+"${pool[@]}"} "${runs[@]}"
+    for name in "${names[@]}"; do
+        recipe_step export --dir "$out/$name" --out "$out/policy-$name" --force
     done
 }

@@ -272,29 +272,6 @@ static void command_tells_its_result_in_every_form(void **state)
     free(out);
 }
 
-/* A policy that does not move: all values are equal, of which the earliest is the best. */
-static void train_choose_last_makes_the_last_cut_the_best(void **state)
-{
-    (void)state;
-    trainkit_dataset();
-    export_imitator(kit_path("imitator"));
-    for (int last = 0; last < 2; last++) {
-        char more[600];
-        struct lh_train_result result;
-        snprintf(more, sizeof more,
-                 "evaluation: {every: 4, ess_floor: 0, behaviour: %s, choose: %s}",
-                 kit_path("imitator"), last ? "last" : "value");
-        struct lh_job *job = trainkit_job(14, 6, more);
-        struct lh_train_options opt = trainkit_options(kit_path(last ? "last" : "value"));
-        opt.no_evaluation = false;
-        job->lr_actor = job->lr_critic = job->lr_cvae = 0;
-        assert_ok(lh_train(job, &opt, &result));
-        assert_true(result.has_evaluation);
-        assert_int_equal(result.best_version, last ? 14 : 4);
-        lh_job_destroy(&job);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -306,7 +283,6 @@ int main(void)
         kit_test(train_on_a_port_in_use_says_so),
         kit_test(command_tells_its_result_in_every_form),
         kit_test(train_evaluates_its_cuts_and_the_best_does_not_depend_on_interruptions),
-        kit_test(train_choose_last_makes_the_last_cut_the_best),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@ status is 77, which ctest shows as skipped.
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -123,6 +124,19 @@ def check_run(directory):
     assert last < 0.95 * first, "rec went from %g to %g" % (first / 5, last / 5)
 
 
+def check_seeds(longhaul, recipe, data, work):
+    """The script, on the dataset that is there: a run and a policy for each algorithm and seed, one evaluation."""
+    os.environ["LONGHAUL"] = longhaul
+    said = run(os.path.join(recipe, "run.sh"), data, "--out", work, "--algorithms", "il il_cvae", "--seeds", "5 6",
+               "--set", "train.steps=4")
+    for name in ("il-5", "il-6", "il_cvae-5", "il_cvae-6"):
+        assert os.path.exists(os.path.join(work, "policy-" + name, "manifest.json")), name
+        with open(os.path.join(work, name, "config.yaml")) as f:
+            assert "\nseed: %s\n" % name[-1] in f.read(), name
+    pooled = [line.split() for line in said.splitlines() if re.match("il(_cvae)? +2 ", line)]
+    assert [line[0] for line in pooled] == ["il", "il_cvae"], said
+
+
 def test(longhaul, recipe, data, work):
     dataset = os.path.join(work, "dataset")
     run(longhaul, "import", os.path.join(recipe, "schema.yaml"), "--data", data, "--out", dataset, "--quiet")
@@ -143,6 +157,7 @@ def test(longhaul, recipe, data, work):
         # a few steps of imitation are near the log: near in value, in distance, and most rows count
         assert abs(policy["difference"]) < 0.25 and policy["ess_share"] > 0.1, policy
         assert 0.9 < policy["mean_distance"] < 1.3, policy
+    check_seeds(longhaul, recipe, data, work)
     print("users %d, log %.6f; test: log %.4f, %s" % (
         sum(n for n, _ in means.values()), value, said["log"]["value"], ", ".join(
             "%s %.4f (ESS %.0f%%)" % (p["algorithm"], p["value"], 100 * p["ess_share"]) for p in said["policies"])))

@@ -40,7 +40,7 @@ static void complete_keeps_the_newest_and_the_best(void **state)
     (void)state;
     struct lh_run_record r = {0};
     struct lh_cuts c;
-    assert_ok(lh_cuts_init(&c, &r, kit_dir(), 2, false, true));
+    assert_ok(lh_cuts_init(&c, &r, kit_dir(), &(struct lh_job){.checkpoint_keep = 2}, false, true));
     for (uint64_t v = 10; v <= 50; v += 10) {
         assert_ok(lh_cuts_complete(&c, v, 3, NULL));
         verdict(&c, v, v == 20 ? 5 : 1, true);
@@ -68,7 +68,29 @@ static void judge_takes_the_highest_eligible_and_the_earlier_of_equals(void **st
         bool eligible;
         uint64_t best;
     } at[] = {{9, false, 0}, {2, true, 2}, {2, true, 2}, {1, true, 2}, {3, true, 5}, {7, false, 5}};
-    assert_ok(lh_cuts_init(&c, &r, kit_dir(), 9, false, true));
+    assert_ok(lh_cuts_init(&c, &r, kit_dir(), &(struct lh_job){.checkpoint_keep = 9}, false, true));
+    for (uint64_t v = 1; v <= sizeof at / sizeof *at; v++) {
+        assert_ok(lh_cuts_complete(&c, v, 1, NULL));
+        verdict(&c, v, at[v - 1].value, at[v - 1].eligible);
+        assert_ok(lh_cuts_judge(&c, NULL));
+        assert_int_equal(r.has_best ? r.best : 0, at[v - 1].best);
+    }
+    lh_cuts_fini(&c);
+    lh_run_record_fini(&r);
+}
+
+static void judge_takes_the_last_eligible_where_the_job_chooses_so(void **state)
+{
+    (void)state;
+    struct lh_run_record r = {0};
+    struct lh_cuts c;
+    static const struct {
+        double value;
+        bool eligible;
+        uint64_t best;
+    } at[] = {{9, false, 0}, {5, true, 2}, {2, true, 3}, {7, false, 3}};
+    struct lh_job job = {.checkpoint_keep = 9, .choose = LH_CHOOSE_LAST};
+    assert_ok(lh_cuts_init(&c, &r, kit_dir(), &job, false, true));
     for (uint64_t v = 1; v <= sizeof at / sizeof *at; v++) {
         assert_ok(lh_cuts_complete(&c, v, 1, NULL));
         verdict(&c, v, at[v - 1].value, at[v - 1].eligible);
@@ -85,7 +107,7 @@ static void verdict_before_its_cut_waits_for_it(void **state)
     (void)state;
     struct lh_run_record r = {0};
     struct lh_cuts c;
-    assert_ok(lh_cuts_init(&c, &r, kit_dir(), 1, false, true));
+    assert_ok(lh_cuts_init(&c, &r, kit_dir(), &(struct lh_job){.checkpoint_keep = 1}, false, true));
     assert_ok(lh_cuts_complete(&c, 10, 1, NULL));
     verdict(&c, 20, 4, true);
     assert_ok(lh_cuts_judge(&c, NULL));
@@ -121,7 +143,8 @@ static void init_recalls_the_best_and_drops_lines_that_will_come_again(void **st
         assert_ok(lh_run_record_add_cut(&r, 20, 1));
         r.has_best = true;
         r.best = 10;
-        assert_ok(lh_cuts_init(&c, &r, kit_dir(), 1, again, true));
+        assert_ok(
+            lh_cuts_init(&c, &r, kit_dir(), &(struct lh_job){.checkpoint_keep = 1}, again, true));
         assert_true(c.has_best && c.best_value == 2.5);
         assert_lines(again ? "{\"step\": 10, \"evaluation\": {}}\n"
                            : "{\"step\": 10, \"evaluation\": {}}\n"
@@ -145,7 +168,8 @@ static void init_survives_every_failed_allocation(void **state)
     for (uint64_t at = 1;; at++) {
         struct lh_cuts c;
         lh_mem_fail_at(at);
-        int rc = lh_cuts_init(&c, &r, kit_dir(), 1, false, true);
+        int rc =
+            lh_cuts_init(&c, &r, kit_dir(), &(struct lh_job){.checkpoint_keep = 1}, false, true);
         lh_mem_fail_at(0);
         lh_cuts_fini(&c);
         if (rc == 0) {
@@ -162,6 +186,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         kit_test(complete_keeps_the_newest_and_the_best),
         kit_test(judge_takes_the_highest_eligible_and_the_earlier_of_equals),
+        kit_test(judge_takes_the_last_eligible_where_the_job_chooses_so),
         kit_test(verdict_before_its_cut_waits_for_it),
         kit_test(init_recalls_the_best_and_drops_lines_that_will_come_again),
         kit_test(init_survives_every_failed_allocation),

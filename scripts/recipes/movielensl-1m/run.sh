@@ -7,6 +7,7 @@
 # are downloaded once into ~/.cache/longhaul.
 #   --out DIR               where results go (runs/movielensl-1m)
 #   --algorithms "A B"      what to train ("il il_cvae resact")
+#   --seeds "1 2"           a run of each for every algorithm, pooled in the evaluation (the job's seed alone)
 #   --set KEY=VALUE         overrides a key of job.yaml; may be repeated
 # LONGHAUL names the program where it is neither in build/release nor on the PATH.
 set -euo pipefail
