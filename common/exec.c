@@ -7,12 +7,6 @@
 #include <string.h>
 #include <time.h>
 
-/* Weights of both kinds, each in one packed form. */
-static size_t n_packed(const struct lh_graph *g)
-{
-    return 2 * g->n_params;
-}
-
 struct lh_exec {
     const struct lh_graph *g;
     struct lh_arena block; /* in which this struct lies as well */
@@ -22,7 +16,7 @@ struct lh_exec {
     const lh_real *const *param_at, *const *target_at; /* of runs without flat arrays */
     bool adds;                                         /* to the sums so far */
     bool reuse;
-    struct lh_packed *packed; /* [n_packed]: live weights, then targets */
+    struct lh_packed *packed; /* [n_steps], of the first that reads these weights */
     double backward;          /* seconds */
     const struct lh_gemm *gemm;
 };
@@ -40,36 +34,42 @@ static size_t packed_size(const struct lh_graph *g, const struct lh_def *d)
     return lh_gemm_packed_size(d->cols, g->node[d->in[0]].cols);
 }
 
-/* Where the packed form of a layer's weights is noted. */
-static size_t packed_index(const struct lh_graph *g, const struct lh_def *d)
+/* The first step that reads the same columns of the same weights as layer t. */
+static size_t packed_index(const struct lh_graph *g, size_t t)
 {
-    return (size_t)d->weight + (d->use == LH_TARGET ? g->n_params : 0);
+    const struct lh_def *d = &g->node[g->plan.step[t].node];
+    for (size_t k = 0; k < t; k++) {
+        const struct lh_def *e = &g->node[g->plan.step[k].node];
+        if (e->op == LH_OP_LINEAR && e->weight == d->weight && e->i == d->i &&
+            (e->use == LH_TARGET) == (d->use == LH_TARGET) &&
+            g->node[e->in[0]].cols == g->node[d->in[0]].cols)
+            return k;
+    }
+    return t;
 }
 
-/* An upper bound: a layer is counted at each of its uses. */
+static bool packs(const struct lh_graph *g, size_t t)
+{
+    return g->node[g->plan.step[t].node].op == LH_OP_LINEAR && packed_index(g, t) == t;
+}
+
 static size_t packed_elements(const struct lh_graph *g)
 {
     size_t n = 0;
-    for (size_t t = 0; t < g->plan.n_steps; t++) {
-        const struct lh_def *d = &g->node[g->plan.step[t].node];
-        if (d->op == LH_OP_LINEAR)
-            n += packed_size(g, d);
-    }
+    for (size_t t = 0; t < g->plan.n_steps; t++)
+        n += packs(g, t) ? packed_size(g, &g->node[g->plan.step[t].node]) : 0;
     return n;
 }
 
 static void place_packed(struct lh_exec *e, lh_real *weights)
 {
     const struct lh_graph *g = e->g;
-    memset(e->packed, 0, n_packed(g) * sizeof *e->packed);
-    for (size_t t = 0; t < g->plan.n_steps; t++) {
-        const struct lh_def *d = &g->node[g->plan.step[t].node];
-        struct lh_packed *p = &e->packed[d->op == LH_OP_LINEAR ? packed_index(g, d) : 0];
-        if (d->op != LH_OP_LINEAR || p->at)
-            continue;
-        p->at = weights;
-        weights += packed_size(g, d);
-    }
+    memset(e->packed, 0, g->plan.n_steps * sizeof *e->packed);
+    for (size_t t = 0; t < g->plan.n_steps; t++)
+        if (packs(g, t)) {
+            e->packed[t].at = weights;
+            weights += packed_size(g, &g->node[g->plan.step[t].node]);
+        }
 }
 
 /* The same sequence measures and carves. */
@@ -80,7 +80,7 @@ static int carve(struct lh_arena *block, const struct lh_graph *g, struct lh_exe
     LH_TRY(lh_arena_alloc(block, &call, g->plan.n_steps, sizeof(struct lh_call)));
     LH_TRY(lh_arena_alloc(block, &given, g->n_noise, sizeof(lh_real *)));
     LH_TRY(lh_arena_alloc(block, &values, g->plan.arena, sizeof(lh_real)));
-    LH_TRY(lh_arena_alloc(block, &packed, n_packed(g), sizeof(struct lh_packed)));
+    LH_TRY(lh_arena_alloc(block, &packed, g->plan.n_steps, sizeof(struct lh_packed)));
     LH_TRY(lh_arena_alloc(block, &weights, packed_elements(g), sizeof(lh_real)));
     if (exec) {
         *out = exec;
@@ -120,7 +120,7 @@ static void bind(struct lh_exec *e, struct lh_call *c, const struct lh_step *s)
     c->in_rows = d->n_in ? g->node[d->in[0]].rows : 0;
     c->weight = d->weight >= 0 ? g->param[d->weight].offset : 0;
     if (d->op == LH_OP_LINEAR)
-        c->packed = &e->packed[packed_index(g, d)];
+        c->packed = &e->packed[packed_index(g, (size_t)(s - g->plan.step))];
     c->bias = d->bias >= 0 ? g->param[d->bias].offset : 0;
     if (d->op == LH_OP_NOISE) {
         c->purpose = lh_rng_purpose(g->noise[d->i].name);
@@ -187,7 +187,7 @@ int lh_exec_set_noise(struct lh_exec *e, const char *name, const lh_real *values
 void lh_exec_reuse(struct lh_exec *e, bool on)
 {
     e->reuse = on;
-    for (size_t i = 0; i < n_packed(e->g); i++)
+    for (size_t i = 0; i < e->g->plan.n_steps; i++)
         e->packed[i].ready = false;
 }
 

@@ -31,8 +31,22 @@ static void finish_row(size_t n, const lh_real *restrict bias, bool relu, lh_rea
             c[j] = c[j] <= 0 ? 0 : c[j];
 }
 
-static void openblas(enum lh_gemm_kind kind, const struct lh_gemm_args *x)
+/* For kernels that can only add to C: puts there what is added to. */
+static struct lh_gemm_args begin(const struct lh_gemm_args *x)
 {
+    struct lh_gemm_args y = *x;
+    if (x->from) {
+        for (size_t i = 0; x->from != x->c && i < x->m; i++)
+            memcpy(x->c + i * x->ldc, x->from + i * x->ld_from, x->n * sizeof *x->c);
+        y.from = NULL;
+        y.add = true;
+    }
+    return y;
+}
+
+static void openblas(enum lh_gemm_kind kind, const struct lh_gemm_args *given)
+{
+    const struct lh_gemm_args begun = begin(given), *x = &begun;
     GEMM(CblasRowMajor, kind == LH_GEMM_TN ? CblasTrans : CblasNoTrans,
          kind == LH_GEMM_NT ? CblasTrans : CblasNoTrans, (blasint)x->m, (blasint)x->n,
          (blasint)x->k, 1, x->a, (blasint)x->lda, x->b, (blasint)x->ldb, x->add, x->c,
@@ -107,9 +121,15 @@ static void outer(size_t m, size_t n, const lh_real *restrict a, size_t lda,
     }
 }
 
-/* Whether one side is a vector that lies together; then the product is done. */
-static bool with_vector(enum lh_gemm_kind kind, const struct lh_gemm_args *x)
+/* Whether one side is a vector that lies together. */
+static bool has_vector(enum lh_gemm_kind kind, const struct lh_gemm_args *x)
 {
+    return x->m == 1 || (kind == LH_GEMM_NT ? x->n == 1 : x->k == 1);
+}
+
+static void with_vector(enum lh_gemm_kind kind, const struct lh_gemm_args *given)
+{
+    const struct lh_gemm_args begun = begin(given), *x = &begun;
     if (kind == LH_GEMM_NT && x->n == 1)
         matrix_vector(x->m, x->k, x->a, x->lda, x->b, x->add, x->c, x->ldc);
     else if (kind == LH_GEMM_NT && x->m == 1)
@@ -120,18 +140,17 @@ static bool with_vector(enum lh_gemm_kind kind, const struct lh_gemm_args *x)
         vector_matrix(x->n, x->k, x->a, 1, x->b, x->ldb, x->add, x->c);
     else if (kind == LH_GEMM_TN && x->m == 1)
         vector_matrix(x->n, x->k, x->a, x->lda, x->b, x->ldb, x->add, x->c);
-    else if (kind == LH_GEMM_TN && x->k == 1)
-        outer(x->m, x->n, x->a, 1, x->b, x->add, x->c, x->ldc);
     else
-        return false;
+        outer(x->m, x->n, x->a, 1, x->b, x->add, x->c, x->ldc);
     for (size_t i = 0; (x->bias || x->relu) && i < x->m; i++)
         finish_row(x->n, x->bias, x->relu, x->c + i * x->ldc);
-    return true;
 }
 
 void lh_gemm_run(const struct lh_gemm *gemm, enum lh_gemm_kind kind, const struct lh_gemm_args *x)
 {
-    if (!with_vector(kind, x))
+    if (has_vector(kind, x))
+        with_vector(kind, x);
+    else
         gemm->run(kind, x);
 }
 

@@ -2,9 +2,10 @@
  * elements. Three kernels lie behind one call:
  *
  *   fma       our own, for processors with AVX-512 or AVX2 and FMA. An element of C is one chain of
- *             fused multiply-adds in the order of k, started from 0, the bias or C: so its bits
- *             depend on nothing but its operands, neither on the shape of the call nor on which of
- *             the two instruction sets does it.
+ *             fused multiply-adds in the order of k, started from 0, the bias, C or `from`: so its
+ *             bits depend on nothing but its operands, neither on the shape of the call nor on
+ *             which of the two instruction sets does it; and a product that goes on from one over
+ *             the first part of k gives the bits of the whole.
  *   OpenBLAS  elsewhere, in the double build, or when LONGHAUL_GEMM=openblas is in the environment
  *             (avx512 and avx2 may be asked for as well, where the processor has them).
  *             The same shape and data on the same OpenBLAS kernel give the same bits, as long as it
@@ -33,6 +34,9 @@ struct lh_gemm_args {
     lh_real *c; /* overlaps neither a nor b */
     size_t ldc;
     bool add;            /* to what is in C, instead of overwriting it */
+    const lh_real *from; /* [m, n] what is added to, or NULL; c itself or not overlapping it; not
+                            with add or bias */
+    size_t ld_from;
     const lh_real *bias; /* [n] added to every row, or NULL; not with add */
     bool relu;           /* max(0, .) at the end; NaN stays */
     lh_real *packed;     /* NT: [lh_gemm_packed_size] where B is kept in the order in which it is

@@ -111,7 +111,8 @@ static int find_reach(struct sweep *s)
                     z[w] |= s->bits[(size_t)s->reach[d->in[k]] * s->words + w];
         if (d->op == LH_OP_LINEAR && d->use == LH_LIVE) {
             put(z, d->weight);
-            put(z, d->bias);
+            if (d->bias >= 0)
+                put(z, d->bias);
         }
         s->reach[n] = intern(s);
     }
@@ -387,8 +388,12 @@ static int linear(const struct at *at)
         w.in[w.n_in++] = dz.id;
         w.in[w.n_in++] = d->in[0];
         w.weight = d->weight;
+        w.i = d->i;
+        w.j = d->j;
         lh_graph_add(g, &w);
     }
+    if (d->n_in > 1)
+        LH_TRY(give(at, 1, dz));
     int32_t set, adjoint;
     LH_TRY(behind(at, 0, &set));
     if (set == EMPTY)
@@ -399,10 +404,10 @@ static int linear(const struct at *at)
     x.in[x.n_in++] = dz.id;
     x.weight = d->weight;
     x.use = d->use;
-    x.i = a->first;
-    x.j = g->node[d->in[0]].cols; /* of the whole weight */
+    x.i = d->i + a->first;
+    x.j = d->j;
     lh_node dx = lh_graph_add(g, &x);
-    return dx.id < 0 ? lh_graph_status(g) : add_part(at->s, adjoint, dx, x.i, x.cols);
+    return dx.id < 0 ? lh_graph_status(g) : add_part(at->s, adjoint, dx, x.i - d->i, x.cols);
 }
 
 static int concat(const struct at *at, const struct adjoint *a)

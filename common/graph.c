@@ -333,6 +333,7 @@ lh_node lh_linear(struct lh_graph *g, enum lh_use use, const char *name, lh_node
     d.n_in = 1;
     d.use = use;
     d.act = act;
+    d.j = cols;
     d.weight = param(g, name, "weight", out, cols, cols);
     if (d.weight < 0)
         return none;
@@ -511,6 +512,7 @@ int lh_graph_compile(struct lh_graph *g)
         return lh_graph_fail(g, LH_ECONFIG, "graph: no loss, metric or output");
     LH_TRY(check_purposes(g));
     LH_TRY(keep(g, sort_params(g)));
+    LH_TRY(keep(g, lh_share_products(g)));
     g->n_forward = g->n_nodes;
     LH_TRY(keep(g, lh_grad_derive(g)));
     LH_TRY(keep(g, lh_plan_make(g)));

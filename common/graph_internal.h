@@ -40,7 +40,7 @@ struct lh_plan {
     size_t n_steps;
     uint32_t *ready; /* parameters in the order in which their gradients become final */
     size_t n_ready;
-    struct lh_range *zero; /* parts of a flat array that no gradient covers */
+    struct lh_range *zero; /* parts of a flat array that are cleared before a run */
     size_t n_zero;
     size_t arena; /* elements */
     struct lh_graph_stats stats;
@@ -91,6 +91,10 @@ bool lh_graph_has_effect(const struct lh_def *def);
 /* Whether two definitions compute the same; uses LIVE and FROZEN count as equal if `by_value`. */
 bool lh_graph_equal(const struct lh_def *x, const struct lh_def *y, bool by_value);
 uint64_t lh_graph_hash(const struct lh_def *d, bool by_value);
+
+/* share.c: splits first layers that see some columns in common, whose product is then computed
+ * once. */
+int lh_share_products(struct lh_graph *g);
 
 /* grad.c: appends the nodes of all gradients. Sets param.trained. */
 int lh_grad_derive(struct lh_graph *g);

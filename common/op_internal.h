@@ -20,7 +20,7 @@
     X(STOP, stop, 0, 0)                                                                            \
     X(NOISE, noise, 1, 0)                                                                          \
     /* forward */                                                                                  \
-    X(LINEAR, linear, 1, 0)                                                                        \
+    X(LINEAR, linear, 1, LH_OP_IN(1)) /* x [, product with the columns before] */                  \
     X(CONCAT, concat, 1, 0)                                                                        \
     X(SLICE, slice, 1, 0)                                                                          \
     X(REPEAT, repeat, 1, 0)                                                                        \
@@ -93,7 +93,8 @@ struct lh_def {
     int32_t weight, bias;   /* parameters; -1: none */
     enum lh_use use;        /* LINEAR, LINEAR_DX */
     enum lh_activation act; /* LINEAR, ACT_GRAD */
-    size_t i, j;            /* first column; repetitions; number of the input or noise */
+    size_t i, j;            /* first column and columns of the whole (of a weight: LINEAR…);
+                               repetitions; number of the input or noise */
     double a, b;            /* scale, shift; lo, hi; value */
 };
 
@@ -108,7 +109,7 @@ struct lh_run {
     const struct lh_gemm *gemm;
 };
 
-/* Weights in the order in which products read them (lh_exec_reuse). */
+/* Columns of weights in the order in which products read them (lh_exec_reuse). */
 struct lh_packed {
     lh_real *at;
     bool ready;

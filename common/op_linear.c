@@ -5,15 +5,19 @@
 
 #include <string.h>
 
-/* A parameter that begins at `offset` of the flat array. */
+/* A parameter that begins at `offset` of the flat array; NULL if there is none. */
 static const lh_real *values(const struct lh_call *c, const struct lh_run *run, int32_t param,
                              size_t offset)
 {
+    if (param < 0)
+        return NULL;
     const bool target = c->def->use == LH_TARGET;
     const lh_real *flat = target ? run->targets : run->params;
     return flat ? flat + offset : (target ? run->target_at : run->param_at)[param];
 }
 
+/* y = act(x W^T + b) over columns [i, i + cols of x) of W, the product with the others in in[1] if
+ * there is one. */
 void lh_op_linear(const struct lh_call *c, const struct lh_run *run)
 {
     size_t m = c->def->rows, n = c->def->cols, k = c->in_cols[0];
@@ -24,10 +28,12 @@ void lh_op_linear(const struct lh_call *c, const struct lh_run *run)
                                        .k = k,
                                        .a = c->in[0],
                                        .lda = k,
-                                       .b = values(c, run, c->def->weight, c->weight),
-                                       .ldb = k,
+                                       .b = values(c, run, c->def->weight, c->weight) + c->def->i,
+                                       .ldb = c->def->j,
                                        .c = c->out,
                                        .ldc = n,
+                                       .from = c->def->n_in > 1 ? c->in[1] : NULL,
+                                       .ld_from = n,
                                        .bias = values(c, run, c->def->bias, c->bias),
                                        .relu = c->def->act == LH_RELU,
                                        .packed = packed ? packed->at : NULL,
@@ -45,9 +51,6 @@ void lh_op_linear(const struct lh_call *c, const struct lh_run *run)
 void lh_op_linear_dx(const struct lh_call *c, const struct lh_run *run)
 {
     size_t m = c->def->rows, n = c->def->cols, k = c->in_cols[0];
-    bool add = c->def->n_in > 1;
-    if (add && c->in[1] != c->out)
-        memcpy(c->out, c->in[1], m * n * sizeof *c->out);
     lh_gemm_run(run->gemm, LH_GEMM_NN,
                 &(struct lh_gemm_args){.m = m,
                                        .n = n,
@@ -58,10 +61,11 @@ void lh_op_linear_dx(const struct lh_call *c, const struct lh_run *run)
                                        .ldb = c->def->j,
                                        .c = c->out,
                                        .ldc = n,
-                                       .add = add});
+                                       .from = c->def->n_in > 1 ? c->in[1] : NULL,
+                                       .ld_from = n});
 }
 
-/* dW = dZ^T X. */
+/* dW = dZ^T X, columns [i, i + cols). */
 void lh_op_linear_dw(const struct lh_call *c, const struct lh_run *run)
 {
     size_t m = c->def->rows, n = c->def->cols;
@@ -73,8 +77,8 @@ void lh_op_linear_dw(const struct lh_call *c, const struct lh_run *run)
                                        .lda = m,
                                        .b = c->in[1],
                                        .ldb = n,
-                                       .c = run->grads + c->weight,
-                                       .ldc = n,
+                                       .c = run->grads + c->weight + c->def->i,
+                                       .ldc = c->def->j,
                                        .add = c->weight_adds || run->adds});
 }
 

@@ -210,21 +210,35 @@ static int order(struct planner *w)
 
 /* --- gradients into the flat array -------------------------------------------------------------
  */
-/* The first product that goes into a gradient overwrites, the others add; after the last the
- * gradient is final. */
+static bool is_part_of_weight(const struct lh_def *d)
+{
+    return d->op == LH_OP_LINEAR_DW && d->cols < d->j;
+}
+
+/* The first product that goes into a gradient overwrites, the others add; where products go into
+ * some columns of it, it is cleared beforehand and all add. After the last it is final. */
 static int finish_gradients(struct planner *w)
 {
     struct lh_graph *g = w->g;
     struct lh_plan *p = w->p;
     size_t *final;
+    unsigned char *cleared;
     LH_TRY(LH_NEW_ARRAY(&final, g->n_params + 1, "steps of gradients"));
+    int rc = LH_NEW_ARRAY(&cleared, g->n_params + 1, "parts of gradients");
+    if (rc < 0) {
+        lh_mem_free(final);
+        return rc;
+    }
+    for (size_t t = 0; t < p->n_steps; t++)
+        if (is_part_of_weight(&g->node[p->step[t].node]))
+            cleared[g->node[p->step[t].node].weight] = 1;
     for (size_t t = 0; t < p->n_steps; t++) {
         struct lh_step *s = &p->step[t];
         const struct lh_def *d = &g->node[s->node];
         if (!s->backward || !lh_graph_has_effect(d))
             continue;
         if (d->op == LH_OP_LINEAR_DW) {
-            s->weight_adds = final[d->weight] != 0;
+            s->weight_adds = final[d->weight] != 0 || cleared[d->weight];
             final[d->weight] = t + 1;
         } else {
             s->bias_adds = final[d->bias] != 0;
@@ -242,7 +256,7 @@ static int finish_gradients(struct planner *w)
     size_t at = 0;
     for (size_t i = 0; i < g->n_params; i++) {
         const struct lh_param *q = &g->param[i];
-        if (!q->trained)
+        if (!q->trained || cleared[i])
             continue;
         if (q->offset > at)
             p->zero[p->n_zero++] = (struct lh_range){at, q->offset - at};
@@ -250,6 +264,7 @@ static int finish_gradients(struct planner *w)
     }
     if (g->flat_size > at)
         p->zero[p->n_zero++] = (struct lh_range){at, g->flat_size - at};
+    lh_mem_free(cleared);
     return 0;
 }
 

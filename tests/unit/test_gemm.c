@@ -17,17 +17,20 @@ static void fill(lh_real *x, size_t n)
 
 enum { MAX = 60 * 60, LD = 5 };
 
-/* C = op(A) op(B) [+ C or bias] with rows further apart than they are long, against three loops. */
+/* C = op(A) op(B) [+ C, bias or sums elsewhere] with rows further apart than they are long, against
+ * three loops. */
 static void check(const struct lh_gemm *g, enum lh_gemm_kind kind, size_t m, size_t n, size_t k,
                   int variant)
 {
-    static lh_real a[MAX], b[MAX], c[MAX], was[MAX], bias[64];
+    static lh_real a[MAX], b[MAX], c[MAX], was[MAX], bias[64], from[MAX];
     if (a[0] == 0) {
         fill(a, MAX);
         fill(b, MAX);
+        fill(from, MAX);
     }
     size_t lda = (kind == LH_GEMM_TN ? m : k) + LD, ldb = (kind == LH_GEMM_NT ? k : n) + LD;
-    size_t ldc = n + LD;
+    size_t ldc = n + LD, ld_from = n + 2;
+    const bool in_place = variant == 5;
     fill(bias, 64); /* the rest is the same throughout */
     fill(c, m * ldc + 64);
     memcpy(was, c, (m * ldc + 64) * sizeof *c);
@@ -41,8 +44,12 @@ static void check(const struct lh_gemm *g, enum lh_gemm_kind kind, size_t m, siz
                              .c = c,
                              .ldc = ldc,
                              .add = variant == 1,
-                             .bias = variant >= 2 ? bias : NULL,
-                             .relu = variant == 3};
+                             .bias = variant == 2 || variant == 3 ? bias : NULL,
+                             .from = in_place       ? c
+                                     : variant == 4 ? from
+                                                    : NULL,
+                             .ld_from = in_place ? ldc : ld_from,
+                             .relu = variant >= 3};
     lh_gemm_run(g, kind, &x);
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < ldc; j++) {
@@ -50,11 +57,14 @@ static void check(const struct lh_gemm *g, enum lh_gemm_kind kind, size_t m, siz
                 assert_true(c[i * ldc + j] == was[i * ldc + j]);
                 continue;
             }
-            double s = variant == 1 ? (double)was[i * ldc + j] : variant ? (double)bias[j] : 0;
+            double s = variant == 0               ? 0
+                       : variant == 1 || in_place ? (double)was[i * ldc + j]
+                       : variant == 4             ? (double)from[i * ld_from + j]
+                                                  : (double)bias[j];
             for (size_t p = 0; p < k; p++)
                 s += (double)(kind == LH_GEMM_TN ? a[p * lda + i] : a[i * lda + p]) *
                      (double)(kind == LH_GEMM_NT ? b[j * ldb + p] : b[p * ldb + j]);
-            kit_assert_close((double)c[i * ldc + j], variant == 3 && s < 0 ? 0 : s, 1e-5,
+            kit_assert_close((double)c[i * ldc + j], variant >= 3 && s < 0 ? 0 : s, 1e-5,
                              g->instructions);
         }
     assert_memory_equal(c + m * ldc, was + m * ldc, 64 * sizeof *c); /* nor behind the last */
@@ -69,7 +79,7 @@ static void products_of_any_shape_agree_with_three_loops(void **state)
         for (int at = 0; at < N * N * N; at++)
             for (int kind = 0; kind < 3; kind++)
                 check(*g, (enum lh_gemm_kind)kind, sizes[at % N], sizes[at / N % N],
-                      sizes[at / N / N], (at + kind) % 4);
+                      sizes[at / N / N], (at + kind) % 6);
 }
 
 /* Depths at which a product is done in parts. */
@@ -131,6 +141,20 @@ static void products_by_fma_have_the_same_bits_on_any_set_and_shape(void **state
                     s = __builtin_fmaf(a[i * K + p], b[j * K + p], s);
                 assert_true(s == c[n - 1][i * N + j]);
             }
+        for (size_t k = 1; k < K; k += 97) { /* also where one product goes on from another */
+            struct lh_gemm_args part = x;
+            part.m = M;
+            part.k = k;
+            lh_gemm_run(*g, LH_GEMM_NT, &part);
+            part.a += k;
+            part.b += k;
+            part.k = K - k;
+            part.from = c[3];
+            part.ld_from = N;
+            part.c = c[2];
+            lh_gemm_run(*g, LH_GEMM_NT, &part);
+            assert_memory_equal(c[2], c[n - 1], sizeof c[2]);
+        }
     }
     if (n > 1)
         assert_memory_equal(c[0], c[1], sizeof c[0]);
