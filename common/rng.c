@@ -147,6 +147,14 @@ static inline void sincos_turn(float t, float *sin_out, float *cos_out)
     *cos_out = (q + 1) & 2 ? -b : b;
 }
 
+/* The four numbers of a block lie together. */
+static void side_by_side(float y[4][STRIP], float *restrict out)
+{
+    for (size_t j = 0; j < STRIP; j++)
+        for (size_t p = 0; p < 4; p++)
+            out[4 * j + p] = y[p][j];
+}
+
 void lh_rng_normal(const struct lh_rng_at *at, float *out, size_t n)
 {
     uint32_t w[4][STRIP];
@@ -163,9 +171,13 @@ void lh_rng_normal(const struct lh_rng_at *at, float *out, size_t n)
                 y[p + 1][j] = radius * s;
             }
         }
-        size_t m = n - i < 4 * STRIP ? n - i : 4 * STRIP;
-        for (size_t j = 0; j < m; j++)
-            out[i + j] = y[j % 4][j / 4];
+        if (n - i >= 4 * STRIP) {
+            side_by_side(y, out + i);
+        } else {
+            float rest[4 * STRIP];
+            side_by_side(y, rest);
+            memcpy(out + i, rest, (n - i) * sizeof *out);
+        }
     }
 }
 
@@ -179,15 +191,24 @@ double lh_rng_normal1(const struct lh_rng_at *at, uint64_t index)
     return __builtin_sqrtf(-2.0f * ln(u)) * (index % 2 ? s : c);
 }
 
-uint64_t lh_rng_permute(const struct lh_rng_at *at, uint64_t k, uint64_t n)
+/* Half the bits of the next even power of two. */
+static unsigned half_bits(uint64_t n)
 {
     unsigned bits = 1;
     while (bits < 32 && (UINT64_C(1) << (2 * bits)) < n)
         bits++;
-    uint64_t mask = (UINT64_C(1) << bits) - 1;
+    return bits;
+}
+
+#define FEISTEL_ROUNDS 6
+
+uint64_t lh_rng_permute(const struct lh_rng_at *at, uint64_t k, uint64_t n)
+{
+    const unsigned bits = half_bits(n);
+    const uint64_t mask = (UINT64_C(1) << bits) - 1;
     do {
         uint64_t left = k >> bits, right = k & mask;
-        for (uint64_t round = 0; round < 6; round++) {
+        for (uint64_t round = 0; round < FEISTEL_ROUNDS; round++) {
             uint64_t f = lh_rng_u64(at, (round << 32 | right) * 2) & mask;
             uint64_t next = left ^ f;
             left = right;
@@ -196,4 +217,51 @@ uint64_t lh_rng_permute(const struct lh_rng_at *at, uint64_t k, uint64_t n)
         k = left << bits | right;
     } while (k >= n);
     return k;
+}
+
+/* All rounds of a strip of numbers once, side by side. */
+static void feistel(const struct lh_rng_at *at, unsigned bits, uint64_t k[STRIP])
+{
+    const uint64_t key = key_of(at);
+    const uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+    const uint32_t lo = (uint32_t)at->step, hi = (uint32_t)(at->step >> 32);
+    const uint32_t mask = (uint32_t)((UINT64_C(1) << bits) - 1);
+    uint32_t left[STRIP], right[STRIP];
+    for (int i = 0; i < STRIP; i++) {
+        left[i] = (uint32_t)(k[i] >> bits);
+        right[i] = (uint32_t)k[i] & mask;
+    }
+    for (uint32_t round = 0; round < FEISTEL_ROUNDS; round++)
+        for (int i = 0; i < STRIP; i++) {
+            uint32_t a = right[i], b = at->part ^ round, c = lo, d = hi;
+            rounds(&a, &b, &c, &d, k0, k1);
+            const uint32_t next = left[i] ^ (a & mask);
+            left[i] = right[i];
+            right[i] = next;
+        }
+    for (int i = 0; i < STRIP; i++)
+        k[i] = (uint64_t)left[i] << bits | right[i];
+}
+
+void lh_rng_permute_run(const struct lh_rng_at *at, uint64_t first, size_t count, uint64_t n,
+                        uint64_t *out)
+{
+    const unsigned bits = half_bits(n);
+    uint64_t k[STRIP] = {0};
+    size_t place[STRIP], walking = 0, begun = 0;
+    do {
+        for (; walking < STRIP && begun < count; walking++, begun++) {
+            k[walking] = first + begun;
+            place[walking] = begun;
+        }
+        feistel(at, bits, k);
+        size_t left = 0;
+        for (size_t i = 0; i < walking; i++) {
+            out[place[i]] = k[i];
+            k[left] = k[i];
+            place[left] = place[i];
+            left += k[i] >= n; /* goes on walking */
+        }
+        walking = left;
+    } while (walking > 0 || begun < count);
 }

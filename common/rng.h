@@ -37,3 +37,6 @@ void lh_rng_normal(const struct lh_rng_at *at, float *out, size_t n);  /* N(0, 1
 /* The k-th element of a pseudo-random permutation of 0 .. n-1 that needs no memory: a Feistel
  * network over the next even power of two with cycle walking. k < n. */
 uint64_t lh_rng_permute(const struct lh_rng_at *at, uint64_t k, uint64_t n);
+/* Its elements k = first .. first + count - 1, in less time. first + count <= n. */
+void lh_rng_permute_run(const struct lh_rng_at *at, uint64_t first, size_t count, uint64_t n,
+                        uint64_t *out);

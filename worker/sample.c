@@ -22,7 +22,20 @@ size_t lh_sample_block(const struct lh_sampler *s, uint64_t step, uint32_t block
 {
     size_t first = block * s->block;
     size_t n = first >= s->batch ? 0 : s->batch - first < s->block ? s->batch - first : s->block;
-    for (size_t i = 0; i < n; i++)
-        out[i] = lh_sample_transition(s, step, first + i);
+    if (s->mode == LH_SAMPLING_UNIFORM) {
+        for (size_t i = 0; i < n; i++)
+            out[i] = lh_sample_transition(s, step, first + i);
+        return n;
+    }
+    for (size_t i = 0; i < n;) { /* a run of each epoch */
+        const uint64_t walked = step * s->batch + first + i, k = walked % s->transitions;
+        const size_t left = n - i;
+        const size_t run = s->transitions - k < left ? (size_t)(s->transitions - k) : left;
+        const struct lh_rng_at at = {.seed = s->seed,
+                                     .purpose = lh_rng_purpose("sample.epoch"),
+                                     .step = walked / s->transitions};
+        lh_rng_permute_run(&at, k, run, s->transitions, out + i);
+        i += run;
+    }
     return n;
 }

@@ -124,6 +124,25 @@ static void permute_is_a_permutation(void **state)
     }
 }
 
+static void permute_run_is_the_permutation_element_by_element(void **state)
+{
+    (void)state;
+    static const uint64_t sizes[] = {1, 2, 17, 1000, 4097, UINT64_C(5000000000), UINT64_MAX};
+    static const size_t counts[] = {0, 1, 2, 63, 64, 65, 700};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+            const uint64_t n = sizes[s], first = n / 3;
+            const size_t count = counts[c] < n - first ? counts[c] : (size_t)(n - first);
+            const struct lh_rng_at at = {.seed = 12, .step = s << 40, .part = 3, .purpose = 4};
+            uint64_t out[701];
+            out[count] = 42;
+            lh_rng_permute_run(&at, first, count, n, out);
+            for (size_t i = 0; i < count; i++)
+                assert_int_equal(out[i], lh_rng_permute(&at, first + i, n));
+            assert_int_equal(out[count], 42);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -134,6 +153,7 @@ int main(void)
         kit_test(streams_differ_by_seed_purpose_part_step),
         kit_test(below_is_even),
         kit_test(permute_is_a_permutation),
+        kit_test(permute_run_is_the_permutation_element_by_element),
     };
     return cmocka_run_group_tests_name("rng", tests, NULL, NULL);
 }
