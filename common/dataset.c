@@ -283,17 +283,30 @@ static int gather_scalars(const struct place *at, size_t n, const uint8_t *flags
     return 0;
 }
 
+/* Locates the next rows, and asks for them while those before are copied. */
+static int look_ahead(const struct split *sp, enum lh_split split, const uint64_t *rows, size_t n,
+                      struct place *at)
+{
+    LH_TRY(locate(sp, split, rows, n, at));
+    for (size_t i = 0; i < n; i++)
+        lh_partition_ahead(at[i].part, at[i].row);
+    return 0;
+}
+
 int lh_dataset_gather(const struct lh_dataset *ds, enum lh_split split, const uint64_t *rows,
                       size_t n, const struct lh_norm *norm, struct lh_batch *b)
 {
     const size_t H = ds->info.dims.high, L = ds->info.dims.low, A = ds->info.dims.action;
     static const struct lh_norm raw = {.high_shift = NULL};
     const struct lh_norm *z = norm ? norm : &raw;
+    struct place chunk[2][CHUNK];
+    LH_TRY(locate(&ds->split[split], split, rows, n < CHUNK ? n : CHUNK, chunk[0]));
     for (size_t base = 0; base < n; base += CHUNK) {
-        size_t m = n - base < CHUNK ? n - base : CHUNK;
-        struct place at[CHUNK];
+        const size_t m = n - base < CHUNK ? n - base : CHUNK, left = n - base - m;
+        const struct place *at = chunk[base / CHUNK % 2];
         uint8_t flags[CHUNK];
-        LH_TRY(locate(&ds->split[split], split, rows + base, m, at));
+        LH_TRY(look_ahead(&ds->split[split], split, rows + base + m, left < CHUNK ? left : CHUNK,
+                          chunk[(base / CHUNK + 1) % 2]));
         for (size_t i = 0; i < m; i++) {
             const uint8_t *f = lh_partition_row(at[i].part, LH_PART_FLAGS, at[i].row);
             if (!f)

@@ -338,6 +338,19 @@ const void *lh_partition_row(const struct lh_partition *p, enum lh_part_column c
     return col->data + at;
 }
 
+void lh_partition_ahead(const struct lh_partition *p, uint64_t row)
+{
+    static const enum lh_part_column read[] = {LH_PART_FLAGS,  LH_PART_HIGH,   LH_PART_LOW,
+                                               LH_PART_ACTION, LH_PART_REWARD, LH_PART_CLASS};
+    for (size_t c = 0; c < sizeof read / sizeof *read; c++) {
+        const struct column *col = &p->column[read[c]];
+        const bool next = read[c] == LH_PART_HIGH || read[c] == LH_PART_LOW;
+        const char *from = (const char *)col->data + row * col->row_bytes;
+        for (size_t at = 0; at < col->row_bytes << next; at += 64)
+            __builtin_prefetch(from + at);
+    }
+}
+
 const void *lh_partition_column(const struct lh_partition *p, enum lh_part_column c)
 {
     return touch(p, c, 0, p->column[c].bytes) < 0 ? NULL : p->column[c].data;

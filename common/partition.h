@@ -69,6 +69,9 @@ void lh_partition_release(const struct lh_partition *p);
  * row < the column's rows (an assertion). Any thread. */
 const void *lh_partition_row(const struct lh_partition *p, enum lh_part_column c, uint64_t row);
 
+/* Asks for what a transition reads, `row` and the row after it, without waiting for it. */
+void lh_partition_ahead(const struct lh_partition *p, uint64_t row);
+
 /* All of a column, every block checked; NULL with a sentence. An empty column is not NULL. */
 const void *lh_partition_column(const struct lh_partition *p, enum lh_part_column c);
 
