@@ -17,19 +17,23 @@ const struct lh_cmd lh_cmd_scheduler = {
         "running job, leave it, or die; the result is the same, bit by bit. When a server or the "
         "scheduler dies, all roles stop with one sentence, and the run can be resumed.\n\n"
         "Workers must see the dataset under the path that the job names, or be given --dataset; "
-        "servers write their checkpoints to RUN/store-N, or where --store says.",
-    .examples = "longhaul scheduler job.yaml --dir run --bind tcp://10.0.0.1:5555 --servers 2 "
-                "--workers 8\n"
-                "longhaul server --scheduler tcp://10.0.0.1:5555 --bind 'tcp://10.0.0.2:*'\n"
-                "longhaul worker --scheduler tcp://10.0.0.1:5555",
+        "servers write their checkpoints to RUN/store-N, or where --store says.\n\n"
+        "Over tcp between hosts every role proves who it is by a key, and all is encrypted: "
+        "'longhaul keygen' writes a file for each.",
+    .examples = "longhaul keygen --out keys --servers 2 --workers 8\n"
+                "longhaul scheduler job.yaml --dir run --bind tcp://10.0.0.1:5555 --keys "
+                "keys/scheduler.keys --servers 2 --workers 8\n"
+                "longhaul server --scheduler tcp://10.0.0.1:5555 --bind 'tcp://10.0.0.2:*' --keys "
+                "server-0.keys\n"
+                "longhaul worker --scheduler tcp://10.0.0.1:5555 --keys worker-0.keys",
     .run = run,
 };
 
 struct options {
-    const char *dir, *bind;
+    const char *dir, *bind, *keys;
     int64_t workers, servers, stop_after;
     double patience;
-    bool resume, json, quiet, verbose, evaluation;
+    bool resume, json, quiet, verbose, evaluation, insecure;
     struct lh_opt_list sets;
 };
 
@@ -47,6 +51,8 @@ static int schedule(const char *job_path, const struct options *o)
                                    .stop_after = (uint64_t)o->stop_after,
                                    .no_evaluation = !o->evaluation,
                                    .bind = o->bind,
+                                   .keys = o->keys,
+                                   .insecure = o->insecure,
                                    .patience = o->patience};
     return lh_cmd_train_run(job_path, o->sets.items, o->sets.n, &opt, o->json, o->verbose);
 }
@@ -71,6 +77,17 @@ static int run(int argc, char **argv)
          .metavar = "ENDPOINT",
          .help = "Where to listen: tcp://ADDRESS:PORT, or ipc://PATH on one host; port * takes a "
                  "free one and says which."},
+        {.name = "keys",
+         .kind = LH_OPT_STRING,
+         .value = &o.keys,
+         .metavar = "FILE",
+         .help = "The scheduler's key file, which also lists whom it lets in. Needed over tcp "
+                 "between hosts."},
+        {.name = "insecure",
+         .kind = LH_OPT_FLAG,
+         .value = &o.insecure,
+         .help = "Go over tcp between hosts without keys, in the clear, as cluster.security: none "
+                 "does."},
         {.name = "workers",
          .letter = 'w',
          .kind = LH_OPT_INT,

@@ -3,6 +3,7 @@
 #include "cluster/role_model.h"
 #include "common/err.h"
 #include "common/metrics.h"
+#include "common/security.h"
 #include "common/term.h"
 #include "ps/server.h"
 
@@ -18,7 +19,8 @@ const struct lh_cmd lh_cmd_server = {
         "A parameter server: says hello to the scheduler, learns which part of the weights it "
         "holds, takes gradients, steps the optimiser, hands out weights, and writes checkpoints. "
         "It ends with the run. When a server dies, the run stops and can be resumed.",
-    .examples = "longhaul server --scheduler tcp://10.0.0.1:5555 --bind 'tcp://10.0.0.2:*'",
+    .examples = "longhaul server --scheduler tcp://10.0.0.1:5555 --bind 'tcp://10.0.0.2:*' --keys "
+                "server-0.keys",
     .run = run,
 };
 
@@ -26,14 +28,17 @@ struct options {
     const char *scheduler, *bind, *store;
     int64_t shard;
     const char *metrics;
+    const char *keys;
     double patience;
-    bool launched;
+    bool insecure, launched;
 };
 
 static int serve(const struct options *o)
 {
     if (!o->scheduler)
         return lh_err_set(LH_EUSAGE, "server: whose? name the scheduler with --scheduler ENDPOINT");
+    struct lh_keys keys = {0};
+    struct lh_security security = {0};
     struct lh_metrics *metrics = NULL;
     if (*o->metrics) {
         LH_TRY(lh_metrics_open(&metrics, o->metrics));
@@ -45,16 +50,23 @@ static int serve(const struct options *o)
         lh_metrics_close(&metrics);
         return lh_err_set(LH_ENOMEM, "no memory for the network");
     }
-    int rc = lh_server_run(
-        zmq, &(struct lh_server_options){.scheduler = o->scheduler,
-                                         .bind = o->bind,
-                                         .store = o->store,
-                                         .wanted = (uint32_t)(o->shard + 1),
-                                         .patience = o->patience,
-                                         .model = lh_role_model,
-                                         .model_fini = lh_role_model_fini,
-                                         .interrupted = o->launched ? NULL : lh_cli_interrupted,
-                                         .metrics = metrics});
+    int rc = o->keys ? lh_keys_load(&keys, o->keys, LH__ROLE__ROLE_SERVER) : 0;
+    if (rc >= 0)
+        rc = lh_security_open(&security, zmq, o->keys ? &keys : NULL, o->insecure);
+    if (rc >= 0)
+        rc = lh_server_run(
+            zmq, &(struct lh_server_options){.scheduler = o->scheduler,
+                                             .bind = o->bind,
+                                             .store = o->store,
+                                             .wanted = (uint32_t)(o->shard + 1),
+                                             .patience = o->patience,
+                                             .security = &security,
+                                             .model = lh_role_model,
+                                             .model_fini = lh_role_model_fini,
+                                             .interrupted = o->launched ? NULL : lh_cli_interrupted,
+                                             .metrics = metrics});
+    lh_security_close(&security);
+    lh_keys_fini(&keys);
     zmq_ctx_term(zmq);
     lh_metrics_close(&metrics);
     return rc;
@@ -99,6 +111,17 @@ static int run(int argc, char **argv)
          .help =
              "Serve this role's metrics over HTTP there, in the Prometheus text format; without "
              "an address on 127.0.0.1; port 0 takes a free one. None where it is not given."},
+        {.name = "keys",
+         .kind = LH_OPT_STRING,
+         .value = &o.keys,
+         .metavar = "FILE",
+         .help = "This server's key file, of the same 'longhaul keygen' as the scheduler's. Needed "
+                 "over "
+                 "tcp between hosts."},
+        {.name = "insecure",
+         .kind = LH_OPT_FLAG,
+         .value = &o.insecure,
+         .help = "Go over tcp between hosts without keys, in the clear."},
         {.name = "launched",
          .kind = LH_OPT_FLAG,
          .value = &o.launched,

@@ -2,6 +2,7 @@
 #include "cluster/cli.h"
 #include "common/err.h"
 #include "common/metrics.h"
+#include "common/security.h"
 #include "common/term.h"
 #include "worker/worker.h"
 
@@ -17,22 +18,26 @@ const struct lh_cmd lh_cmd_worker = {
         "A worker: says hello to the scheduler, learns the job, reads the log, computes its share "
         "of each step's gradients. It may join a running job, and leave it (an interrupt) or die "
         "at any time: the others take its share, and the weights do not change by a bit.",
-    .examples = "longhaul worker --scheduler tcp://10.0.0.1:5555\n"
-                "longhaul worker --scheduler tcp://10.0.0.1:5555 --dataset /mnt/log",
+    .examples = "longhaul worker --scheduler tcp://10.0.0.1:5555 --keys worker-0.keys\n"
+                "longhaul worker --scheduler tcp://10.0.0.1:5555 --keys worker-1.keys --dataset "
+                "/mnt/log",
     .run = run,
 };
 
 struct options {
     const char *scheduler, *dataset;
     const char *metrics;
+    const char *keys;
     double patience;
-    bool launched;
+    bool insecure, launched;
 };
 
 static int work(const struct options *o)
 {
     if (!o->scheduler)
         return lh_err_set(LH_EUSAGE, "worker: whose? name the scheduler with --scheduler ENDPOINT");
+    struct lh_keys keys = {0};
+    struct lh_security security = {0};
     struct lh_metrics *metrics = NULL;
     if (*o->metrics) {
         LH_TRY(lh_metrics_open(&metrics, o->metrics));
@@ -44,12 +49,19 @@ static int work(const struct options *o)
         lh_metrics_close(&metrics);
         return lh_err_set(LH_ENOMEM, "no memory for the network");
     }
-    int rc = lh_worker_run(
-        zmq, &(struct lh_worker_options){.scheduler = o->scheduler,
-                                         .dataset = o->dataset,
-                                         .patience = o->patience,
-                                         .interrupted = o->launched ? NULL : lh_cli_interrupted,
-                                         .metrics = metrics});
+    int rc = o->keys ? lh_keys_load(&keys, o->keys, LH__ROLE__ROLE_WORKER) : 0;
+    if (rc >= 0)
+        rc = lh_security_open(&security, zmq, o->keys ? &keys : NULL, o->insecure);
+    if (rc >= 0)
+        rc = lh_worker_run(
+            zmq, &(struct lh_worker_options){.scheduler = o->scheduler,
+                                             .dataset = o->dataset,
+                                             .patience = o->patience,
+                                             .security = &security,
+                                             .interrupted = o->launched ? NULL : lh_cli_interrupted,
+                                             .metrics = metrics});
+    lh_security_close(&security);
+    lh_keys_fini(&keys);
     zmq_ctx_term(zmq);
     lh_metrics_close(&metrics);
     return rc;
@@ -81,6 +93,17 @@ static int run(int argc, char **argv)
          .help =
              "Serve this role's metrics over HTTP there, in the Prometheus text format; without "
              "an address on 127.0.0.1; port 0 takes a free one. None where it is not given."},
+        {.name = "keys",
+         .kind = LH_OPT_STRING,
+         .value = &o.keys,
+         .metavar = "FILE",
+         .help = "This worker's key file, of the same 'longhaul keygen' as the scheduler's. Needed "
+                 "over "
+                 "tcp between hosts."},
+        {.name = "insecure",
+         .kind = LH_OPT_FLAG,
+         .value = &o.insecure,
+         .help = "Go over tcp between hosts without keys, in the clear."},
         {.name = "launched",
          .kind = LH_OPT_FLAG,
          .value = &o.launched,

@@ -13,6 +13,7 @@ extern const struct lh_cmd lh_cmd_help;
 extern const struct lh_cmd lh_cmd_import;
 extern const struct lh_cmd lh_cmd_inspect;
 extern const struct lh_cmd lh_cmd_init;
+extern const struct lh_cmd lh_cmd_keygen;
 extern const struct lh_cmd lh_cmd_scheduler;
 extern const struct lh_cmd lh_cmd_server;
 extern const struct lh_cmd lh_cmd_simulate;
@@ -34,6 +35,7 @@ static const struct lh_cmd *const commands[] = {
     &lh_cmd_server,
     &lh_cmd_worker,
     &lh_cmd_scheduler,
+    &lh_cmd_keygen,
     &lh_cmd_step,
     &lh_cmd_help,
     NULL,

@@ -14,7 +14,7 @@
 
 struct lh_evaluator {
     struct lh_evaluator_spec spec;
-    char **endpoints;
+    char **endpoints, **keys;
     float *weights, *targets;
     pthread_t thread;
     bool started;
@@ -107,8 +107,13 @@ static void *run(void *arg)
     struct lh_evaluator *e = arg;
     struct lh_pull pull = {0};
     struct lh_net_poll *polls = NULL;
-    int rc =
-        lh_pull_open(&pull, e->spec.zmq, e->spec.layout, e->endpoints, e->spec.job, 0, 1 << 16);
+    int rc = lh_pull_open(&pull, &(struct lh_pull_spec){.zmq = e->spec.zmq,
+                                                        .layout = e->spec.layout,
+                                                        .endpoints = e->endpoints,
+                                                        .keys = e->keys,
+                                                        .security = e->spec.security,
+                                                        .job = e->spec.job,
+                                                        .queue = 1 << 16});
     if (rc == 0)
         rc = LH_NEW_ARRAY(&polls, pull.n_shards, "sockets");
     for (size_t i = 0; rc == 0 && i < pull.n_shards; i++)
@@ -127,9 +132,14 @@ static void *run(void *arg)
 
 static void destroy(struct lh_evaluator *e)
 {
-    for (size_t i = 0; e->endpoints && i < e->spec.layout->n_shards; i++)
-        lh_mem_free(e->endpoints[i]);
+    for (size_t i = 0; i < e->spec.layout->n_shards; i++) {
+        if (e->endpoints)
+            lh_mem_free(e->endpoints[i]);
+        if (e->keys)
+            lh_mem_free(e->keys[i]);
+    }
     lh_mem_free(e->endpoints);
+    lh_mem_free(e->keys);
     lh_mem_free(e->weights);
     lh_mem_free(e->targets);
     lh_mem_free(e->verdict.json);
@@ -145,8 +155,11 @@ int lh_evaluator_start(struct lh_evaluator **out, const struct lh_evaluator_spec
     atomic_init(&e->next, next_version(&spec->clock, spec->clock.start, true));
     size_t flat = spec->layout->flat_size;
     LH_TRY_TO(fail, LH_NEW_ARRAY(&e->endpoints, spec->layout->n_shards, "endpoints"));
-    for (size_t i = 0; i < spec->layout->n_shards; i++)
+    LH_TRY_TO(fail, LH_NEW_ARRAY(&e->keys, spec->layout->n_shards, "keys"));
+    for (size_t i = 0; i < spec->layout->n_shards; i++) {
         LH_TRY_TO(fail, lh_mem_strdup(&e->endpoints[i], spec->endpoints[i]));
+        LH_TRY_TO(fail, lh_mem_strdup(&e->keys[i], spec->keys ? spec->keys[i] : ""));
+    }
     LH_TRY_TO(fail, lh_mem_alloc_aligned((void **)&e->weights, flat, sizeof(float), "weights"));
     LH_TRY_TO(fail, lh_mem_alloc_aligned((void **)&e->targets, flat, sizeof(float), "targets"));
     memset(e->weights, 0, flat * sizeof(float));

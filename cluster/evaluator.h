@@ -7,6 +7,7 @@
 #include "common/clock.h"
 #include "common/err.h"
 #include "common/layout.h"
+#include "common/security.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,7 +26,9 @@ typedef int (*lh_evaluate_cut)(void *ctx, uint64_t version, const float *weights
 struct lh_evaluator_spec {
     void *zmq;
     const struct lh_layout *layout;
-    char *const *endpoints; /* of the servers, by shard; copied */
+    char *const *endpoints;             /* of the servers, by shard; copied */
+    char *const *keys;                  /* their public keys, by shard; copied; NULL: none */
+    const struct lh_security *security; /* NULL: none */
     uint64_t job;
     struct lh_clock clock;
     double deadline; /* seconds a shard may take to send what it has begun */

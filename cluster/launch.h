@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cluster/train.h"
+#include "common/security.h"
 
 #include <stdint.h>
 
@@ -17,6 +18,9 @@ struct lh_launch_spec {
     const struct lh_train_given *given; /* local only */
     struct lh_metrics *metrics;         /* of this process; processes serve theirs at the same
                                            address, each at a free port; NULL: none */
+    /* The scheduler's; with keys, each process is given a pair of its own, by a descriptor, and the
+     * guard its public key. NULL or without keys: in the clear. */
+    const struct lh_security *security;
 };
 
 struct lh_launch_local;

@@ -1,5 +1,7 @@
 /* Roles as processes of this program on this host, over ipc:// or tcp://. They die with the process
- * that started them, so that a run whose scheduler was killed leaves nobody behind. */
+ * that started them, so that a run whose scheduler was killed leaves nobody behind. Where the run
+ * has keys, each has its own, in memory that it inherits: no other user sees it, no file keeps
+ * it. */
 #include "cluster/launch.h"
 
 #include "common/err.h"
@@ -14,17 +16,22 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define RESTARTS   8   /* of workers, a run */
 #define STOP_GRACE 5.0 /* seconds */
+#define KEYS_FD    3   /* of a role: its key file */
+#define KEYS_PATH  "/dev/fd/3"
 
 struct child {
     pid_t pid; /* 0: ended */
     bool server;
     uint32_t index;
+    int keys; /* descriptor; -1: none */
 };
 
 struct lh_launch_processes {
@@ -36,8 +43,31 @@ struct lh_launch_processes {
     bool stopping;
 };
 
+/* A key pair for a role, in memory that has the form of a file. It stays when the role is started
+ * again. */
+static int make_keys(const struct lh_security *security, struct child *c)
+{
+    struct lh_keys keys;
+    char name[LH_KEY_NAME_MAX];
+    Lh__Role role = c->server ? LH__ROLE__ROLE_SERVER : LH__ROLE__ROLE_WORKER;
+    c->keys = -1;
+    if (!security || !security->keys)
+        return 0;
+    snprintf(name, sizeof name, "%s-%u", lh_keys_role_name(role), c->index);
+    LH_TRY(lh_keys_make(&keys, role, name, &security->keys->own));
+    int rc = lh_guard_allow(security->guard, &keys.own);
+    if (rc >= 0) {
+        c->keys = memfd_create(name, MFD_CLOEXEC);
+        rc = c->keys < 0 || fchmod(c->keys, 0600) != 0
+                 ? lh_err_errno(errno, "memory for the keys of %s", name)
+                 : lh_keys_write(&keys, c->keys, name);
+    }
+    lh_keys_fini(&keys);
+    return rc;
+}
+
 /* Between fork and exec only async-signal-safe calls are made. */
-static void become_role(const char *program, char *const *argv, pid_t parent)
+static void become_role(const char *program, char *const *argv, int keys, pid_t parent)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
@@ -46,6 +76,10 @@ static void become_role(const char *program, char *const *argv, pid_t parent)
     if (null >= 0)
         dup2(null, STDIN_FILENO);
     dup2(STDERR_FILENO, STDOUT_FILENO); /* standard output is the caller's result */
+    if (keys == KEYS_FD)
+        fcntl(keys, F_SETFD, 0);
+    else if (keys >= 0)
+        dup2(keys, KEYS_FD);
     execv(program, argv);
     _exit(127);
 }
@@ -68,16 +102,19 @@ static int spawn(struct lh_launch_processes *l, struct child *c)
     snprintf(index, sizeof index, "%u", c->index);
     snprintf(patience, sizeof patience, "%g", l->spec.patience);
     free_port_beside(lh_metrics_endpoint(l->spec.metrics), metrics, sizeof metrics);
-    const char *server[] = {"longhaul",  "server",  "--scheduler", l->endpoint,  "--bind",
-                            bind,        "--shard", index,         "--patience", patience,
-                            "--metrics", metrics,   "--launched",  NULL};
-    const char *worker[] = {"longhaul", "worker",    "--scheduler", l->endpoint,  "--patience",
-                            patience,   "--metrics", metrics,       "--launched", NULL};
+    const char *with = c->keys >= 0 ? "--keys" : NULL; /* ends the list where there are none */
+    const char *server[] = {
+        "longhaul",   "server", "--scheduler", l->endpoint, "--bind",     bind, "--shard", index,
+        "--patience", patience, "--metrics",   metrics,     "--launched", with, KEYS_PATH, NULL};
+    const char *worker[] = {"longhaul",   "worker", "--scheduler", l->endpoint,
+                            "--patience", patience, "--metrics",   metrics,
+                            "--launched", with,     KEYS_PATH,     NULL};
     pid_t parent = getpid(), pid = fork();
     if (pid < 0)
         return lh_err_errno(errno, "starting the process of a %s", c->server ? "server" : "worker");
     if (pid == 0)
-        become_role(program, (char *const *)(uintptr_t)(c->server ? server : worker), parent);
+        become_role(program, (char *const *)(uintptr_t)(c->server ? server : worker), c->keys,
+                    parent);
     c->pid = pid;
     return 0;
 }
@@ -94,7 +131,14 @@ int lh_launch_processes_start(struct lh_launch_processes **out, const struct lh_
         struct child *c = &l->children[l->n];
         c->server = l->n < spec->servers;
         c->index = (uint32_t)(c->server ? l->n : l->n - spec->servers);
-        LH_TRY(spawn(l, c));
+        int rc = make_keys(spec->security, c);
+        if (rc >= 0)
+            rc = spawn(l, c);
+        if (rc < 0) {
+            if (c->keys >= 0)
+                close(c->keys);
+            return rc;
+        }
     }
     return 0;
 }
@@ -148,11 +192,14 @@ void lh_launch_processes_stop(struct lh_launch_processes **out)
     double began = lh_now();
     while (some_left(l) && lh_now() - began < STOP_GRACE)
         zmq_poll(NULL, 0, 10);
-    for (size_t i = 0; i < l->n; i++)
+    for (size_t i = 0; i < l->n; i++) {
         if (l->children[i].pid) {
             kill(l->children[i].pid, SIGKILL);
             waitpid(l->children[i].pid, NULL, 0);
         }
+        if (l->children[i].keys >= 0)
+            close(l->children[i].keys);
+    }
     lh_mem_free(l->children);
     lh_mem_free(l);
     *out = NULL;

@@ -11,6 +11,8 @@
 
 /* A role that reads its dataset or checkpoint may be long at it. */
 #define READY_PATIENCE 300.0
+/* Roles of a run in all, those that are gone included: who may say hello may not fill memory. */
+#define NODES_MAX 65536
 
 void lh_roster_fini(struct lh_roster *r)
 {
@@ -113,6 +115,11 @@ static int admit(struct lh_roster *r, const struct lh_net_message *msg, const Lh
                           "this role is longhaul %.20s (protocol %u), the scheduler is %s "
                           "(protocol %d): run the same release everywhere",
                           h->program, msg->env.protocol, LH_VERSION, LH_WIRE_PROTOCOL);
+    if (msg->role != LH__ROLE__ROLE_NONE && msg->role != h->role)
+        return lh_err_set(LH_EACCES, "the key of a %s cannot act as a %s",
+                          lh_keys_role_name(msg->role), lh_keys_role_name(h->role));
+    if (r->n_nodes == NODES_MAX)
+        return lh_err_set(LH_EBUSY, "%d roles have come to this run; no more are taken", NODES_MAX);
     if (h->role == LH__ROLE__ROLE_SERVER)
         return take_server(r, h, node);
     if (h->role == LH__ROLE__ROLE_WORKER)
@@ -138,6 +145,7 @@ int lh_roster_hello(struct lh_roster *r, const struct lh_net_message *msg,
                                 .pid = h->pid,
                                 .heard = lh_now(),
                                 .phases = LH__PHASES__INIT};
+    snprintf(node.key, sizeof node.key, "%s", msg->key);
     snprintf(node.host, sizeof node.host, "%s", h->host);
     snprintf(node.metrics, sizeof node.metrics, "%s", h->metrics);
     int rc = admit(r, msg, h, &node);
@@ -170,6 +178,12 @@ struct lh_role_node *lh_roster_sender(struct lh_roster *r, const struct lh_net_m
     if (number == 0 || number > r->n_nodes)
         return NULL;
     struct lh_role_node *node = &r->nodes[number - 1];
+    if (strcmp(node->key, msg->key) != 0) { /* numbers are claimed, keys are proven */
+        lh_err_set(LH_EPROTO, "a %s that says it is of node %u, which has another key",
+                   lh_wire_kind_name(msg->env.kind), number);
+        lh_net_reject(r->socket, msg);
+        return NULL;
+    }
     bool back = node->standing == LH_STANDING_GONE && !node->said_goodbye &&
                 node->role == LH__ROLE__ROLE_WORKER && msg->env.kind == LH__KIND__KIND_BEAT;
     if (node->standing == LH_STANDING_GONE && !back)

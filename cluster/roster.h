@@ -22,6 +22,7 @@ struct lh_role_node {
     enum lh_standing standing;
     struct lh_net_peer peer;
     char endpoint[LH_NET_ENDPOINT_MAX]; /* of a server */
+    char key[LH_KEY_SIZE];              /* public; "" in the clear */
     char host[64];
     char metrics[LH_HTTP_ENDPOINT_MAX]; /* where its process serves them; "" if nowhere */
     uint64_t pid;

@@ -74,10 +74,49 @@ static int restore_paths(const struct scheduler *s, char ***out, size_t *n)
     return 0;
 }
 
+/* The workers of our list, which a server lets in then. */
+struct allowed {
+    struct lh_key_owner *owners;
+    Lh__KeyOwner *bodies, **at; /* of the owners, and pointers to them */
+};
+
+static int allowed_workers(const struct scheduler *s, struct allowed *a, Lh__Plan *p)
+{
+    size_t n = 0;
+    if (!s->opt->security || !s->opt->security->guard)
+        return 0;
+    LH_TRY(lh_guard_allowed(s->opt->security->guard, LH__ROLE__ROLE_WORKER, &a->owners, &n));
+    LH_TRY(LH_NEW_ARRAY(&a->bodies, n, "allow-list"));
+    LH_TRY(LH_NEW_ARRAY(&a->at, n, "allow-list"));
+    for (size_t i = 0; i < n; i++) {
+        a->bodies[i] = (Lh__KeyOwner)LH__KEY_OWNER__INIT;
+        a->bodies[i].key = a->owners[i].key;
+        a->bodies[i].name = a->owners[i].name;
+        a->bodies[i].role = a->owners[i].role;
+        a->at[i] = &a->bodies[i];
+    }
+    p->allowed = a->at;
+    p->n_allowed = n;
+    return 0;
+}
+
+static int server_addresses(struct scheduler *s, Lh__Plan *p)
+{
+    LH_TRY(LH_NEW_ARRAY(&p->servers, s->opt->servers, "endpoints"));
+    LH_TRY(LH_NEW_ARRAY(&p->server_keys, s->opt->servers, "keys"));
+    for (uint32_t i = 0; i < s->opt->servers; i++) {
+        struct lh_role_node *server = lh_roster_server(&s->roster, i);
+        p->servers[p->n_servers++] = server->endpoint;
+        p->server_keys[p->n_server_keys++] = server->key;
+    }
+    return 0;
+}
+
 static int send_plan(struct scheduler *s, struct lh_role_node *node)
 {
     struct lh_envelope env = {.kind = LH__KIND__KIND_PLAN};
     Lh__Plan p = LH__PLAN__INIT;
+    struct allowed allowed = {0};
     char *store = NULL;
     int rc = 0;
     p.job = s->job_text;
@@ -98,16 +137,19 @@ static int send_plan(struct scheduler *s, struct lh_role_node *node)
         LH_TRY_TO(done, LH_NEW_ARRAY(&p.keep, s->opt->record->n_cuts, "versions to keep"));
         for (; p.n_keep < s->opt->record->n_cuts; p.n_keep++)
             p.keep[p.n_keep] = s->opt->record->cuts[p.n_keep].version;
+        LH_TRY_TO(done, allowed_workers(s, &allowed, &p));
     } else {
-        LH_TRY_TO(done, LH_NEW_ARRAY(&p.servers, s->opt->servers, "endpoints"));
-        for (; p.n_servers < s->opt->servers; p.n_servers++)
-            p.servers[p.n_servers] = lh_roster_server(&s->roster, (uint32_t)p.n_servers)->endpoint;
+        LH_TRY_TO(done, server_addresses(s, &p));
     }
     node->standing = LH_STANDING_PLANNED;
     rc = lh_roster_tell(&s->roster, node, &env, &p.base);
 done:
     free_strings(p.restore, p.n_restore);
+    lh_mem_free(allowed.owners);
+    lh_mem_free(allowed.bodies);
+    lh_mem_free(allowed.at);
     lh_mem_free(p.servers);
+    lh_mem_free(p.server_keys);
     lh_mem_free(p.keep);
     lh_mem_free(store);
     return rc;
@@ -115,22 +157,24 @@ done:
 
 static int start_evaluator(struct scheduler *s)
 {
-    char **endpoints = NULL;
+    Lh__Plan servers = LH__PLAN__INIT;
     if (!s->opt->evaluate || s->clock.evaluate_every == 0 || s->evaluator)
         return 0;
-    LH_TRY(LH_NEW_ARRAY(&endpoints, s->opt->servers, "endpoints"));
-    for (uint32_t i = 0; i < s->opt->servers; i++)
-        endpoints[i] = lh_roster_server(&s->roster, i)->endpoint;
-    int rc = lh_evaluator_start(&s->evaluator,
+    int rc = server_addresses(s, &servers);
+    if (rc >= 0)
+        rc = lh_evaluator_start(&s->evaluator,
                                 &(struct lh_evaluator_spec){.zmq = s->zmq,
                                                             .layout = &s->opt->model->layout,
-                                                            .endpoints = endpoints,
+                                                            .endpoints = servers.servers,
+                                                            .keys = servers.server_keys,
+                                                            .security = s->opt->security,
                                                             .job = s->roster.job,
                                                             .clock = s->clock,
                                                             .deadline = s->roster.deadline,
                                                             .evaluate = s->opt->evaluate,
                                                             .ctx = s->opt->evaluation});
-    lh_mem_free(endpoints);
+    lh_mem_free(servers.servers);
+    lh_mem_free(servers.server_keys);
     return rc;
 }
 
@@ -628,7 +672,7 @@ static int open_run(struct scheduler *s)
                                                              .start = s->clock.start,
                                                              .batch = o->job->batch,
                                                              .transitions = o->transitions}));
-    LH_TRY(lh_net_router(&s->roster.socket, s->zmq, o->bind, CONTROL_QUEUE));
+    LH_TRY(lh_net_router(&s->roster.socket, s->zmq, o->bind, CONTROL_QUEUE, o->security));
     lh_net_expect(s->roster.socket, s->roster.job);
     return o->bound ? o->bound(o->launcher, lh_net_endpoint(s->roster.socket)) : 0;
 }

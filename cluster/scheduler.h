@@ -21,9 +21,10 @@ struct lh_scheduler_options {
     const struct lh_model *model; /* of as many shards as servers */
     struct lh_run_record *record; /* state running; renewed and saved as the run goes */
     struct lh_clock clock;
-    uint64_t transitions;      /* of the training split */
-    uint32_t workers, servers; /* to begin with */
-    double patience;           /* seconds to wait for them */
+    uint64_t transitions;               /* of the training split */
+    uint32_t workers, servers;          /* to begin with */
+    double patience;                    /* seconds to wait for them */
+    const struct lh_security *security; /* with a guard where it has keys; NULL: none */
     /* Called once it listens, with the endpoint: the launcher places the roles. */
     int (*bound)(void *ctx, const char *endpoint);
     /* Gives a role's process that has ended, or 0. An error is a role that could not start. NULL:

@@ -13,6 +13,7 @@
 #include "common/mem.h"
 #include "common/net.h"
 #include "common/pool.h"
+#include "common/security.h"
 #include "common/term.h"
 
 #include <cjson/cJSON.h>
@@ -38,6 +39,8 @@ struct train {
     int lock;
     bool made_dir, locked; /* the directory is of this call's making; its lock is ours */
     void *zmq;
+    struct lh_keys keys; /* the scheduler's; none: zeroed */
+    struct lh_security security;
     char *sockets; /* directory of ipc sockets; NULL: none */
     struct lh_launch_local *threads;
     struct lh_launch_processes *processes;
@@ -257,14 +260,15 @@ static int prepare(struct train *t, const struct lh_job *job)
 
 /* --- placing the roles -------------------------------------------------------------------------
  */
-/* A local socket's path is limited to 107 bytes: in the run directory where that is short enough
- * (what a killed run left there is removed by the next), else in a temporary one. */
+/* Nobody else may reach what lies in the directory: that is the security of local sockets. Their
+ * path is limited to 107 bytes: in the run directory where that is short enough (what a killed run
+ * left there is removed by the next), else in a temporary one. */
 static int make_socket_dir(struct train *t)
 {
     LH_TRY(in_dir(t, "sockets", &t->sockets));
     if (strlen(t->sockets) + sizeof "/server-4095" <= 107) {
         LH_TRY(lh_fs_remove_tree(t->sockets));
-        return lh_fs_mkdirs(t->sockets);
+        return mkdir(t->sockets, 0700) == 0 ? 0 : lh_err_errno(errno, "%s", t->sockets);
     }
     lh_mem_free(t->sockets);
     t->sockets = NULL;
@@ -298,7 +302,8 @@ static int place_roles(void *ctx, const char *endpoint)
                                   .program = t->opt->program,
                                   .patience = patience(t),
                                   .given = t->opt->given,
-                                  .metrics = t->opt->metrics};
+                                  .metrics = t->opt->metrics,
+                                  .security = &t->security};
     switch (t->opt->launcher) {
     case LH_LAUNCH_LOCAL:
         return lh_launch_local_start(&t->threads, &spec);
@@ -306,8 +311,9 @@ static int place_roles(void *ctx, const char *endpoint)
         return lh_launch_processes_start(&t->processes, &spec);
     case LH_LAUNCH_HAND:
         lh_note("scheduler at %s: start %u × 'longhaul server --scheduler %s' and %u × 'longhaul "
-                "worker --scheduler %s'",
-                endpoint, t->opt->servers, endpoint, t->opt->workers, endpoint);
+                "worker --scheduler %s'%s",
+                endpoint, t->opt->servers, endpoint, t->opt->workers, endpoint,
+                t->security.keys ? ", each with its key file: --keys FILE" : "");
         return 0;
     case LH_LAUNCH_MPI:
         return lh_launch_mpi_start(t->opt->mpi);
@@ -355,6 +361,19 @@ static const char *interrupt_note(const struct train *t)
                : NULL;
 }
 
+/* Keys of a run by hand come from a file; processes over tcp get keys of this run alone. */
+static int open_security(struct train *t)
+{
+    const struct lh_train_options *o = t->opt;
+    bool insecure = o->insecure || t->job->security == LH_JOB_CLEAR;
+    bool made = !insecure && o->launcher == LH_LAUNCH_PROCESSES && o->transport == LH_TRANSPORT_TCP;
+    if (o->keys)
+        LH_TRY(lh_keys_load(&t->keys, o->keys, LH__ROLE__ROLE_SCHEDULER));
+    else if (made)
+        LH_TRY(lh_keys_make(&t->keys, LH__ROLE__ROLE_SCHEDULER, "scheduler", NULL));
+    return lh_security_open(&t->security, t->zmq, o->keys || made ? &t->keys : NULL, insecure);
+}
+
 static int schedule(struct train *t, struct lh_scheduler_result *result)
 {
     char bind[LH_NET_ENDPOINT_MAX];
@@ -362,35 +381,40 @@ static int schedule(struct train *t, struct lh_scheduler_result *result)
     t->zmq = zmq_ctx_new();
     if (!t->zmq)
         return lh_err_set(LH_ENOMEM, "no memory for the network");
-    int rc =
-        lh_scheduler_run(t->zmq,
-                         &(struct lh_scheduler_options){
-                             .bind = bind,
-                             .dir = t->opt->dir,
-                             .job = t->job,
-                             .model = &t->model,
-                             .record = &t->record,
-                             .clock = t->clock,
-                             .transitions = t->transitions,
-                             .workers = t->opt->workers,
-                             .servers = t->opt->servers,
-                             .patience = patience(t),
-                             .bound = place_roles,
-                             .watch = watch_roles,
-                             .launcher = t,
-                             .evaluate = t->evaluation.behaviour ? lh_cut_evaluation_run : NULL,
-                             .evaluation = &t->evaluation,
-                             .quiet = t->opt->quiet,
-                             .interrupted = interrupted(t),
-                             .metrics = t->opt->metrics,
-                             .interrupt_note = interrupt_note(t)},
-                         result);
+    int rc = open_security(t);
+    if (rc >= 0)
+        rc =
+            lh_scheduler_run(t->zmq,
+                             &(struct lh_scheduler_options){
+                                 .bind = bind,
+                                 .dir = t->opt->dir,
+                                 .job = t->job,
+                                 .model = &t->model,
+                                 .record = &t->record,
+                                 .clock = t->clock,
+                                 .transitions = t->transitions,
+                                 .workers = t->opt->workers,
+                                 .servers = t->opt->servers,
+                                 .patience = patience(t),
+                                 .security = &t->security,
+                                 .bound = place_roles,
+                                 .watch = watch_roles,
+                                 .launcher = t,
+                                 .evaluate = t->evaluation.behaviour ? lh_cut_evaluation_run : NULL,
+                                 .evaluation = &t->evaluation,
+                                 .quiet = t->opt->quiet,
+                                 .interrupted = interrupted(t),
+                                 .metrics = t->opt->metrics,
+                                 .interrupt_note = interrupt_note(t)},
+                             result);
     struct lh_err err;
     lh_err_save(&err, rc);
     if (rc < 0)
         zmq_ctx_shutdown(t->zmq); /* wakes whoever did not hear the end */
     lh_launch_local_stop(&t->threads);
     lh_launch_processes_stop(&t->processes);
+    lh_security_close(&t->security);
+    lh_keys_fini(&t->keys);
     zmq_ctx_term(t->zmq);
     return err.code < 0 ? lh_err_load(&err) : 0;
 }

@@ -48,6 +48,8 @@ struct lh_train_options {
     bool no_evaluation;        /* cuts are not evaluated and no behaviour model is asked for (the
                                   behaviour model itself is trained so) */
     const char *bind;          /* of LH_LAUNCH_HAND: where the scheduler listens */
+    const char *keys;          /* of LH_LAUNCH_HAND: the scheduler's key file; NULL: none */
+    bool insecure;             /* as the job's cluster.security: none */
     struct lh_launch_mpi *mpi; /* of LH_LAUNCH_MPI, which also says how many workers and servers */
     const char *program;       /* of processes: what to run as roles; NULL: this program */
     double patience;           /* seconds to wait for roles at the start; 0: 60 */

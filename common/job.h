@@ -9,7 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum lh_bound { LH_BOUND_CLIP, LH_BOUND_NONE }; /* DESIGN.md section 9, Bounds */
+enum lh_bound { LH_BOUND_CLIP, LH_BOUND_NONE };      /* DESIGN.md section 9, Bounds */
+enum lh_job_security { LH_JOB_CURVE, LH_JOB_CLEAR }; /* cluster/SECURITY.md */
 enum lh_sampling { LH_SAMPLING_EPOCH, LH_SAMPLING_UNIFORM };
 enum lh_unit { LH_UNIT_ROW, LH_UNIT_SESSION }; /* what an importance weight is of */
 extern const char *const lh_unit_names[];      /* "row", "session", NULL */
@@ -68,8 +69,9 @@ struct lh_job {
     const char *behaviour; /* "auto": IL trained to convergence beside the dataset; or a snapshot */
 
     /* cluster: */
-    double heartbeat_seconds; /* 1 */
-    double deadline_seconds;  /* 10: a role silent for longer is taken for dead */
+    double heartbeat_seconds;      /* 1 */
+    double deadline_seconds;       /* 10: a role silent for longer is taken for dead */
+    enum lh_job_security security; /* curve: tcp with keys */
     /* of an MPI job (cluster/placement.h, cluster/address.h): */
     uint32_t servers_per_host, workers_per_host; /* 0 */
     const char *placement, *interface;           /* "auto" */

@@ -14,6 +14,7 @@ static const char *const bounds[] = {"clip", "none", NULL};
 static const char *const samplings[] = {"epoch", "uniform", NULL};
 static const char *const chooses[] = {"value", "last", NULL};
 const char *const lh_unit_names[] = {"row", "session", NULL};
+static const char *const securities[] = {"curve", "none", NULL};
 static const char *const behaviours[] = {"auto", NULL};
 
 #define AT(member)      .offset = offsetof(struct lh_job, member)
@@ -147,6 +148,11 @@ const struct lh_job_key lh_job_keys[] = {
     {"cluster", "deadline_seconds", LH_KEY_DOUBLE, AT(deadline_seconds), .number = 10,
      BETWEEN(0.05, 86400), .unit = "seconds",
      .doc = "A role that is silent for longer is taken for dead."},
+    {"cluster", "security", LH_KEY_ENUM, AT(security), .number = LH_JOB_CURVE, .words = securities,
+     .doc =
+         "curve: what goes over tcp is encrypted, and both ends prove who they are by keys, which\n"
+         "launchers make for the run and 'longhaul keygen' for roles started by hand. none: in\n"
+         "the clear, to whoever connects; for networks of one's own."},
     {"cluster", "servers_per_host", LH_KEY_U32, AT(servers_per_host), .number = 0, BETWEEN(0, 60),
      .unit = "ranks",
      .doc =

@@ -72,8 +72,29 @@ static int take_answer(struct lh_member *m)
     return rc;
 }
 
-static int wait_for_plan(struct lh_member *m, Lh__Hello *hello, double patience,
-                         bool (*interrupted)(void), const struct lh_companion *companion)
+static int nobody_answered(const struct lh_member *m, double patience)
+{
+    if (lh_net_refused(m->socket))
+        return lh_err_set(LH_EACCES,
+                          "%s: the scheduler at %s refuses this %s's key: it is not on its list; "
+                          "give both key files of the same 'longhaul keygen'",
+                          m->role, lh_net_endpoint(m->socket), m->role);
+    return lh_err_set(LH_ETIMEDOUT,
+                      "%s: no scheduler at %s within %.0f s; start 'longhaul scheduler' or check "
+                      "the address, and that both have key files of the same 'longhaul keygen', "
+                      "or none",
+                      m->role, lh_net_endpoint(m->socket), patience);
+}
+
+static void note_waiting(const struct lh_member *m, double waited)
+{
+    const char *what = lh_net_refused(m->socket)           ? "the scheduler to accept this key"
+                       : waited > lh_now() - m->last_heard ? "the plan of the scheduler"
+                                                           : "the scheduler";
+    lh_note("%s: waiting for %s at %s (%.0f s)", m->role, what, lh_net_endpoint(m->socket), waited);
+}
+
+static int wait_for_plan(struct lh_member *m, const struct lh_member_spec *spec, Lh__Hello *hello)
 {
     const double began = lh_now();
     double noted = began;
@@ -81,38 +102,35 @@ static int wait_for_plan(struct lh_member *m, Lh__Hello *hello, double patience,
     LH_TRY(send_hello(m, hello));
     for (;;) {
         struct lh_net_poll poll = {.socket = m->socket};
-        LH_TRY(lh_companion_poll(companion, &poll, 1, 0.2));
-        if (companion)
-            companion->turn(companion->ctx);
+        LH_TRY(lh_companion_poll(spec->companion, &poll, 1, 0.2));
+        if (spec->companion)
+            spec->companion->turn(spec->companion->ctx);
         int rc = take_answer(m);
         if (rc != LH_AGAIN)
             return rc;
         double now = lh_now();
-        if (interrupted && interrupted())
+        if (spec->interrupted && spec->interrupted())
             return lh_err_set(LH_ECANCELED, "%s: interrupted while waiting for the scheduler",
                               m->role);
-        if (now - m->last_heard > patience)
-            return lh_err_set(LH_ETIMEDOUT,
-                              "%s: no scheduler at %s within %.0f s; start 'longhaul scheduler' "
-                              "or check the address",
-                              m->role, lh_net_endpoint(m->socket), patience);
+        if (now - m->last_heard > spec->patience)
+            return nobody_answered(m, spec->patience);
         if (now - noted >= NOTE_EVERY) {
             noted = now;
-            lh_note("%s: waiting for %s at %s (%.0f s)", m->role,
-                    m->last_heard > began ? "the plan of the scheduler" : "the scheduler",
-                    lh_net_endpoint(m->socket), now - began);
+            note_waiting(m, now - began);
         }
         if (now - m->last_sent >= HELLO_EVERY)
             LH_TRY(send_hello(m, hello));
     }
 }
 
-int lh_member_join(struct lh_member *m, void *zmq, const char *scheduler, const char *role,
-                   Lh__Hello *hello, double patience, bool (*interrupted)(void),
-                   const struct lh_companion *companion)
+int lh_member_join(struct lh_member *m, const struct lh_member_spec *spec, Lh__Hello *hello)
 {
     char blas[160], host[128] = "";
-    *m = (struct lh_member){.role = role, .phases = LH__PHASES__INIT};
+    const struct lh_keys *keys = spec->security ? spec->security->keys : NULL;
+    struct lh_net_address scheduler = {.endpoint = spec->scheduler,
+                                       .role = LH__ROLE__ROLE_SCHEDULER,
+                                       .key = keys ? keys->scheduler.key : NULL};
+    *m = (struct lh_member){.role = spec->role, .phases = LH__PHASES__INIT};
     lh_member_blas(blas, sizeof blas);
     gethostname(host, sizeof host - 1);
     hello->program = (char *)(uintptr_t)LH_VERSION;
@@ -120,8 +138,8 @@ int lh_member_join(struct lh_member *m, void *zmq, const char *scheduler, const 
     hello->host = host;
     hello->pid = (uint64_t)getpid();
     int rc;
-    LH_TRY(lh_net_dealer(&m->socket, zmq, scheduler, CONTROL_QUEUE));
-    LH_TRY_TO(fail, wait_for_plan(m, hello, patience, interrupted, companion));
+    LH_TRY(lh_net_dealer(&m->socket, spec->zmq, &scheduler, CONTROL_QUEUE, spec->security));
+    LH_TRY_TO(fail, wait_for_plan(m, spec, hello));
     lh_net_expect(m->socket, m->job);
     return 0;
 fail:

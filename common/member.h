@@ -18,14 +18,21 @@ struct lh_member {
     Lh__Phases phases;                                 /* where its time went */
 };
 
+struct lh_member_spec {
+    void *zmq;
+    const char *scheduler;                /* its endpoint */
+    const char *role;                     /* "server", "worker" */
+    double patience;                      /* seconds */
+    bool (*interrupted)(void);            /* NULL: never */
+    const struct lh_companion *companion; /* has its turns meanwhile; NULL: none */
+    const struct lh_security *security;   /* outlives the membership; NULL: none */
+};
+
 /* Says hello until the scheduler answers with a plan, at most `patience` seconds without a word
- * from it; says every 5 s who is awaited at which address. `companion` (may be NULL) has its turns
- * meanwhile. On failure nothing is left open.
- * Errors: LH_ETIMEDOUT; the scheduler's refusal; LH_EMISMATCH if it runs another release;
- * LH_ECANCELED when `interrupted` (may be NULL). */
-int lh_member_join(struct lh_member *m, void *zmq, const char *scheduler, const char *role,
-                   Lh__Hello *hello, double patience, bool (*interrupted)(void),
-                   const struct lh_companion *companion);
+ * from it; says every 5 s who is awaited at which address. On failure nothing is left open.
+ * Errors: LH_ETIMEDOUT; the scheduler's refusal; LH_EACCES if it knew no such key all the time;
+ * LH_EMISMATCH if it runs another release; LH_ECANCELED when interrupted. */
+int lh_member_join(struct lh_member *m, const struct lh_member_spec *spec, Lh__Hello *hello);
 /* Sets the liveness times once the job is known, and checks the job's digest against the plan's. */
 int lh_member_agree(struct lh_member *m, uint64_t digest, double heartbeat, double deadline);
 

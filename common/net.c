@@ -1,5 +1,6 @@
 /* ZeroMQ sockets that carry envelopes and frames. Bounded queues (high-water marks), no silent drop
- * (ROUTER_MANDATORY), zero-copy frames. What the frames mean is left to the roles. */
+ * (ROUTER_MANDATORY), zero-copy frames; CURVE where there are keys. What the frames mean is left to
+ * the roles, but not who may send them. */
 #include "common/net.h"
 
 #include "common/err.h"
@@ -15,6 +16,13 @@
 #define FRAME_MAX   (8 << 20)
 #define LINGER_MS   1000
 #define NOTED_PEERS 64
+/* tcp: a peer that has taken nothing for so long is cut off, and what waits for it released. */
+#define STUCK_MS 30000
+/* tcp: one that answers no ping for so long is gone. */
+#define PING_MS          5000
+#define SILENT_MS        30000
+#define RECONNECT_MAX_MS 2000
+#define RECONNECT_AFTER  1.0 /* seconds: a connection that broke for good */
 
 /* ThreadSanitizer does not see into libzmq: what is sent happens before what is received. */
 #ifdef __SANITIZE_THREAD__
@@ -29,7 +37,11 @@ static const char order;
 
 struct lh_net_socket {
     void *zmq;
-    bool router;
+    bool router, curve;
+    Lh__Role other; /* DEALER: who listens at the other end */
+    void *monitor;  /* DEALER, not inproc: events of the connection */
+    double broken;  /* seconds, when it broke and ZeroMQ did not try again; 0: it stands */
+    bool refused;
     uint64_t job; /* 0: any */
     struct lh_net_counts counts;
     char endpoint[LH_NET_ENDPOINT_MAX];
@@ -75,13 +87,108 @@ static int set_int(struct lh_net_socket *s, int option, int value)
                : zmq_failed("setting up a socket", s->endpoint);
 }
 
-static int open_socket(struct lh_net_socket **out, void *zmq, int type, const char *endpoint,
-                       int queue)
+static int set_bytes(struct lh_net_socket *s, int option, const void *value, size_t n)
+{
+    return zmq_setsockopt(s->zmq, option, value, n) == 0
+               ? 0
+               : zmq_failed("setting up a socket", s->endpoint);
+}
+
+/* --- opening -----------------------------------------------------------------------------------
+ */
+/* What is between hosts goes in the clear only where somebody says so. */
+static int check_clear(const char *endpoint, const struct lh_security *security)
+{
+    if (lh_security_is_local(endpoint) || (security && security->insecure))
+        return 0;
+    return lh_err_set(LH_ECONFIG,
+                      "%s: between hosts longhaul speaks with keys: make them with 'longhaul "
+                      "keygen' and give every role its file by --keys, or go in the clear by "
+                      "--insecure",
+                      endpoint);
+}
+
+static int set_curve(struct lh_net_socket *s, const struct lh_net_address *to,
+                     const struct lh_security *security)
+{
+    s->curve = true;
+    LH_TRY(set_bytes(s, ZMQ_CURVE_SECRETKEY, security->keys->secret, LH_KEY_SIZE));
+    LH_TRY(set_int(s, ZMQ_HANDSHAKE_IVL, LH_NET_HANDSHAKE_SECONDS * 1000));
+    if (s->router) {
+        LH_TRY(set_int(s, ZMQ_CURVE_SERVER, 1));
+        /* Without a domain ZeroMQ asks nobody and lets everyone in. */
+        LH_TRY(set_bytes(s, ZMQ_ZAP_DOMAIN, "longhaul", 8));
+        return lh_guard_watch(security->guard, s->zmq);
+    }
+    if (!to->key || !*to->key)
+        return lh_err_set(LH_ECONFIG,
+                          "%s: the public key of the %s there is not known; does it have keys?",
+                          s->endpoint, lh_keys_role_name(to->role));
+    LH_TRY(set_bytes(s, ZMQ_CURVE_PUBLICKEY, security->keys->own.key, LH_KEY_SIZE));
+    return set_bytes(s, ZMQ_CURVE_SERVERKEY, to->key, LH_KEY_SIZE);
+}
+
+static int set_tcp(struct lh_net_socket *s)
+{
+    LH_TRY(set_int(s, ZMQ_TCP_MAXRT, STUCK_MS));
+    LH_TRY(set_int(s, ZMQ_HEARTBEAT_IVL, PING_MS));
+    LH_TRY(set_int(s, ZMQ_HEARTBEAT_TIMEOUT, SILENT_MS));
+    return set_int(s, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS);
+}
+
+/* ZeroMQ tells of a connection's end on a socket of its own. */
+static int open_monitor(struct lh_net_socket *s, void *zmq)
+{
+    char endpoint[64];
+    int unbounded = 0, linger = 0;
+    snprintf(endpoint, sizeof endpoint, "inproc://longhaul-dealer-%p", s->zmq);
+    if (zmq_socket_monitor(s->zmq, endpoint,
+                           ZMQ_EVENT_CONNECTED | ZMQ_EVENT_CONNECT_DELAYED |
+                               ZMQ_EVENT_CONNECT_RETRIED | ZMQ_EVENT_DISCONNECTED |
+                               ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH) !=
+        0)
+        return zmq_failed("setting up a socket", s->endpoint);
+    s->monitor = zmq_socket(zmq, ZMQ_PAIR);
+    /* A full queue would stop the network's own thread. */
+    if (!s->monitor || zmq_setsockopt(s->monitor, ZMQ_RCVHWM, &unbounded, sizeof unbounded) != 0 ||
+        zmq_setsockopt(s->monitor, ZMQ_LINGER, &linger, sizeof linger) != 0 ||
+        zmq_connect(s->monitor, endpoint) != 0)
+        return zmq_failed("setting up a socket", s->endpoint);
+    return 0;
+}
+
+static int set_up(struct lh_net_socket *s, void *zmq, const struct lh_net_address *to, int queue,
+                  const struct lh_security *security)
+{
+    const int64_t frame_max = FRAME_MAX;
+    const bool inproc = strncmp(s->endpoint, "inproc:", 7) == 0;
+    LH_TRY(set_bytes(s, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max));
+    LH_TRY(set_int(s, ZMQ_SNDHWM, queue));
+    LH_TRY(set_int(s, ZMQ_RCVHWM, queue));
+    LH_TRY(set_int(s, ZMQ_LINGER, LINGER_MS));
+    LH_TRY(set_int(s, ZMQ_IPV6, strchr(s->endpoint, '[') != NULL));
+    if (s->router)
+        LH_TRY(set_int(s, ZMQ_ROUTER_MANDATORY, 1));
+    if (strncmp(s->endpoint, "tcp:", 4) == 0)
+        LH_TRY(set_tcp(s));
+    if (!s->router && !inproc)
+        LH_TRY(open_monitor(s, zmq));
+    if (security && security->keys && !inproc)
+        return set_curve(s, to, security);
+    return check_clear(s->endpoint, security);
+}
+
+/* `to` has an endpoint only on a ROUTER. */
+static int open_socket(struct lh_net_socket **out, void *zmq, int type,
+                       const struct lh_net_address *to, int queue,
+                       const struct lh_security *security)
 {
     struct lh_net_socket *s = NULL;
+    const char *endpoint = to->endpoint;
     int rc = 0;
     LH_TRY(LH_NEW(&s, "socket"));
     s->router = type == ZMQ_ROUTER;
+    s->other = to->role;
     snprintf(s->endpoint, sizeof s->endpoint, "%s", endpoint);
     if (strlen(endpoint) >= sizeof s->endpoint) {
         rc = lh_err_set(LH_ECONFIG, "%.60s…: an endpoint is limited to %d bytes", endpoint,
@@ -93,17 +200,7 @@ static int open_socket(struct lh_net_socket **out, void *zmq, int type, const ch
         rc = zmq_failed("opening a socket", endpoint);
         goto fail;
     }
-    int64_t frame_max = FRAME_MAX;
-    if (zmq_setsockopt(s->zmq, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max) != 0) {
-        rc = zmq_failed("setting up a socket", endpoint);
-        goto fail;
-    }
-    LH_TRY_TO(fail, set_int(s, ZMQ_SNDHWM, queue));
-    LH_TRY_TO(fail, set_int(s, ZMQ_RCVHWM, queue));
-    LH_TRY_TO(fail, set_int(s, ZMQ_LINGER, LINGER_MS));
-    LH_TRY_TO(fail, set_int(s, ZMQ_IPV6, strchr(endpoint, '[') != NULL));
-    if (s->router)
-        LH_TRY_TO(fail, set_int(s, ZMQ_ROUTER_MANDATORY, 1));
+    LH_TRY_TO(fail, set_up(s, zmq, to, queue, security));
     if ((s->router ? zmq_bind(s->zmq, endpoint) : zmq_connect(s->zmq, endpoint)) != 0) {
         rc = zmq_failed(s->router ? "listening" : "connecting", endpoint);
         goto fail;
@@ -120,14 +217,17 @@ fail:
     return rc;
 }
 
-int lh_net_dealer(struct lh_net_socket **out, void *zmq, const char *endpoint, int queue)
+int lh_net_dealer(struct lh_net_socket **out, void *zmq, const struct lh_net_address *to, int queue,
+                  const struct lh_security *security)
 {
-    return open_socket(out, zmq, ZMQ_DEALER, endpoint, queue);
+    return open_socket(out, zmq, ZMQ_DEALER, to, queue, security);
 }
 
-int lh_net_router(struct lh_net_socket **out, void *zmq, const char *endpoint, int queue)
+int lh_net_router(struct lh_net_socket **out, void *zmq, const char *endpoint, int queue,
+                  const struct lh_security *security)
 {
-    return open_socket(out, zmq, ZMQ_ROUTER, endpoint, queue);
+    return open_socket(out, zmq, ZMQ_ROUTER, &(struct lh_net_address){.endpoint = endpoint}, queue,
+                       security);
 }
 
 void lh_net_close(struct lh_net_socket **s)
@@ -136,6 +236,8 @@ void lh_net_close(struct lh_net_socket **s)
         return;
     if ((*s)->zmq)
         zmq_close((*s)->zmq);
+    if ((*s)->monitor)
+        zmq_close((*s)->monitor);
     lh_mem_free(*s);
     *s = NULL;
 }
@@ -143,6 +245,11 @@ void lh_net_close(struct lh_net_socket **s)
 const char *lh_net_endpoint(const struct lh_net_socket *s)
 {
     return s->endpoint;
+}
+
+bool lh_net_refused(const struct lh_net_socket *s)
+{
+    return s->refused;
 }
 
 void lh_net_expect(struct lh_net_socket *s, uint64_t job)
@@ -249,6 +356,47 @@ int lh_net_send_body(struct lh_net_socket *s, const struct lh_net_peer *to,
     return rc;
 }
 
+/* --- a connection that broke ---------------------------------------------------------------------
+ */
+static void take_event(struct lh_net_socket *s, uint16_t event)
+{
+    switch (event) {
+    case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
+        s->refused = true;
+        break;
+    case ZMQ_EVENT_DISCONNECTED: /* what follows tells whether ZeroMQ tries again */
+        s->broken = lh_now();
+        break;
+    case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
+        s->refused = false;
+        s->broken = 0;
+        break;
+    default:
+        s->broken = 0;
+    }
+}
+
+/* Called where nothing comes. ZeroMQ ends a connection for good when the other end refuses the key
+ * or the bytes make no sense; to us both may pass: the list grows, the network heals. */
+static int mend(struct lh_net_socket *s)
+{
+    unsigned char head[6];
+    uint16_t event;
+    char endpoint[LH_NET_ENDPOINT_MAX];
+    if (!s->monitor)
+        return 0;
+    while (zmq_recv(s->monitor, head, sizeof head, ZMQ_DONTWAIT) == (int)sizeof head) {
+        zmq_recv(s->monitor, endpoint, sizeof endpoint, 0);
+        memcpy(&event, head, sizeof event);
+        take_event(s, event);
+    }
+    if (s->broken == 0 || lh_now() - s->broken < RECONNECT_AFTER)
+        return 0;
+    s->broken = 0;
+    zmq_disconnect(s->zmq, s->endpoint); /* in case it is not quite gone */
+    return zmq_connect(s->zmq, s->endpoint) == 0 ? 0 : zmq_failed("connecting", s->endpoint);
+}
+
 /* --- receiving ---------------------------------------------------------------------------------
  */
 static bool first_note(struct lh_net_socket *s, const struct lh_net_peer *peer)
@@ -314,6 +462,24 @@ static int decode(struct lh_net_socket *s, zmq_msg_t *frame, struct lh_envelope 
     return 0;
 }
 
+/* Who sent it, and whether it may. */
+static int identify(struct lh_net_socket *s, zmq_msg_t *frame, struct lh_net_message *m)
+{
+    m->role = s->other;
+    m->key[0] = '\0';
+    if (s->router && s->curve) {
+        const char *mark = zmq_msg_gets(frame, "User-Id");
+        if (!mark || strlen(mark) != LH_GUARD_MARK_SIZE - 1)
+            return lh_err_set(LH_EPROTO, "a message of a peer that nobody let in");
+        m->role = (Lh__Role)(mark[0] - '0');
+        memcpy(m->key, mark + 1, LH_KEY_SIZE);
+    }
+    if (m->role != LH__ROLE__ROLE_NONE && !lh_security_may_send(m->role, m->env.kind))
+        return lh_err_set(LH_EPROTO, "a %s from a %s, which has no right to send it",
+                          lh_wire_kind_name(m->env.kind), lh_keys_role_name(m->role));
+    return 0;
+}
+
 /* 0; LH_AGAIN: nothing there; LH_NOTFOUND: one message came and was dropped. */
 static int recv_one(struct lh_net_socket *s, struct lh_net_message *m)
 {
@@ -336,6 +502,8 @@ static int recv_one(struct lh_net_socket *s, struct lh_net_message *m)
     }
     s->counts.messages_in++;
     rc = decode(s, &frame, &m->env);
+    if (rc >= 0)
+        rc = identify(s, &frame, m);
     zmq_msg_close(&frame);
     if (rc < 0) {
         drop(s, &m->peer);
@@ -364,9 +532,13 @@ int lh_net_recv(struct lh_net_socket *s, struct lh_net_message *m)
 {
     int rc;
     /* A flood of bad messages must not keep a role from its other work. */
-    for (int tries = 0; tries < 100; tries++)
-        if ((rc = recv_one(s, m)) != LH_NOTFOUND)
+    for (int tries = 0; tries < 100; tries++) {
+        rc = recv_one(s, m);
+        if (rc == LH_AGAIN)
+            LH_TRY(mend(s));
+        if (rc != LH_NOTFOUND)
             return rc;
+    }
     return LH_AGAIN;
 }
 

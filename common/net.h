@@ -1,11 +1,15 @@
 /* Sockets: ZeroMQ DEALER and ROUTER whose messages are an envelope (common/wire.h) and up to
  * LH_NET_FRAMES_MAX raw frames. Nothing here blocks but lh_net_poll, which has a time limit; no
  * queue is unbounded and nothing is dropped in silence: a full queue is LH_AGAIN, a peer that is
- * gone is LH_NOTFOUND, a malformed or foreign message is counted, noted once a peer and dropped.
+ * gone is LH_NOTFOUND, a malformed or foreign message, or one that its sender has no right to send
+ * (common/security.h), is counted, noted once a peer and dropped. A DEALER whose connection has
+ * broken connects again by itself, also where ZeroMQ would give up: after a refused key and after
+ * bytes that were no message.
  *
  * A socket belongs to one thread. After zmq_ctx_shutdown every call returns LH_ECANCELED. */
 #pragma once
 
+#include "common/security.h"
 #include "common/wire.h"
 
 #include <stdbool.h>
@@ -17,6 +21,8 @@
 #define LH_NET_POLL_MAX     64
 #define LH_NET_PEER_MAX     32
 #define LH_NET_ENDPOINT_MAX 256
+/* Who connects must have shown its key within this time. */
+#define LH_NET_HANDSHAKE_SECONDS 10
 
 struct lh_net_socket;
 
@@ -37,18 +43,34 @@ struct lh_net_part {
 
 struct lh_net_message {
     struct lh_net_peer peer; /* size 0 from a DEALER */
+    /* Who sent it, proven by its key; ROLE_NONE and "" in the clear. On a DEALER the role is known
+     * in any case: that of the other end. */
+    Lh__Role role;
+    char key[LH_KEY_SIZE];
     struct lh_envelope env;
     size_t n; /* frames behind the envelope; they are NOT aligned */
     zmq_msg_t frame[LH_NET_FRAMES_MAX];
 };
 
-/* queue: messages that may wait in each direction. Errors: LH_ECONFIG for an endpoint that is
- * none, LH_EBUSY for an address in use, LH_EACCES, LH_EIO. */
-int lh_net_dealer(struct lh_net_socket **out, void *zmq, const char *endpoint, int queue);
-int lh_net_router(struct lh_net_socket **out, void *zmq, const char *endpoint, int queue);
+/* The other end of a DEALER. */
+struct lh_net_address {
+    const char *endpoint;
+    Lh__Role role;   /* who listens there */
+    const char *key; /* its public key: nobody else is spoken to; NULL or "" in the clear */
+};
+
+/* queue: messages that may wait in each direction. `security` (NULL: none) must outlive the socket.
+ * Errors: LH_ECONFIG for an endpoint that is none, or that leaves this host in the clear without
+ * leave; LH_EBUSY for an address in use, LH_EACCES, LH_EIO. */
+int lh_net_dealer(struct lh_net_socket **out, void *zmq, const struct lh_net_address *to, int queue,
+                  const struct lh_security *security);
+int lh_net_router(struct lh_net_socket **out, void *zmq, const char *endpoint, int queue,
+                  const struct lh_security *security);
 void lh_net_close(struct lh_net_socket **s); /* drops what could not be sent within 1 s */
 /* Where it is bound or connected to; a wildcard port is resolved. */
 const char *lh_net_endpoint(const struct lh_net_socket *s);
+/* Of a DEALER: whether the other end refused this role's key when it was last shown. */
+bool lh_net_refused(const struct lh_net_socket *s);
 /* From now on messages of another job are foreign. */
 void lh_net_expect(struct lh_net_socket *s, uint64_t job);
 

@@ -47,10 +47,13 @@ fail:
     return rc;
 }
 
-static int open_shard(struct lh_pull *p, size_t i, void *zmq, const struct lh_shard_range *range,
-                      const char *endpoint, int queue)
+static int open_shard(struct lh_pull *p, size_t i, const struct lh_pull_spec *spec)
 {
     struct lh_pull_shard *s = &p->shards[i];
+    const struct lh_shard_range *range = &spec->layout->shards[i];
+    struct lh_net_address server = {.endpoint = spec->endpoints[i],
+                                    .role = LH__ROLE__ROLE_SERVER,
+                                    .key = spec->keys ? spec->keys[i] : NULL};
     struct lh_pull_piece *pieces = NULL;
     size_t n = 0;
     s->lo = range->lo;
@@ -59,20 +62,19 @@ static int open_shard(struct lh_pull *p, size_t i, void *zmq, const struct lh_sh
     for (size_t k = 0; k < n; k++)
         s->target_elements += pieces[k].targets ? pieces[k].count : 0;
     lh_mem_free(pieces);
-    LH_TRY(lh_net_dealer(&s->socket, zmq, endpoint, queue));
+    LH_TRY(lh_net_dealer(&s->socket, spec->zmq, &server, spec->queue, spec->security));
     lh_net_expect(s->socket, p->job);
     return 0;
 }
 
-int lh_pull_open(struct lh_pull *p, void *zmq, const struct lh_layout *layout,
-                 char *const *endpoints, uint64_t job, uint32_t node, int queue)
+int lh_pull_open(struct lh_pull *p, const struct lh_pull_spec *spec)
 {
     int rc;
-    *p = (struct lh_pull){.job = job, .node = node};
-    LH_TRY(LH_NEW_ARRAY(&p->shards, layout->n_shards, "shards to pull from"));
-    p->n_shards = layout->n_shards;
+    *p = (struct lh_pull){.job = spec->job, .node = spec->node};
+    LH_TRY(LH_NEW_ARRAY(&p->shards, spec->layout->n_shards, "shards to pull from"));
+    p->n_shards = spec->layout->n_shards;
     for (size_t i = 0; i < p->n_shards; i++)
-        LH_TRY_TO(fail, open_shard(p, i, zmq, &layout->shards[i], endpoints[i], queue));
+        LH_TRY_TO(fail, open_shard(p, i, spec));
     return 0;
 fail:
     lh_pull_close(p);

@@ -41,9 +41,19 @@ struct lh_pull {
     double asked; /* when, or when the last piece came; seconds */
 };
 
+struct lh_pull_spec {
+    void *zmq;
+    const struct lh_layout *layout;
+    char *const *endpoints;             /* of the servers, by shard */
+    char *const *keys;                  /* their public keys, by shard; NULL: none */
+    const struct lh_security *security; /* outlives the pull; NULL: none */
+    uint64_t job;
+    uint32_t node; /* of the caller; 0: the evaluation */
+    int queue;     /* messages that may wait, each way, for a server */
+};
+
 /* Connects to every shard's endpoint. `weights` and `targets` [flat_size] stay the caller's. */
-int lh_pull_open(struct lh_pull *p, void *zmq, const struct lh_layout *layout,
-                 char *const *endpoints, uint64_t job, uint32_t node, int queue);
+int lh_pull_open(struct lh_pull *p, const struct lh_pull_spec *spec);
 void lh_pull_close(struct lh_pull *p); /* idempotent */
 
 /* Asks all shards for `version` (LH_WIRE_LATEST: what shard 0 has now), forgetting what was asked

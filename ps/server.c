@@ -14,6 +14,7 @@
 #include "common/term.h"
 #include "ps/writer.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define METRICS_ROWS  64   /* steps in one report at most */
@@ -83,9 +84,22 @@ static int open_store(struct lh_server *s, const Lh__Plan *plan)
     return rc;
 }
 
+/* Which workers may connect is for the scheduler to say. */
+static int let_in(struct lh_server *s, const Lh__Plan *plan)
+{
+    for (size_t i = 0; s->opt->security && s->opt->security->guard && i < plan->n_allowed; i++) {
+        struct lh_key_owner who = {.role = plan->allowed[i]->role};
+        snprintf(who.key, sizeof who.key, "%s", plan->allowed[i]->key);
+        snprintf(who.name, sizeof who.name, "%s", plan->allowed[i]->name);
+        LH_TRY(lh_guard_allow(s->opt->security->guard, &who));
+    }
+    return 0;
+}
+
 static int start(struct lh_server *s)
 {
     const Lh__Plan *plan = s->member.plan;
+    LH_TRY(let_in(s, plan));
     LH_TRY(lh_job_load_text(&s->job, plan->job, strlen(plan->job), "job", NULL));
     LH_TRY(lh_member_agree(&s->member, lh_job_digest(s->job), s->job->heartbeat_seconds,
                            s->job->deadline_seconds));
@@ -530,13 +544,19 @@ static int join(struct lh_server *s, void *zmq)
 {
     Lh__Hello hello = LH__HELLO__INIT;
     /* The queue is counted in messages of lent memory; a peer has two answers under way at most. */
-    LH_TRY(lh_net_router(&s->socket, zmq, s->opt->bind, 1 << 16));
+    LH_TRY(lh_net_router(&s->socket, zmq, s->opt->bind, 1 << 16, s->opt->security));
     hello.role = LH__ROLE__ROLE_SERVER;
     hello.endpoint = (char *)(uintptr_t)lh_net_endpoint(s->socket);
     hello.wanted = s->opt->wanted;
     hello.metrics = (char *)(uintptr_t)lh_metrics_endpoint(s->opt->metrics);
-    return lh_member_join(&s->member, zmq, s->opt->scheduler, "server", &hello, s->opt->patience,
-                          s->opt->interrupted, NULL);
+    return lh_member_join(&s->member,
+                          &(struct lh_member_spec){.zmq = zmq,
+                                                   .scheduler = s->opt->scheduler,
+                                                   .role = "server",
+                                                   .patience = s->opt->patience,
+                                                   .interrupted = s->opt->interrupted,
+                                                   .security = s->opt->security},
+                          &hello);
 }
 
 int lh_server_open(struct lh_server **out, void *zmq, const struct lh_server_options *opt)

@@ -32,11 +32,12 @@ struct lh_server_sum {
 };
 
 struct lh_server_options {
-    const char *scheduler; /* endpoint */
-    const char *bind;      /* where to listen; "tcp://127.0.0.1:*" takes a free port */
-    const char *store;     /* directory; NULL: as the plan says */
-    uint32_t wanted;       /* shard it would like to be, + 1; 0: any */
-    double patience;       /* seconds to wait for the scheduler at the start */
+    const char *scheduler;              /* endpoint */
+    const char *bind;                   /* where to listen; "tcp://127.0.0.1:*" takes a free port */
+    const char *store;                  /* directory; NULL: as the plan says */
+    uint32_t wanted;                    /* shard it would like to be, + 1; 0: any */
+    double patience;                    /* seconds to wait for the scheduler at the start */
+    const struct lh_security *security; /* with a guard where it has keys; NULL: none */
     int (*model)(void *ctx, const struct lh_job *job, size_t shards, bool initial,
                  struct lh_server_model *out);
     void (*model_fini)(void *ctx, struct lh_server_model *model);

@@ -78,7 +78,7 @@ static int start(struct worker *w)
     if (!w->opt->given)
         LH_TRY(open_dataset(w));
     LH_TRY(lh_model_init(&w->model, w->job, plan->shards));
-    if (plan->n_servers != w->model.layout.n_shards)
+    if (plan->n_servers != w->model.layout.n_shards || plan->n_server_keys != plan->n_servers)
         return lh_err_set(LH_EPROTO, "worker: the plan names %zu servers for %zu shards",
                           plan->n_servers, w->model.layout.n_shards);
     size_t shards = w->model.layout.n_shards;
@@ -91,8 +91,15 @@ static int start(struct worker *w)
     LH_TRY(lh_gradient_init(&w->gradient, &w->model.layout, w->model.n_metrics, w->model.leaves));
     LH_TRY(LH_NEW_ARRAY(&w->unsent, w->gradient.n_pieces, "pieces of a push"));
     /* A few subtrees and pulls may be under way to each server. */
-    LH_TRY(lh_pull_open(&w->pull, w->zmq, &w->model.layout, plan->servers, plan->job_digest,
-                        plan->node, (int)(4 * w->gradient.n_pieces) + 64));
+    LH_TRY(lh_pull_open(&w->pull,
+                        &(struct lh_pull_spec){.zmq = w->zmq,
+                                               .layout = &w->model.layout,
+                                               .endpoints = plan->servers,
+                                               .keys = plan->server_keys,
+                                               .security = w->opt->security,
+                                               .job = plan->job_digest,
+                                               .node = plan->node,
+                                               .queue = (int)(4 * w->gradient.n_pieces) + 64}));
     LH_TRY(LH_NEW_ARRAY(&w->polls, shards + 1, "sockets"));
     for (size_t i = 0; i < shards; i++)
         w->polls[i].socket = w->pull.shards[i].socket;
@@ -497,8 +504,15 @@ int lh_worker_run(void *zmq, const struct lh_worker_options *opt)
     Lh__Hello hello = LH__HELLO__INIT;
     hello.role = LH__ROLE__ROLE_WORKER;
     hello.metrics = (char *)(uintptr_t)lh_metrics_endpoint(opt->metrics);
-    LH_TRY(lh_member_join(&w.member, zmq, opt->scheduler, "worker", &hello, opt->patience,
-                          opt->interrupted, opt->companion));
+    LH_TRY(lh_member_join(&w.member,
+                          &(struct lh_member_spec){.zmq = zmq,
+                                                   .scheduler = opt->scheduler,
+                                                   .role = "worker",
+                                                   .patience = opt->patience,
+                                                   .interrupted = opt->interrupted,
+                                                   .companion = opt->companion,
+                                                   .security = opt->security},
+                          &hello));
     int rc = start(&w);
     if (rc >= 0)
         rc = work(&w);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "common/companion.h"
+#include "common/security.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,7 +18,8 @@ struct lh_worker_options {
     const struct lh_feed_given *given; /* batches to compute instead of a dataset's (worker/feed.h);
                                           NULL: none */
     double patience;                   /* seconds to wait for the scheduler at the start */
-    bool (*interrupted)(void);         /* NULL: never */
+    const struct lh_security *security;   /* NULL: none */
+    bool (*interrupted)(void);            /* NULL: never */
     const struct lh_companion *companion; /* what shares the thread; NULL: nothing */
     struct lh_metrics *metrics;           /* where it counts (common/metrics.h); NULL: nowhere */
 };

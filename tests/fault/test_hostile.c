@@ -42,7 +42,7 @@ static void attack(const char *endpoint, uint64_t job)
     void *zmq = zmq_ctx_new();
     struct lh_net_socket *s = NULL;
     static unsigned char junk[5000];
-    assert_ok(lh_net_dealer(&s, zmq, endpoint, 10000));
+    assert_ok(lh_net_dealer(&s, zmq, &(struct lh_net_address){.endpoint = endpoint}, 10000, NULL));
     for (uint64_t i = 0; i < MESSAGES; i++) {
         struct lh_envelope e = any_envelope(i % 5 ? job : i, i);
         struct lh_net_part parts[3];

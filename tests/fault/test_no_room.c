@@ -205,7 +205,7 @@ static void address_that_cannot_be_used_is_named_and_no_run_is_begun(void **stat
     (void)state;
     void *zmq = zmq_ctx_new();
     struct lh_net_socket *taken = NULL;
-    assert_ok(lh_net_router(&taken, zmq, "tcp://127.0.0.1:*", 10));
+    assert_ok(lh_net_router(&taken, zmq, "tcp://127.0.0.1:*", 10, NULL));
     faultkit_refuses(LH_EBUSY, "in use|another port",
                      "longhaul scheduler job.yaml --dir new --quiet --bind %s",
                      lh_net_endpoint(taken));

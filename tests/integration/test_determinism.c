@@ -40,7 +40,7 @@ static void train_placed_in_any_way_gives_the_same_bits(void **state)
         {9, 3, LH_LAUNCH_LOCAL, LH_TRANSPORT_INPROC, "more workers than micro-batches"},
         {1, 1, LH_LAUNCH_PROCESSES, LH_TRANSPORT_IPC, "1 worker, 1 server, ipc"},
         {3, 2, LH_LAUNCH_PROCESSES, LH_TRANSPORT_IPC, "3 workers, 2 servers, ipc"},
-        {2, 2, LH_LAUNCH_PROCESSES, LH_TRANSPORT_TCP, "2 workers, 2 servers, tcp"},
+        {2, 2, LH_LAUNCH_PROCESSES, LH_TRANSPORT_TCP, "2 workers, 2 servers, tcp with CURVE"},
     };
     static const struct placement alone = {1, 1, LH_LAUNCH_LOCAL, LH_TRANSPORT_INPROC, "alone"};
     trainkit_dataset();
@@ -53,6 +53,9 @@ static void train_placed_in_any_way_gives_the_same_bits(void **state)
         train(job, &placements[i], kit_path(name));
         trainkit_assert_same(&want, kit_path(name), placements[i].what);
     }
+    job->security = LH_JOB_CLEAR;
+    train(job, &placements[8], kit_path("clear"));
+    trainkit_assert_same(&want, kit_path("clear"), "2 workers, 2 servers, tcp in the clear");
     lh_mem_free(want.values);
     lh_job_destroy(&job);
 }

@@ -141,7 +141,7 @@ static void train_on_a_port_in_use_says_so(void **state)
     struct lh_train_result result;
     void *zmq = zmq_ctx_new();
     struct lh_net_socket *taken = NULL;
-    assert_ok(lh_net_router(&taken, zmq, "tcp://127.0.0.1:*", 10));
+    assert_ok(lh_net_router(&taken, zmq, "tcp://127.0.0.1:*", 10, NULL));
     opt.launcher = LH_LAUNCH_HAND;
     opt.bind = lh_net_endpoint(taken);
     assert_err(lh_train(job, &opt, &result), LH_EBUSY, "in use");

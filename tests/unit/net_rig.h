@@ -5,6 +5,12 @@
 #include "common/term.h"
 #include "tests/testkit.h"
 
+/* A DEALER in the clear. */
+static inline int rig_dial(struct lh_net_socket **out, void *zmq, const char *endpoint, int queue)
+{
+    return lh_net_dealer(out, zmq, &(struct lh_net_address){.endpoint = endpoint}, queue, NULL);
+}
+
 /* The next message, within 10 s. */
 static inline void rig_receive(struct lh_net_socket *s, struct lh_net_message *m)
 {

@@ -39,8 +39,8 @@ static void rig_open(struct rig *x)
     static const char *const at[] = {"inproc://one", "inproc://two"};
     *x = (struct rig){.zmq = zmq_ctx_new()};
     for (int i = 0; i < 2; i++) {
-        assert_ok(lh_net_router(&x->router[i], x->zmq, at[i], 8));
-        assert_ok(lh_net_dealer(&x->dealer[i], x->zmq, at[i], 8));
+        assert_ok(lh_net_router(&x->router[i], x->zmq, at[i], 8, NULL));
+        assert_ok(rig_dial(&x->dealer[i], x->zmq, at[i], 8));
     }
     x->second = (struct second){.socket = {x->router[1]}, .n = 1, .patience = 60};
     x->companion =

@@ -37,7 +37,7 @@ static void rig_open(struct rig *x, struct lh_clock clock, double deadline)
     static char *const endpoints[] = {endpoint};
     *x = (struct rig){.zmq = zmq_ctx_new(), .fails_at = x->fails_at};
     assert_ok(lh_layout_init_params(&x->layout, &from, rules, 1, 1));
-    assert_ok(lh_net_router(&x->server, x->zmq, endpoint, 64));
+    assert_ok(lh_net_router(&x->server, x->zmq, endpoint, 64, NULL));
     assert_ok(lh_evaluator_start(&x->e, &(struct lh_evaluator_spec){.zmq = x->zmq,
                                                                     .layout = &x->layout,
                                                                     .endpoints = endpoints,

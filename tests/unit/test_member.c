@@ -41,12 +41,24 @@ static void *answer(void *arg)
     return NULL;
 }
 
+static int join_as(struct lh_member *m, void *zmq, const char *scheduler, const char *role,
+                   Lh__Hello *hello, double patience, bool (*interrupted)(void))
+{
+    return lh_member_join(m,
+                          &(struct lh_member_spec){.zmq = zmq,
+                                                   .scheduler = scheduler,
+                                                   .role = role,
+                                                   .patience = patience,
+                                                   .interrupted = interrupted},
+                          hello);
+}
+
 static int join(struct scheduler *s, void *zmq, struct lh_member *m)
 {
     Lh__Hello hello = LH__HELLO__INIT;
     hello.role = LH__ROLE__ROLE_WORKER;
     assert_int_equal(pthread_create(&s->thread, NULL, answer, s), 0);
-    int rc = lh_member_join(m, zmq, "inproc://scheduler", "worker", &hello, 20, NULL, NULL);
+    int rc = join_as(m, zmq, "inproc://scheduler", "worker", &hello, 20, NULL);
     pthread_join(s->thread, NULL);
     return rc;
 }
@@ -60,7 +72,7 @@ static void open_joined(struct scheduler *s, void **zmq, struct lh_member *m)
     plan.job_digest = JOB;
     *zmq = zmq_ctx_new();
     *s = (struct scheduler){.kind = LH__KIND__KIND_PLAN, .body = &plan.base};
-    assert_ok(lh_net_router(&s->socket, *zmq, "inproc://scheduler", 64));
+    assert_ok(lh_net_router(&s->socket, *zmq, "inproc://scheduler", 64, NULL));
     assert_ok(join(s, *zmq, m));
 }
 
@@ -112,7 +124,7 @@ static void join_that_is_refused_tells_why_and_leaves_nothing_open(void **state)
                               .protocol = refusal[i].protocol,
                               .body = &refusal[i].body->base};
         struct lh_member m;
-        assert_ok(lh_net_router(&s.socket, zmq, "inproc://scheduler", 64));
+        assert_ok(lh_net_router(&s.socket, zmq, "inproc://scheduler", 64, NULL));
         assert_err(join(&s, zmq, &m), refusal[i].code, refusal[i].says);
         assert_null(m.socket);
         assert_null(m.plan);
@@ -133,12 +145,12 @@ static void join_ends_when_nobody_answers_or_somebody_interrupts(void **state)
     Lh__Hello hello = LH__HELLO__INIT;
     struct lh_net_socket *deaf = NULL;
     struct lh_member m;
-    assert_ok(lh_net_router(&deaf, zmq, "inproc://scheduler", 64));
-    assert_err(lh_member_join(&m, zmq, "inproc://scheduler", "worker", &hello, 0.3, NULL, NULL),
-               LH_ETIMEDOUT, "worker: no scheduler at inproc://scheduler within 0 s");
-    assert_err(lh_member_join(&m, zmq, "inproc://scheduler", "server", &hello, 60, yes, NULL),
-               LH_ECANCELED, "server: interrupted while waiting");
-    assert_err(lh_member_join(&m, zmq, "no endpoint", "server", &hello, 60, yes, NULL), LH_ECONFIG,
+    assert_ok(lh_net_router(&deaf, zmq, "inproc://scheduler", 64, NULL));
+    assert_err(join_as(&m, zmq, "inproc://scheduler", "worker", &hello, 0.3, NULL), LH_ETIMEDOUT,
+               "worker: no scheduler at inproc://scheduler within 0 s");
+    assert_err(join_as(&m, zmq, "inproc://scheduler", "server", &hello, 60, yes), LH_ECANCELED,
+               "server: interrupted while waiting");
+    assert_err(join_as(&m, zmq, "no endpoint", "server", &hello, 60, yes), LH_ECONFIG,
                "no endpoint");
     lh_net_close(&deaf);
     zmq_ctx_term(zmq);

@@ -18,8 +18,8 @@ struct pair {
 static struct pair pair_open(const char *endpoint)
 {
     struct pair p = {.zmq = zmq_ctx_new()};
-    assert_ok(lh_net_router(&p.router, p.zmq, endpoint, 16));
-    assert_ok(lh_net_dealer(&p.dealer, p.zmq, lh_net_endpoint(p.router), 16));
+    assert_ok(lh_net_router(&p.router, p.zmq, endpoint, 16, NULL));
+    assert_ok(rig_dial(&p.dealer, p.zmq, lh_net_endpoint(p.router), 16));
     return p;
 }
 
@@ -87,9 +87,9 @@ static void dealer_may_connect_before_the_router_binds(void **state)
     struct lh_envelope env = {.kind = LH__KIND__KIND_BEAT};
     struct lh_net_message m;
     const char *ipc = transport(1);
-    assert_ok(lh_net_dealer(&dealer, zmq, ipc, 16));
+    assert_ok(rig_dial(&dealer, zmq, ipc, 16));
     assert_ok(lh_net_send(dealer, NULL, &env, NULL, 0));
-    assert_ok(lh_net_router(&router, zmq, ipc, 16));
+    assert_ok(lh_net_router(&router, zmq, ipc, 16, NULL));
     rig_receive(router, &m);
     lh_net_message_fini(&m);
     lh_net_close(&dealer);
@@ -162,17 +162,19 @@ static void endpoints_that_cannot_be_are_refused_with_a_sentence(void **state)
     (void)state;
     struct pair p = pair_open("tcp://127.0.0.1:*");
     struct lh_net_socket *s = NULL;
+    struct lh_security clear = {.insecure = true};
     char longer[400];
     memset(longer, 'x', sizeof longer);
     memcpy(longer, "ipc:///", 7);
     longer[sizeof longer - 1] = 0;
-    assert_err(lh_net_router(&s, p.zmq, lh_net_endpoint(p.router), 4), LH_EBUSY, "in use");
-    assert_err(lh_net_dealer(&s, p.zmq, "nonsense", 4), LH_ECONFIG, "tcp://HOST:PORT");
-    assert_err(lh_net_dealer(&s, p.zmq, "smtp://x:1", 4), LH_ECONFIG, "smtp://x:1");
-    assert_err(lh_net_router(&s, p.zmq, "tcp://192.0.2.1:5555", 4), LH_ECONFIG, "no such address");
-    assert_err(lh_net_router(&s, p.zmq, longer, 4), LH_ECONFIG, "limited");
+    assert_err(lh_net_router(&s, p.zmq, lh_net_endpoint(p.router), 4, &clear), LH_EBUSY, "in use");
+    assert_err(rig_dial(&s, p.zmq, "nonsense", 4), LH_ECONFIG, "tcp://HOST:PORT");
+    assert_err(rig_dial(&s, p.zmq, "smtp://x:1", 4), LH_ECONFIG, "smtp://x:1");
+    assert_err(lh_net_router(&s, p.zmq, "tcp://192.0.2.1:5555", 4, &clear), LH_ECONFIG,
+               "no such address");
+    assert_err(lh_net_router(&s, p.zmq, longer, 4, &clear), LH_ECONFIG, "limited");
     longer[200] = 0;
-    assert_err(lh_net_router(&s, p.zmq, longer, 4), LH_ECONFIG, "107 bytes");
+    assert_err(lh_net_router(&s, p.zmq, longer, 4, &clear), LH_ECONFIG, "107 bytes");
     assert_null(s);
     pair_close(&p);
 }

@@ -26,15 +26,27 @@ struct rig {
     float weights[FLAT], targets[FLAT];
 };
 
+static char first[] = "inproc://server-0", second[] = "inproc://server-1";
+static char *const endpoints[] = {first, second};
+
+static struct lh_pull_spec pull_spec(const struct rig *x)
+{
+    return (struct lh_pull_spec){.zmq = x->zmq,
+                                 .layout = &x->layout,
+                                 .endpoints = endpoints,
+                                 .job = JOB,
+                                 .node = 3,
+                                 .queue = 64};
+}
+
 static void rig_open(struct rig *x)
 {
-    static char first[] = "inproc://server-0", second[] = "inproc://server-1";
-    static char *const endpoints[] = {first, second};
     *x = (struct rig){.zmq = zmq_ctx_new()};
     assert_ok(lh_layout_init_params(&x->layout, &from, rules, 1, 2));
     for (int i = 0; i < 2; i++)
-        assert_ok(lh_net_router(&x->server[i], x->zmq, endpoints[i], 64));
-    assert_ok(lh_pull_open(&x->pull, x->zmq, &x->layout, endpoints, JOB, 3, 64));
+        assert_ok(lh_net_router(&x->server[i], x->zmq, endpoints[i], 64, NULL));
+    const struct lh_pull_spec spec = pull_spec(x);
+    assert_ok(lh_pull_open(&x->pull, &spec));
     x->pull.weights = x->weights;
     x->pull.targets = x->targets;
 }
@@ -260,14 +272,13 @@ static void held_version_is_read_where_it_lies(void **state)
 static void open_survives_every_failed_allocation(void **state)
 {
     (void)state;
-    static char first[] = "inproc://server-0", second[] = "inproc://server-1";
-    static char *const endpoints[] = {first, second};
     struct rig x;
     rig_open(&x);
+    const struct lh_pull_spec spec = pull_spec(&x);
     for (uint64_t at = 1;; at++) {
         struct lh_pull p;
         lh_mem_fail_at(at);
-        int rc = lh_pull_open(&p, x.zmq, &x.layout, endpoints, JOB, 3, 64);
+        int rc = lh_pull_open(&p, &spec);
         lh_mem_fail_at(0);
         lh_pull_close(&p);
         if (rc == 0) {

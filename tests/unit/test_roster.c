@@ -19,9 +19,9 @@ static void rig_open(struct rig *x, uint32_t servers)
 {
     *x = (struct rig){.zmq = zmq_ctx_new(),
                       .r = {.job = JOB, .servers = servers, .workers = 1, .deadline = 5}};
-    assert_ok(lh_net_router(&x->r.socket, x->zmq, "inproc://roster", 64));
+    assert_ok(lh_net_router(&x->r.socket, x->zmq, "inproc://roster", 64, NULL));
     for (int i = 0; i < PEERS; i++)
-        assert_ok(lh_net_dealer(&x->peer[i], x->zmq, "inproc://roster", 64));
+        assert_ok(rig_dial(&x->peer[i], x->zmq, "inproc://roster", 64));
 }
 
 static void rig_close(struct rig *x)

@@ -1,0 +1,263 @@
+/* Who is let in, and as whom; what a crowd of strangers can make a process hold. */
+#include "common/guard.h"
+
+#include "tests/testkit.h"
+
+#include "common/net.h"
+#include "common/term.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct house {
+    void *zmq, *outside; /* contexts: the guarded one, and where peers live */
+    struct lh_keys scheduler, worker, stranger;
+    struct lh_security in, of_worker, of_stranger;
+    struct lh_net_socket *router;
+};
+
+static void open_house(struct house *h)
+{
+    *h = (struct house){.zmq = zmq_ctx_new(), .outside = zmq_ctx_new()};
+    assert_ok(lh_keys_make(&h->scheduler, LH__ROLE__ROLE_SCHEDULER, "scheduler", NULL));
+    assert_ok(lh_keys_make(&h->worker, LH__ROLE__ROLE_WORKER, "worker", &h->scheduler.own));
+    assert_ok(lh_keys_make(&h->stranger, LH__ROLE__ROLE_WORKER, "worker", &h->scheduler.own));
+    assert_ok(lh_keys_allow(&h->scheduler, &h->worker.own));
+    assert_ok(lh_security_open(&h->in, h->zmq, &h->scheduler, false));
+    h->of_worker = (struct lh_security){.keys = &h->worker};
+    h->of_stranger = (struct lh_security){.keys = &h->stranger};
+    assert_ok(lh_net_router(&h->router, h->zmq, "tcp://127.0.0.1:*", 16, &h->in));
+}
+
+static void close_house(struct house *h)
+{
+    lh_net_close(&h->router);
+    lh_security_close(&h->in);
+    lh_keys_fini(&h->scheduler);
+    zmq_ctx_term(h->zmq);
+    zmq_ctx_term(h->outside);
+}
+
+static struct lh_net_socket *dial(struct house *h, const struct lh_security *as, const char *key)
+{
+    struct lh_net_socket *s = NULL;
+    struct lh_net_address to = {
+        .endpoint = lh_net_endpoint(h->router), .role = LH__ROLE__ROLE_SCHEDULER, .key = key};
+    assert_ok(lh_net_dealer(&s, h->outside, &to, 16, as));
+    return s;
+}
+
+static void say(struct lh_net_socket *s, uint32_t kind)
+{
+    int rc;
+    double began = lh_now();
+    while ((rc = lh_net_send(s, NULL, &(struct lh_envelope){.kind = kind}, NULL, 0)) == LH_AGAIN &&
+           lh_now() - began < 10) { /* the queue is short */
+        struct lh_net_poll poll = {.socket = s, .want_out = true};
+        assert_ok(lh_net_poll(&poll, 1, 0.1));
+    }
+    assert_ok(rc);
+}
+
+/* The next message at the router within `seconds`; the dealers' own troubles are looked after. */
+static int receive(struct house *h, struct lh_net_socket *dealer, struct lh_net_message *m,
+                   double seconds)
+{
+    int rc;
+    double began = lh_now();
+    struct lh_net_message none;
+    while ((rc = lh_net_recv(h->router, m)) == LH_AGAIN && lh_now() - began < seconds) {
+        struct lh_net_poll poll = {.socket = h->router};
+        assert_ok(lh_net_poll(&poll, 1, 0.02));
+        if (dealer)
+            assert_int_equal(lh_net_recv(dealer, &none), LH_AGAIN);
+    }
+    return rc;
+}
+
+static void key_on_the_list_gets_in_and_marks_its_messages(void **state)
+{
+    (void)state;
+    struct house h;
+    struct lh_net_message m;
+    open_house(&h);
+    struct lh_net_socket *s = dial(&h, &h.of_worker, h.scheduler.own.key);
+    say(s, LH__KIND__KIND_HELLO);
+    assert_ok(receive(&h, s, &m, 10));
+    assert_int_equal(m.role, LH__ROLE__ROLE_WORKER);
+    assert_string_equal(m.key, h.worker.own.key);
+    lh_net_message_fini(&m);
+    assert_int_equal(lh_guard_counts(h.in.guard).let_in, 1);
+    lh_net_close(&s);
+    close_house(&h);
+}
+
+static void message_without_the_right_to_send_it_is_dropped(void **state)
+{
+    (void)state;
+    struct house h;
+    struct lh_net_message m;
+    open_house(&h);
+    struct lh_net_socket *s = dial(&h, &h.of_worker, h.scheduler.own.key);
+    say(s, LH__KIND__KIND_STOP);
+    say(s, LH__KIND__KIND_COMMIT);
+    say(s, LH__KIND__KIND_BEAT);
+    assert_ok(receive(&h, s, &m, 10));
+    assert_int_equal(m.env.kind, LH__KIND__KIND_BEAT);
+    assert_int_equal(lh_net_counts(h.router).dropped, 2);
+    lh_net_message_fini(&m);
+    lh_net_close(&s);
+    close_house(&h);
+}
+
+static void stranger_is_refused_knows_it_and_gets_in_once_allowed(void **state)
+{
+    (void)state;
+    struct house h;
+    struct lh_net_message m;
+    open_house(&h);
+    struct lh_net_socket *s = dial(&h, &h.of_stranger, h.scheduler.own.key);
+    say(s, LH__KIND__KIND_HELLO);
+    double began = lh_now();
+    while (!lh_net_refused(s) && lh_now() - began < 10)
+        assert_int_equal(receive(&h, s, &m, 0.05), LH_AGAIN);
+    assert_true(lh_net_refused(s));
+    assert_ok(lh_guard_allow(h.in.guard, &h.stranger.own));
+    /* what was said on the dead connection is gone: a hello is said again and again */
+    int rc = LH_AGAIN;
+    while (rc == LH_AGAIN && lh_now() - began < 20) {
+        rc = lh_net_send(s, NULL, &(struct lh_envelope){.kind = LH__KIND__KIND_HELLO}, NULL, 0);
+        rc = receive(&h, s, &m, 0.5);
+    }
+    assert_ok(rc);
+    assert_string_equal(m.key, h.stranger.own.key);
+    assert_false(lh_net_refused(s));
+    lh_net_message_fini(&m);
+    lh_net_close(&s);
+    close_house(&h);
+}
+
+static void no_key_or_a_wrong_one_of_the_other_end_gets_nothing_through(void **state)
+{
+    (void)state;
+    struct house h;
+    struct lh_net_message m;
+    open_house(&h);
+    struct lh_net_socket *plain = dial(&h, NULL, NULL);
+    struct lh_net_socket *mistaken = dial(&h, &h.of_worker, h.stranger.own.key);
+    say(plain, LH__KIND__KIND_HELLO);
+    say(mistaken, LH__KIND__KIND_HELLO);
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(receive(&h, plain, &m, 0.05), LH_AGAIN);
+        assert_int_equal(lh_net_recv(mistaken, &m), LH_AGAIN);
+    }
+    assert_int_equal(lh_guard_counts(h.in.guard).let_in, 0);
+    lh_net_close(&plain);
+    lh_net_close(&mistaken);
+    close_house(&h);
+}
+
+static void key_stands_for_one_role(void **state)
+{
+    (void)state;
+    struct house h;
+    open_house(&h);
+    struct lh_key_owner other = h.worker.own, *list = NULL;
+    size_t n = 0;
+    other.role = LH__ROLE__ROLE_SERVER;
+    assert_err(lh_guard_allow(h.in.guard, &other), LH_EMISMATCH, "one role");
+    assert_ok(lh_guard_allow(h.in.guard, &h.worker.own));
+    assert_ok(lh_guard_allowed(h.in.guard, LH__ROLE__ROLE_WORKER, &list, &n));
+    assert_int_equal(n, 1);
+    lh_mem_free(list);
+    struct lh_guard *second = NULL;
+    assert_err(lh_guard_start(&second, h.zmq), LH_EBUSY, "already");
+    close_house(&h);
+}
+
+static void dealer_without_the_key_of_the_other_end_is_not_opened(void **state)
+{
+    (void)state;
+    struct house h;
+    struct lh_net_socket *s = NULL;
+    open_house(&h);
+    struct lh_net_address to = {
+        .endpoint = lh_net_endpoint(h.router), .role = LH__ROLE__ROLE_SERVER, .key = ""};
+    assert_err(lh_net_dealer(&s, h.outside, &to, 16, &h.of_worker), LH_ECONFIG,
+               "public key of the server");
+    close_house(&h);
+}
+
+/* --- a crowd -----------------------------------------------------------------------------------
+ */
+static unsigned port_of(const struct house *h)
+{
+    return (unsigned)atoi(strrchr(lh_net_endpoint(h->router), ':') + 1);
+}
+
+static int connect_to(unsigned port)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    inet_pton(AF_INET, "127.0.0.1", &to.sin_addr);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_true(connect(fd, (const struct sockaddr *)&to, sizeof to) == 0 || errno == EINPROGRESS);
+    return fd;
+}
+
+static void crowd_of_strangers_takes_few_descriptors_and_who_is_in_stays_in(void **state)
+{
+    (void)state;
+    enum { CROWD = 1500 };
+    static int fd[CROWD];
+    struct house h;
+    struct lh_net_message m;
+    open_house(&h);
+    struct lh_net_socket *s = dial(&h, &h.of_worker, h.scheduler.own.key);
+    say(s, LH__KIND__KIND_BEAT);
+    assert_ok(receive(&h, s, &m, 10));
+    lh_net_message_fini(&m);
+    for (int i = 0; i < CROWD; i++)
+        fd[i] = connect_to(port_of(&h));
+    double began = lh_now();
+    while (lh_guard_counts(h.in.guard).shut == 0 && lh_now() - began < 5)
+        assert_int_equal(receive(&h, s, &m, 0.05), LH_AGAIN);
+    assert_true(lh_guard_counts(h.in.guard).shut > 0);
+    assert_in_range(lh_guard_counts(h.in.guard).connections, 100, 500);
+    for (int i = 0; i < 50; i++) {
+        say(s, LH__KIND__KIND_BEAT);
+        assert_ok(receive(&h, s, &m, 10));
+        lh_net_message_fini(&m);
+    }
+    for (int i = 0; i < CROWD; i++)
+        close(fd[i]);
+    /* the door opens again */
+    struct lh_net_socket *late = dial(&h, &h.of_worker, h.scheduler.own.key);
+    say(late, LH__KIND__KIND_HELLO);
+    assert_ok(receive(&h, late, &m, 20));
+    assert_int_equal(m.env.kind, LH__KIND__KIND_HELLO);
+    lh_net_message_fini(&m);
+    lh_net_close(&late);
+    lh_net_close(&s);
+    close_house(&h);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        kit_test(key_on_the_list_gets_in_and_marks_its_messages),
+        kit_test(message_without_the_right_to_send_it_is_dropped),
+        kit_test(stranger_is_refused_knows_it_and_gets_in_once_allowed),
+        kit_test(no_key_or_a_wrong_one_of_the_other_end_gets_nothing_through),
+        kit_test(key_stands_for_one_role),
+        kit_test(dealer_without_the_key_of_the_other_end_is_not_opened),
+        kit_test(crowd_of_strangers_takes_few_descriptors_and_who_is_in_stays_in),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
