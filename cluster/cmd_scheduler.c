@@ -21,10 +21,10 @@ const struct lh_cmd lh_cmd_scheduler = {
         "Over tcp between hosts every role proves who it is by a key, and all is encrypted: "
         "'longhaul keygen' writes a file for each.",
     .examples = "longhaul keygen --out keys --servers 2 --workers 8\n"
-                "longhaul scheduler job.yaml --dir run --bind tcp://10.0.0.1:5555 --keys "
-                "keys/scheduler.keys --servers 2 --workers 8\n"
-                "longhaul server --scheduler tcp://10.0.0.1:5555 --bind 'tcp://10.0.0.2:*' --keys "
-                "server-0.keys\n"
+                "longhaul scheduler job.yaml --dir run --bind tcp://10.0.0.1:5555 -s 2 -w 8 \\\n"
+                "    --keys keys/scheduler.keys\n"
+                "longhaul server --scheduler tcp://10.0.0.1:5555 --bind 'tcp://10.0.0.2:*' \\\n"
+                "    --keys server-0.keys\n"
                 "longhaul worker --scheduler tcp://10.0.0.1:5555 --keys worker-0.keys",
     .run = run,
 };

@@ -19,8 +19,8 @@ const struct lh_cmd lh_cmd_server = {
         "A parameter server: says hello to the scheduler, learns which part of the weights it "
         "holds, takes gradients, steps the optimiser, hands out weights, and writes checkpoints. "
         "It ends with the run. When a server dies, the run stops and can be resumed.",
-    .examples = "longhaul server --scheduler tcp://10.0.0.1:5555 --bind 'tcp://10.0.0.2:*' --keys "
-                "server-0.keys",
+    .examples = "longhaul server --scheduler tcp://10.0.0.1:5555 --bind 'tcp://10.0.0.2:*' \\\n"
+                "    --keys server-0.keys",
     .run = run,
 };
 

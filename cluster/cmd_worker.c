@@ -19,8 +19,8 @@ const struct lh_cmd lh_cmd_worker = {
         "of each step's gradients. It may join a running job, and leave it (an interrupt) or die "
         "at any time: the others take its share, and the weights do not change by a bit.",
     .examples = "longhaul worker --scheduler tcp://10.0.0.1:5555 --keys worker-0.keys\n"
-                "longhaul worker --scheduler tcp://10.0.0.1:5555 --keys worker-1.keys --dataset "
-                "/mnt/log",
+                "longhaul worker --scheduler tcp://10.0.0.1:5555 --keys worker-1.keys \\\n"
+                "    --dataset /mnt/log",
     .run = run,
 };
 
