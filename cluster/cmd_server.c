@@ -116,8 +116,7 @@ static int run(int argc, char **argv)
          .value = &o.keys,
          .metavar = "FILE",
          .help = "This server's key file, of the same 'longhaul keygen' as the scheduler's. Needed "
-                 "over "
-                 "tcp between hosts."},
+                 "over tcp between hosts."},
         {.name = "insecure",
          .kind = LH_OPT_FLAG,
          .value = &o.insecure,
