@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <xxhash.h>
 
 /* A frame above this is not from us: pieces are 1 MB, bodies at most 4 MB. */
@@ -164,7 +165,7 @@ static int set_up(struct lh_net_socket *s, void *zmq, const struct lh_net_addres
     const bool inproc = strncmp(s->endpoint, "inproc:", 7) == 0;
     LH_TRY(set_bytes(s, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max));
     LH_TRY(set_int(s, ZMQ_SNDHWM, queue));
-    LH_TRY(set_int(s, ZMQ_RCVHWM, queue));
+    LH_TRY(set_int(s, ZMQ_RCVHWM, s->router && queue > LH_NET_INBOX ? LH_NET_INBOX : queue));
     LH_TRY(set_int(s, ZMQ_LINGER, LINGER_MS));
     LH_TRY(set_int(s, ZMQ_IPV6, strchr(s->endpoint, '[') != NULL));
     if (s->router)
@@ -271,6 +272,24 @@ void lh_net_counts_add(struct lh_net_counts *sum, const struct lh_net_socket *s)
     sum->messages_out += s->counts.messages_out;
 }
 
+static uint64_t cookie_of(int fd)
+{
+    uint64_t cookie = 0;
+    socklen_t n = sizeof cookie;
+    return fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &n) == 0 ? cookie : 0;
+}
+
+struct lh_net_connection lh_net_connection_of(const struct lh_net_peer *peer)
+{
+    return (struct lh_net_connection){.fd = peer->fd, .cookie = cookie_of(peer->fd)};
+}
+
+void lh_net_cut_off(const struct lh_net_connection *connection)
+{
+    if (connection->cookie && cookie_of(connection->fd) == connection->cookie)
+        shutdown(connection->fd, SHUT_RDWR); /* ZeroMQ finds it ended, and closes it */
+}
+
 /* --- sending -----------------------------------------------------------------------------------
  */
 static void release_parts(const struct lh_net_part *parts, size_t n)
@@ -306,7 +325,7 @@ int lh_net_send(struct lh_net_socket *s, const struct lh_net_peer *to,
     if (rc == 0)
         rc = send_first(s, bytes, size, n ? ZMQ_SNDMORE : 0);
     if (rc != 0) {
-        if (rc == LH_NOTFOUND)
+        if (rc != LH_AGAIN)
             release_parts(parts, n);
         return rc;
     }
@@ -467,6 +486,7 @@ static int identify(struct lh_net_socket *s, zmq_msg_t *frame, struct lh_net_mes
 {
     m->role = s->other;
     m->key[0] = '\0';
+    m->peer.fd = s->router ? zmq_msg_get(frame, ZMQ_SRCFD) : -1;
     if (s->router && s->curve) {
         const char *mark = zmq_msg_gets(frame, "User-Id");
         if (!mark || strlen(mark) != LH_GUARD_MARK_SIZE - 1)

@@ -21,6 +21,7 @@
 #define LH_NET_POLL_MAX     64
 #define LH_NET_PEER_MAX     32
 #define LH_NET_ENDPOINT_MAX 256
+#define LH_NET_INBOX        128
 /* Who connects must have shown its key within this time. */
 #define LH_NET_HANDSHAKE_SECONDS 10
 
@@ -30,7 +31,17 @@ struct lh_net_socket;
 struct lh_net_peer {
     size_t size;
     unsigned char id[LH_NET_PEER_MAX];
+    int fd; /* of its connection, when it sent the message; -1: none (inproc) */
 };
+
+/* A peer's connection, to end it should that be needed: what waits for the peer is then released.
+ * The kernel's cookie tells it from a later one with the same descriptor. */
+struct lh_net_connection {
+    int fd;
+    uint64_t cookie;
+};
+struct lh_net_connection lh_net_connection_of(const struct lh_net_peer *peer); /* a system call */
+void lh_net_cut_off(const struct lh_net_connection *connection);
 
 /* A frame to send. With `release` the bytes are lent: they must stay unchanged until it is called,
  * once, from any thread; without, they are copied. */
@@ -59,9 +70,10 @@ struct lh_net_address {
     const char *key; /* its public key: nobody else is spoken to; NULL or "" in the clear */
 };
 
-/* queue: messages that may wait in each direction. `security` (NULL: none) must outlive the socket.
- * Errors: LH_ECONFIG for an endpoint that is none, or that leaves this host in the clear without
- * leave; LH_EBUSY for an address in use, LH_EACCES, LH_EIO. */
+/* queue: messages that may wait to be sent; as many, but on a ROUTER at most LH_NET_INBOX a peer,
+ * to be received: what more there is waits with its sender. `security` (NULL: none) must outlive
+ * the socket. Errors: LH_ECONFIG for an endpoint that is none, or that leaves this host in the
+ * clear without leave; LH_EBUSY for an address in use, LH_EACCES, LH_EIO. */
 int lh_net_dealer(struct lh_net_socket **out, void *zmq, const struct lh_net_address *to, int queue,
                   const struct lh_security *security);
 int lh_net_router(struct lh_net_socket **out, void *zmq, const char *endpoint, int queue,
@@ -81,7 +93,8 @@ struct lh_net_counts lh_net_counts(const struct lh_net_socket *s);
 void lh_net_counts_add(struct lh_net_counts *sum, const struct lh_net_socket *s);
 
 /* Sends, or returns LH_AGAIN (queue full: nothing happened, lent parts are still the caller's) or
- * LH_NOTFOUND (the peer is gone: lent parts are released). `to` is NULL on a DEALER. */
+ * LH_NOTFOUND (the peer is gone: lent parts are released, as after an error). `to` is NULL on a
+ * DEALER. */
 int lh_net_send(struct lh_net_socket *s, const struct lh_net_peer *to,
                 const struct lh_envelope *env, const struct lh_net_part *parts, size_t n);
 /* An envelope and a packed body. */

@@ -12,6 +12,7 @@
 #include "common/metrics.h"
 #include "common/pull.h"
 #include "common/term.h"
+#include "ps/loan.h"
 #include "ps/writer.h"
 
 #include <stdio.h>
@@ -46,6 +47,8 @@ struct lh_server {
     size_t n_pieces;
     struct waiting *waiting;
     size_t n_waiting, cap_waiting;
+    struct lh_loans *loans;
+    bool withheld;  /* an answer waits until its peer has taken earlier ones */
     float *metrics; /* [METRICS_ROWS][n_metrics] of steps from metrics_first on */
     double metrics_at[METRICS_ROWS];
     size_t n_metrics, metrics_rows;
@@ -120,6 +123,7 @@ static int start(struct lh_server *s)
                                                               .beta2 = s->job->beta2,
                                                               .epsilon = s->job->epsilon,
                                                               .n_metrics = s->n_metrics}));
+    LH_TRY(lh_loans_create(&s->loans, s->shard, s->member.deadline));
     LH_TRY(open_store(s, plan));
     /* What was prepared but never became a cut may be of another number of shards. */
     LH_TRY(lh_store_prune(s->store, plan->keep, plan->n_keep));
@@ -156,28 +160,32 @@ static int send_moved(struct lh_server *s, const struct waiting *w)
     return rc < 0 ? rc : 0; /* a peer that is gone or stuck asks again when it can */
 }
 
+/* LH_AGAIN: not now, the peer has too much to take yet. */
 static int send_version(struct lh_server *s, const struct waiting *w)
 {
     struct lh_envelope env = {.job = s->member.job,
                               .node = s->member.node,
                               .step = lh_shard_version(s->shard),
                               .request = w->request};
+    struct lh_loan *loan = NULL;
+    if (lh_loans_begin(s->loans, &w->peer, (uint32_t)s->n_pieces, &loan) == LH_AGAIN)
+        return LH_AGAIN;
     for (size_t i = 0; i < s->n_pieces; i++) {
         const struct lh_pull_piece *p = &s->pieces[i];
-        void *token = NULL;
-        const float *from = lh_shard_lend(s->shard, p->targets, &token);
+        const float *from = p->targets ? lh_shard_targets(s->shard) : lh_shard_weights(s->shard);
         struct lh_net_part part = {.data = from + p->first,
                                    .size = p->count * sizeof(float),
-                                   .release = lh_shard_release,
-                                   .hint = token};
+                                   .release = lh_loan_release,
+                                   .hint = loan};
         env.kind = p->targets ? LH__KIND__KIND_TARGETS : LH__KIND__KIND_WEIGHTS;
         env.first = p->first;
         env.count = p->count;
         int rc = lh_net_send(s->socket, &w->peer, &env, &part, 1);
-        if (rc == LH_AGAIN)
-            lh_shard_release(NULL, token);
-        if (rc != 0)
-            return rc < 0 ? rc : 0; /* as above */
+        if (rc != 0) { /* as above; but after LH_AGAIN this piece is released too */
+            for (size_t left = s->n_pieces - i - (rc != LH_AGAIN); left > 0; left--)
+                lh_loan_release(NULL, loan);
+            return rc < 0 ? rc : 0;
+        }
     }
     if (w->evaluation)
         s->evaluated = env.step;
@@ -194,15 +202,22 @@ static int answer(struct lh_server *s, const struct waiting *w)
     return rc;
 }
 
+static bool is_due(const struct lh_server *s, const struct waiting *w)
+{
+    return w->version == LH_WIRE_LATEST || w->version <= lh_shard_version(s->shard);
+}
+
 static int answer_waiting(struct lh_server *s)
 {
-    uint64_t version = lh_shard_version(s->shard);
     size_t kept = 0;
+    s->withheld = false;
     for (size_t i = 0; i < s->n_waiting; i++) {
-        if (s->waiting[i].version > version)
-            s->waiting[kept++] = s->waiting[i];
-        else
-            LH_TRY(answer(s, &s->waiting[i]));
+        const struct waiting w = s->waiting[i];
+        int rc = is_due(s, &w) ? answer(s, &w) : 0;
+        LH_TRY(rc);
+        if (rc == LH_AGAIN || !is_due(s, &w))
+            s->waiting[kept++] = w;
+        s->withheld = s->withheld || rc == LH_AGAIN;
     }
     s->n_waiting = kept;
     return 0;
@@ -214,16 +229,23 @@ static int take_pull(struct lh_server *s, const struct lh_net_message *msg)
                         .version = msg->env.step,
                         .request = msg->env.request,
                         .evaluation = msg->env.node == 0};
+    if (w.evaluation != (msg->role == LH__ROLE__ROLE_SCHEDULER) &&
+        msg->role != LH__ROLE__ROLE_NONE) /* versions wait for the evaluation to fetch them */
+        return lh_err_set(LH_EPROTO, "a pull of a %s as node %u", lh_keys_role_name(msg->role),
+                          msg->env.node);
     lh_metrics_add(s->counts, LH_METRIC_PULLS, 1);
     size_t i = 0; /* a peer's newer request replaces its older */
     while (i < s->n_waiting && (s->waiting[i].peer.size != w.peer.size ||
                                 memcmp(s->waiting[i].peer.id, w.peer.id, w.peer.size) != 0))
         i++;
-    bool now = w.version == LH_WIRE_LATEST || w.version <= lh_shard_version(s->shard);
-    if (now) {
+    if (is_due(s, &w)) {
         if (i < s->n_waiting)
             s->waiting[i] = s->waiting[--s->n_waiting];
-        return answer(s, &w);
+        int rc = answer(s, &w);
+        if (rc != LH_AGAIN)
+            return rc;
+        s->withheld = true;
+        i = s->n_waiting;
     }
     if (i == s->n_waiting) {
         LH_TRY(LH_GROW(&s->waiting, &s->cap_waiting, i + 1, "waiting pulls"));
@@ -496,6 +518,9 @@ int lh_server_turn(struct lh_server *s, bool *busy)
          lh_now() - s->began - s->metrics_at[0] > METRICS_EVERY))
         LH_TRY(flush_metrics(s));
     LH_TRY(advance(s)); /* what was held may go on */
+    lh_loans_call_in(s->loans);
+    if (s->withheld)
+        LH_TRY(answer_waiting(s));
     count(s);
     LH_TRY(lh_member_tick(&s->member));
     if (s->opt->interrupted && s->opt->interrupted())
@@ -518,7 +543,7 @@ double lh_server_patience(const struct lh_server *s)
 {
     if (lh_writer_busy(s->writer))
         return BUSY_POLL;
-    if (s->metrics_rows > 0)
+    if (s->metrics_rows > 0 || s->withheld)
         return METRICS_EVERY / 2;
     return s->member.heartbeat / 4;
 }
@@ -529,6 +554,7 @@ static void release(struct lh_server *s)
 {
     lh_writer_stop(&s->writer);
     lh_net_close(&s->socket);
+    lh_loans_destroy(&s->loans);
     lh_shard_destroy(&s->shard);
     lh_store_close(&s->store);
     if (s->model.layout)

@@ -10,9 +10,11 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { H = 3, L = 2, A = 2, ROWS_MAX = 12 };
@@ -209,6 +211,34 @@ pid_t trainkit_spawn(const char *log, const char *const *argv)
     dup2(fd, STDERR_FILENO);
     execv(argv[0], (char *const *)(uintptr_t)argv);
     _exit(127);
+}
+
+int trainkit_wait_exit(pid_t pid)
+{
+    int status = -1;
+    for (double began = lh_now(); lh_now() - began < 60; usleep(2000))
+        if (waitpid(pid, &status, WNOHANG) == pid)
+            return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+    kill(-pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    return -1;
+}
+
+void trainkit_await_endpoint(const char *log, char *out, size_t size)
+{
+    for (double began = lh_now(); lh_now() - began < 30; usleep(2000)) {
+        if (access(log, R_OK) != 0)
+            continue;
+        size_t bytes;
+        char *text = kit_read(log, &bytes), *at = strstr(text, "scheduler at tcp://");
+        int n = at ? (int)strcspn(at + strlen("scheduler at "), " ") - 1 : 0;
+        if (n > 0)
+            snprintf(out, size, "%.*s", n, at + strlen("scheduler at "));
+        free(text);
+        if (n > 0)
+            return;
+    }
+    fail_msg("%s: the scheduler says no endpoint", log);
 }
 
 static pid_t parent_of(const char *pid)

@@ -34,5 +34,10 @@ bool trainkit_wait_cut(const char *dir, uint64_t version);
 
 /* Runs a program of this build in a process group of its own; output goes to a file. */
 pid_t trainkit_spawn(const char *log, const char *const *argv);
+/* Its exit status (1000 + the signal that ended it), at most 60 s from now; then its group is
+ * killed: -1. */
+int trainkit_wait_exit(pid_t pid);
+/* The endpoint that `longhaul scheduler` says on its log. */
+void trainkit_await_endpoint(const char *log, char *out, size_t size);
 /* A descendant of `parent` (a process) that runs `longhaul ROLE`; 0 if there is none. */
 pid_t trainkit_find_role(pid_t parent, const char *role);

@@ -72,34 +72,6 @@ static void keygen_beside_files_of_another_scheduler_is_refused(void **state)
 
 /* --- by hand -----------------------------------------------------------------------------------
  */
-static int wait_exit(pid_t pid)
-{
-    int status = -1;
-    for (double began = lh_now(); lh_now() - began < 60; usleep(2000))
-        if (waitpid(pid, &status, WNOHANG) == pid)
-            return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-    kill(-pid, SIGKILL);
-    waitpid(pid, NULL, 0);
-    return -1;
-}
-
-/* The endpoint that a scheduler says on its log. */
-static void await_endpoint(const char *log, char *out, size_t size)
-{
-    for (double began = lh_now(); lh_now() - began < 30; usleep(2000)) {
-        if (access(log, R_OK) != 0)
-            continue;
-        char *text = kit_read(log, NULL), *at = strstr(text, "scheduler at tcp://");
-        int n = at ? (int)strcspn(at + strlen("scheduler at "), " ") - 1 : 0;
-        if (n > 0)
-            snprintf(out, size, "%.*s", n, at + strlen("scheduler at "));
-        free(text);
-        if (n > 0)
-            return;
-    }
-    fail_msg("the scheduler says no endpoint");
-}
-
 static void job_by_hand_with_key_files_gives_the_same_bits(void **state)
 {
     (void)state;
@@ -126,7 +98,7 @@ static void job_by_hand_with_key_files_gives_the_same_bits(void **state)
                                "-q",
                                NULL};
     pid_t pid[3] = {trainkit_spawn(kit_path("scheduler.log"), scheduler)};
-    await_endpoint(kit_path("scheduler.log"), endpoint, sizeof endpoint);
+    trainkit_await_endpoint(kit_path("scheduler.log"), endpoint, sizeof endpoint);
     const char *server[] = {
         PROGRAM, "server", "--scheduler", endpoint, "--keys", kit_path("keys/server-0.keys"), NULL};
     const char *worker[] = {
@@ -134,7 +106,7 @@ static void job_by_hand_with_key_files_gives_the_same_bits(void **state)
     pid[1] = trainkit_spawn(kit_path("log"), server);
     pid[2] = trainkit_spawn(kit_path("log"), worker);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(wait_exit(pid[i]), 0);
+        assert_int_equal(trainkit_wait_exit(pid[i]), 0);
     trainkit_assert_same(&want, kit_path("run"), "by hand with keys");
     lh_mem_free(want.values);
     lh_job_destroy(&job);

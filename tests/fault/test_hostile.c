@@ -59,17 +59,6 @@ static void attack(const char *endpoint, uint64_t job)
     zmq_ctx_term(zmq);
 }
 
-static int wait_exit(pid_t pid)
-{
-    int status = -1;
-    for (double began = lh_now(); lh_now() - began < 60; usleep(2000))
-        if (waitpid(pid, &status, WNOHANG) == pid)
-            return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-    kill(-pid, SIGKILL);
-    waitpid(pid, NULL, 0);
-    return -1;
-}
-
 static void job_under_attack_ends_with_the_same_bits(void **state)
 {
     (void)state;
@@ -98,7 +87,7 @@ static void job_under_attack_ends_with_the_same_bits(void **state)
     attack(server, digest);
     attack(scheduler, digest);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(wait_exit(pid[i]), 0);
+        assert_int_equal(trainkit_wait_exit(pid[i]), 0);
     trainkit_assert_same(&want, kit_path("run"), "under attack");
     size_t n;
     char *log = kit_read(kit_path("log"), &n);

@@ -248,6 +248,81 @@ static void crowd_of_strangers_takes_few_descriptors_and_who_is_in_stays_in(void
     close_house(&h);
 }
 
+/* --- a wire that remembers ----------------------------------------------------------------------
+ */
+/* Stands between a dealer and the router, and keeps what the dealer says. */
+struct wire {
+    int listener, in, out;
+    char endpoint[64];
+    unsigned char said[1 << 16];
+    size_t n;
+};
+
+static void open_wire(struct wire *w, const struct house *h)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET};
+    socklen_t size = sizeof at;
+    inet_pton(AF_INET, "127.0.0.1", &at.sin_addr);
+    w->listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(w->listener, (const struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(w->listener, 1), 0);
+    assert_int_equal(getsockname(w->listener, (struct sockaddr *)&at, &size), 0);
+    snprintf(w->endpoint, sizeof w->endpoint, "tcp://127.0.0.1:%u", ntohs(at.sin_port));
+    w->in = -1;
+    w->out = connect_to(port_of(h));
+}
+
+static void carry(struct wire *w)
+{
+    unsigned char bytes[4096];
+    ssize_t n;
+    if (w->in < 0)
+        w->in = accept4(w->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (w->in < 0)
+        return;
+    while ((n = read(w->in, bytes, sizeof bytes)) > 0) {
+        assert_true(w->n + (size_t)n <= sizeof w->said);
+        memcpy(w->said + w->n, bytes, (size_t)n);
+        w->n += (size_t)n;
+        assert_int_equal(write(w->out, bytes, (size_t)n), n);
+    }
+    while ((n = read(w->out, bytes, sizeof bytes)) > 0)
+        assert_int_equal(write(w->in, bytes, (size_t)n), n);
+}
+
+static void bytes_of_an_old_connection_said_again_get_nobody_in(void **state)
+{
+    (void)state;
+    static struct wire w;
+    struct house h;
+    struct lh_net_message m;
+    struct lh_net_socket *s = NULL;
+    open_house(&h);
+    open_wire(&w, &h);
+    struct lh_net_address to = {
+        .endpoint = w.endpoint, .role = LH__ROLE__ROLE_SCHEDULER, .key = h.scheduler.own.key};
+    assert_ok(lh_net_dealer(&s, h.outside, &to, 16, &h.of_worker));
+    say(s, LH__KIND__KIND_GOODBYE);
+    int rc = LH_AGAIN;
+    for (double began = lh_now(); rc == LH_AGAIN && lh_now() - began < 10; carry(&w))
+        rc = receive(&h, s, &m, 0.01);
+    assert_ok(rc);
+    lh_net_message_fini(&m);
+    lh_net_close(&s);
+    close(w.in);
+    close(w.out);
+    close(w.listener);
+    for (int again = 0; again < 3; again++) {
+        int fd = connect_to(port_of(&h));
+        assert_int_equal(receive(&h, NULL, &m, 0.2), LH_AGAIN); /* connected by now */
+        assert_int_equal(write(fd, w.said, w.n), (ssize_t)w.n);
+        assert_int_equal(receive(&h, NULL, &m, 0.5), LH_AGAIN);
+        close(fd);
+    }
+    assert_int_equal(lh_guard_counts(h.in.guard).let_in, 1);
+    close_house(&h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -257,6 +332,7 @@ int main(void)
         kit_test(no_key_or_a_wrong_one_of_the_other_end_gets_nothing_through),
         kit_test(key_stands_for_one_role),
         kit_test(dealer_without_the_key_of_the_other_end_is_not_opened),
+        kit_test(bytes_of_an_old_connection_said_again_get_nobody_in),
         kit_test(crowd_of_strangers_takes_few_descriptors_and_who_is_in_stays_in),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

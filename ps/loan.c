@@ -1,0 +1,167 @@
+/* The book of loans. Invariant: a loan's entry is used from lh_loans_begin until its last frame is
+ * released; only the server's thread hands entries out and takes them back. */
+#include "ps/loan.h"
+
+#include "common/err.h"
+#include "common/mem.h"
+#include "common/term.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#define LOANS_MAX 4096
+#define NOTED     16 /* lines about peers that were cut off */
+
+struct lh_loan {
+    _Atomic uint32_t left; /* frames; 0: given back */
+    struct lh_loans *book;
+    void *token; /* of the shard's generation */
+    struct lh_net_peer peer;
+    struct lh_net_connection connection;
+    uint64_t version;
+    double since;
+    bool called_in;
+};
+
+struct lh_loans {
+    _Atomic uint32_t refs; /* the server's, and one a loan: frames may outlive the server */
+    struct lh_shard *shard;
+    double patience;
+    uint32_t used[LOANS_MAX], free[LOANS_MAX]; /* indices */
+    size_t n_used, n_free, noted;
+    struct lh_loan loans[LOANS_MAX];
+};
+
+int lh_loans_create(struct lh_loans **out, struct lh_shard *shard, double patience)
+{
+    struct lh_loans *l = NULL;
+    LH_TRY(LH_NEW(&l, "loans"));
+    atomic_init(&l->refs, 1);
+    l->shard = shard;
+    l->patience = patience;
+    for (; l->n_free < LOANS_MAX; l->n_free++)
+        l->free[l->n_free] = (uint32_t)(LOANS_MAX - 1 - l->n_free);
+    *out = l;
+    return 0;
+}
+
+static void drop(struct lh_loans *l)
+{
+    if (atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) == 1)
+        lh_mem_free(l);
+}
+
+void lh_loans_destroy(struct lh_loans **l)
+{
+    if (*l)
+        drop(*l);
+    *l = NULL;
+}
+
+void lh_loan_release(void *data, void *loan)
+{
+    struct lh_loan *at = loan;
+    struct lh_loans *book = at->book;
+    void *token = at->token; /* the entry is another's once `left` is 0 */
+    if (atomic_fetch_sub_explicit(&at->left, 1, memory_order_acq_rel) != 1)
+        return;
+    lh_shard_release(data, token);
+    drop(book);
+}
+
+/* Takes back entries of loans that have ended. */
+static void sweep(struct lh_loans *l)
+{
+    for (size_t i = 0; i < l->n_used;) {
+        if (atomic_load_explicit(&l->loans[l->used[i]].left, memory_order_acquire) > 0) {
+            i++;
+            continue;
+        }
+        l->free[l->n_free++] = l->used[i];
+        l->used[i] = l->used[--l->n_used];
+    }
+}
+
+static bool same_peer(const struct lh_net_peer *a, const struct lh_net_peer *b)
+{
+    return a->size == b->size && memcmp(a->id, b->id, a->size) == 0;
+}
+
+int lh_loans_begin(struct lh_loans *l, const struct lh_net_peer *to, uint32_t pieces,
+                   struct lh_loan **out)
+{
+    size_t held = 0;
+    sweep(l);
+    for (size_t i = 0; i < l->n_used; i++)
+        held += same_peer(&l->loans[l->used[i]].peer, to);
+    if (held >= LH_LOANS_A_PEER || l->n_free == 0)
+        return LH_AGAIN;
+    uint32_t index = l->free[--l->n_free];
+    struct lh_loan *at = &l->loans[index];
+    l->used[l->n_used++] = index;
+    at->book = l;
+    at->peer = *to;
+    at->connection = lh_net_connection_of(to);
+    at->version = lh_shard_version(l->shard);
+    at->since = lh_now();
+    at->called_in = false;
+    lh_shard_lend(l->shard, 0, &at->token);
+    atomic_fetch_add_explicit(&l->refs, 1, memory_order_relaxed);
+    atomic_store_explicit(&at->left, pieces, memory_order_release);
+    *out = at;
+    return 0;
+}
+
+static void cut_off(struct lh_loans *l, struct lh_loan *at, double now)
+{
+    at->called_in = true;
+    lh_net_cut_off(&at->connection);
+    if (l->noted++ < NOTED)
+        lh_note("cut off a peer that has not taken version %llu for %.1f s",
+                (unsigned long long)at->version, now - at->since);
+}
+
+/* Versions on loan, the current one apart; *oldest is the lowest. */
+static size_t count_versions(const struct lh_loans *l, uint64_t *oldest)
+{
+    uint64_t seen[LH_LOANS_VERSIONS + 1], current = lh_shard_version(l->shard);
+    size_t n = 0;
+    *oldest = UINT64_MAX;
+    for (size_t i = 0; i < l->n_used; i++) {
+        uint64_t v = l->loans[l->used[i]].version;
+        size_t k = 0;
+        while (k < n && seen[k] != v)
+            k++;
+        if (v != current && v < *oldest)
+            *oldest = v;
+        if (v != current && k == n && n <= LH_LOANS_VERSIONS)
+            seen[n++] = v;
+    }
+    return n;
+}
+
+size_t lh_loans_call_in(struct lh_loans *l)
+{
+    uint64_t oldest;
+    size_t n = 0;
+    sweep(l);
+    if (l->n_used == 0)
+        return 0;
+    double now = lh_now();
+    bool many = count_versions(l, &oldest) > LH_LOANS_VERSIONS;
+    for (size_t i = 0; i < l->n_used; i++) {
+        struct lh_loan *at = &l->loans[l->used[i]];
+        if (!at->called_in && at->connection.cookie &&
+            (now - at->since > l->patience || (many && at->version == oldest))) {
+            cut_off(l, at, now);
+            n++;
+        }
+    }
+    return n;
+}
+
+size_t lh_loans_count(struct lh_loans *l)
+{
+    sweep(l);
+    return l->n_used;
+}

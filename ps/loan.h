@@ -1,0 +1,40 @@
+/* Loans: answers to pulls whose frames are a version's own memory, until the network has sent them.
+ * A version on loan is not overwritten, so that who takes and never gives back would make a server
+ * hold ever more versions. Here stands who holds what, since when, and how much one may.
+ *
+ *   lh_loans_begin → send `pieces` frames, each released by lh_loan_release
+ *
+ * One thread (the server's) but for lh_loan_release. */
+#pragma once
+
+#include "common/net.h"
+#include "ps/shard.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define LH_LOANS_A_PEER 3 /* answers that one peer may have under way */
+#define LH_LOANS_VERSIONS                                                                          \
+    8 /* versions that are on loan at once, before the oldest is called in                         \
+       */
+
+struct lh_loans;
+struct lh_loan;
+
+/* `shard` outlives the last lh_loans_begin; `patience`: seconds that a loan may last. */
+int lh_loans_create(struct lh_loans **out, struct lh_shard *shard, double patience);
+void lh_loans_destroy(struct lh_loans **l); /* what is on loan lives until it is released */
+
+/* The current version, on loan to a peer in `pieces` frames (> 0). Returns LH_AGAIN if the peer
+ * holds too much already. Allocates nothing. */
+int lh_loans_begin(struct lh_loans *l, const struct lh_net_peer *to, uint32_t pieces,
+                   struct lh_loan **out);
+/* One frame of it was sent, or will not be. Any thread, no lock; has the form of zmq_free_fn. */
+void lh_loan_release(void *data, void *loan);
+
+/* Cuts off peers that have held a loan for longer than patience, or hold the oldest of too many
+ * versions; what they hold is released thereby. Not those of this process, who hold what they work
+ * with. Returns how many. To be called now and then. */
+size_t lh_loans_call_in(struct lh_loans *l);
+size_t lh_loans_count(struct lh_loans *l); /* that are under way */
