@@ -15,6 +15,7 @@
 #include "common/mem.h"
 #include "common/net.h"
 #include "common/pool.h"
+#include "common/security.h"
 #include "common/term.h"
 #include "ps/server.h"
 #include "worker/worker.h"
@@ -63,6 +64,7 @@ struct seat {
 struct plan {
     double deadline; /* cluster.deadline_seconds */
     uint64_t workers, servers;
+    uint64_t clear; /* cluster.security: none */
 };
 
 struct lh_launch_mpi {
@@ -74,7 +76,8 @@ struct lh_launch_mpi {
     struct seat *seats;
     uint16_t *ports; /* 0: listens nowhere */
     struct plan plan;
-    int door; /* listens at this rank's port until its role does */
+    struct lh_keys keys; /* of this rank's role; rank 0's allow all others */
+    int door;            /* listens at this rank's port until its role does */
     char endpoint[LH_NET_ENDPOINT_MAX];
     /* rank 0 */
     struct lh_rank_lead *lead;
@@ -222,7 +225,8 @@ static int decide(struct lh_launch_mpi *l, const struct lh_job *job)
     LH_TRY_TO(done, decision_init(&d, l));
     LH_TRY_TO(done, lh_placement(&wish, d.names, (size_t)l->size, d.roles));
     LH_TRY_TO(done, lh_address_choose(d.of_host, (size_t)d.hosts, job->interface, d.chosen));
-    l->plan = (struct plan){.deadline = job->deadline_seconds};
+    l->plan =
+        (struct plan){.deadline = job->deadline_seconds, .clear = job->security == LH_JOB_CLEAR};
     for (int r = 0; r < l->size; r++) {
         struct seat *s = &l->seats[r];
         s->role = d.roles[r];
@@ -310,6 +314,35 @@ static int reach_all(const struct lh_launch_mpi *l)
     return 0;
 }
 
+/* --- keys --------------------------------------------------------------------------------------
+ */
+static int make_keys(struct lh_launch_mpi *l, const struct lh_key_owner *scheduler)
+{
+    static const Lh__Role roles[] = {LH__ROLE__ROLE_SCHEDULER, LH__ROLE__ROLE_SERVER,
+                                     LH__ROLE__ROLE_WORKER};
+    char name[LH_KEY_NAME_MAX];
+    snprintf(name, sizeof name, "rank-%d", l->rank);
+    return lh_keys_make(&l->keys, roles[l->seats[l->rank].role], name, scheduler);
+}
+
+/* Each rank has a pair for this job alone. All know the scheduler's public key, the scheduler knows
+ * all and tells its roles whom of the others to let in. */
+static int exchange_keys(struct lh_launch_mpi *l)
+{
+    struct lh_key_owner scheduler = {0}, *all = NULL;
+    int rc = l->rank == 0 ? make_keys(l, NULL) : 0;
+    LH_TRY(agree(l, rc));
+    scheduler = l->keys.own;
+    LH_TRY(lh_mpi_broadcast(l->mpi, &scheduler, sizeof scheduler, l->patience + MARGIN));
+    LH_TRY(agree(l, l->rank > 0 ? make_keys(l, &scheduler) : 0));
+    LH_TRY(LH_NEW_ARRAY(&all, (size_t)l->size, "ranks"));
+    rc = gather(l, &l->keys.own, sizeof l->keys.own, all);
+    for (int r = 1; rc >= 0 && l->rank == 0 && r < l->size; r++)
+        rc = lh_keys_allow(&l->keys, &all[r]);
+    lh_mem_free(all);
+    return agree(l, rc);
+}
+
 /* --- meeting -----------------------------------------------------------------------------------
  */
 static int create_evaluation(struct lh_launch_mpi *l)
@@ -364,6 +397,8 @@ static int meet(struct lh_launch_mpi *l, const struct lh_launch_mpi_spec *spec)
     LH_TRY(lh_mpi_broadcast(l->mpi, &l->plan, sizeof l->plan, l->patience + MARGIN));
     LH_TRY(lh_mpi_broadcast(l->mpi, l->seats, (size_t)l->size * sizeof *l->seats,
                             l->patience + MARGIN));
+    if (!l->plan.clear)
+        LH_TRY(exchange_keys(l));
     LH_TRY(open_doors(l));
     LH_TRY(agree(l, reach_all(l)));
     LH_TRY(agree(l, create_evaluation(l)));
@@ -418,6 +453,11 @@ const char *lh_launch_mpi_bind(struct lh_launch_mpi *l)
 {
     close_door(l);
     return l->endpoint;
+}
+
+const struct lh_keys *lh_launch_mpi_keys(const struct lh_launch_mpi *l)
+{
+    return l->plan.clear ? NULL : &l->keys;
 }
 
 /* To all others, once each; what cannot be sent is left to its receiver's patience. */
@@ -477,30 +517,43 @@ static bool say_goodbye(struct lh_launch_mpi *l, int code)
 
 /* --- the others --------------------------------------------------------------------------------
  */
-static int run_server(struct lh_launch_mpi *l, void *zmq, const char *scheduler)
+static int run_server(struct lh_launch_mpi *l, void *zmq, const struct lh_security *security,
+                      const char *scheduler)
 {
     return lh_server_run(zmq, &(struct lh_server_options){.scheduler = scheduler,
                                                           .bind = l->endpoint,
                                                           .wanted = l->seats[l->rank].shard + 1,
                                                           .patience = l->patience,
+                                                          .security = security,
                                                           .model = lh_role_model,
                                                           .model_fini = lh_role_model_fini});
+}
+
+static void run_in(struct lh_launch_mpi *l, void *zmq)
+{
+    char scheduler[LH_NET_ENDPOINT_MAX];
+    struct lh_security security = {0};
+    endpoint_of(l, 0, scheduler, sizeof scheduler);
+    close_door(l);
+    int rc = lh_security_open(&security, zmq, lh_launch_mpi_keys(l), l->plan.clear != 0);
+    if (rc >= 0 && l->seats[l->rank].role == LH_PLACE_SERVER)
+        rc = run_server(l, zmq, &security, scheduler);
+    else if (rc >= 0)
+        rc = lh_worker_run(zmq, &(struct lh_worker_options){.scheduler = scheduler,
+                                                            .patience = l->patience,
+                                                            .security = &security});
+    lh_err_save(&l->role_err, rc < 0 ? rc : 0);
+    lh_security_close(&security);
 }
 
 static void *run_role(void *arg)
 {
     struct lh_launch_mpi *l = arg;
-    char scheduler[LH_NET_ENDPOINT_MAX];
     void *zmq = zmq_ctx_new();
-    int rc = zmq ? 0 : lh_err_set(LH_ENOMEM, "no memory for the network");
-    endpoint_of(l, 0, scheduler, sizeof scheduler);
-    close_door(l);
-    if (rc == 0 && l->seats[l->rank].role == LH_PLACE_SERVER)
-        rc = run_server(l, zmq, scheduler);
-    else if (rc == 0)
-        rc = lh_worker_run(
-            zmq, &(struct lh_worker_options){.scheduler = scheduler, .patience = l->patience});
-    lh_err_save(&l->role_err, rc < 0 ? rc : 0);
+    if (zmq)
+        run_in(l, zmq);
+    else
+        lh_err_save(&l->role_err, lh_err_set(LH_ENOMEM, "no memory for the network"));
     if (zmq)
         zmq_ctx_term(zmq);
     atomic_store(&l->role_ended, true);
@@ -632,6 +685,7 @@ int lh_launch_mpi_end(struct lh_launch_mpi **out, int rc)
     lh_mpi_close(&l->mpi, lh_err_exit_status(err.code), l->lost);
     lh_rank_lead_destroy(&l->lead);
     lh_rank_help_destroy(&l->help);
+    lh_keys_fini(&l->keys);
     lh_mem_free(l->cards);
     lh_mem_free(l->seats);
     lh_mem_free(l->ports);

@@ -1,12 +1,14 @@
 /* The launcher of mpirun: every rank is one process of the same command and takes one role. They
- * agree by MPI collectives on who is what and at which addresses, prove that they reach each other
- * there, and then train over tcp:// as roles of any launcher do (cluster/README.md).
+ * agree by MPI collectives on who is what, at which addresses and by which keys, prove that they
+ * reach each other there, and then train over tcp:// as roles of any launcher do
+ * (cluster/README.md).
  *
  * Rank 0: meet, train with it (train.h), end. The others: meet, serve, end. */
 #pragma once
 
 #include "cluster/cut_evaluation.h"
 #include "common/job.h"
+#include "common/keys.h"
 
 #include <stdbool.h>
 
@@ -34,6 +36,9 @@ unsigned lh_launch_mpi_servers(const struct lh_launch_mpi *l);
  */
 /* Where the scheduler is to listen, now: from this call on the address is free for it. */
 const char *lh_launch_mpi_bind(struct lh_launch_mpi *l);
+/* The scheduler's, with all other ranks' on its allow-list; NULL where the job goes in the clear.
+ */
+const struct lh_keys *lh_launch_mpi_keys(const struct lh_launch_mpi *l);
 /* The scheduler listens: all begin their roles. */
 int lh_launch_mpi_start(struct lh_launch_mpi *l);
 /* Evaluations are shared with the workers' ranks. */

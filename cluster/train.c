@@ -361,7 +361,8 @@ static const char *interrupt_note(const struct train *t)
                : NULL;
 }
 
-/* Keys of a run by hand come from a file; processes over tcp get keys of this run alone. */
+/* Keys of a run by hand come from a file; processes over tcp and ranks get keys of this run alone.
+ */
 static int open_security(struct train *t)
 {
     const struct lh_train_options *o = t->opt;
@@ -371,7 +372,10 @@ static int open_security(struct train *t)
         LH_TRY(lh_keys_load(&t->keys, o->keys, LH__ROLE__ROLE_SCHEDULER));
     else if (made)
         LH_TRY(lh_keys_make(&t->keys, LH__ROLE__ROLE_SCHEDULER, "scheduler", NULL));
-    return lh_security_open(&t->security, t->zmq, o->keys || made ? &t->keys : NULL, insecure);
+    const struct lh_keys *keys = o->keys || made ? &t->keys : NULL;
+    if (o->launcher == LH_LAUNCH_MPI)
+        keys = lh_launch_mpi_keys(o->mpi);
+    return lh_security_open(&t->security, t->zmq, keys, insecure);
 }
 
 static int schedule(struct train *t, struct lh_scheduler_result *result)
