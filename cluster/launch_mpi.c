@@ -76,7 +76,7 @@ struct lh_launch_mpi {
     struct seat *seats;
     uint16_t *ports; /* 0: listens nowhere */
     struct plan plan;
-    struct lh_keys keys; /* of this rank's role; rank 0's allow all others */
+    struct lh_keys keys; /* of this rank's role, and everybody else's public ones */
     int door;            /* listens at this rank's port until its role does */
     char endpoint[LH_NET_ENDPOINT_MAX];
     /* rank 0 */
@@ -325,8 +325,9 @@ static int make_keys(struct lh_launch_mpi *l, const struct lh_key_owner *schedul
     return lh_keys_make(&l->keys, roles[l->seats[l->rank].role], name, scheduler);
 }
 
-/* Each rank has a pair for this job alone. All know the scheduler's public key, the scheduler knows
- * all and tells its roles whom of the others to let in. */
+/* Each rank has a pair for this job alone, and lets in all others by what their keys stand for:
+ * nobody is refused only because the scheduler's plan came to a worker before it came to a server.
+ */
 static int exchange_keys(struct lh_launch_mpi *l)
 {
     struct lh_key_owner scheduler = {0}, *all = NULL;
@@ -337,8 +338,8 @@ static int exchange_keys(struct lh_launch_mpi *l)
     LH_TRY(agree(l, l->rank > 0 ? make_keys(l, &scheduler) : 0));
     LH_TRY(LH_NEW_ARRAY(&all, (size_t)l->size, "ranks"));
     rc = gather(l, &l->keys.own, sizeof l->keys.own, all);
-    for (int r = 1; rc >= 0 && l->rank == 0 && r < l->size; r++)
-        rc = lh_keys_allow(&l->keys, &all[r]);
+    for (int r = 0; rc >= 0 && r < l->size; r++)
+        rc = r == l->rank ? 0 : lh_keys_allow(&l->keys, &all[r]);
     lh_mem_free(all);
     return agree(l, rc);
 }

@@ -7,11 +7,13 @@
 #include "common/err.h"
 #include "common/term.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -479,6 +481,59 @@ static void a_dead_rank_ends_the_job_with_one_line_else_and_it_can_be_resumed(vo
     assert_long_as_wanted("ranks died");
 }
 
+/* --- keys ---------------------------------------------------------------------------------------
+ */
+/* The mechanism that ZeroMQ's greeting names at a port of this host: it is at byte 12 of 64, and
+ * comes once signature and version of ours have been sent (ZMTP 3.0, RFC 23). */
+static void read_mechanism(int port, char out[20])
+{
+    static const unsigned char mine[12] = {0xff, [9] = 0x7f, [10] = 3};
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct timeval patience = {.tv_sec = 10};
+    unsigned char its[64] = {0};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(fd >= 0);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    assert_int_equal(send(fd, mine, sizeof mine, MSG_NOSIGNAL), sizeof mine);
+    assert_int_equal(recv(fd, its, sizeof its, MSG_WAITALL), sizeof its);
+    close(fd);
+    memcpy(out, its + 12, 19);
+    out[19] = '\0';
+}
+
+/* Of the scheduler's port while a job trains. */
+static void mechanism_of_a_job(const char *more, char out[20])
+{
+    char command[2048], *text = NULL;
+    snprintf(command, sizeof command,
+             ENVIRONMENT "cd '%s' && exec " MPIRUN "-n 3 %s train '%s/long.yaml' --dir run "
+                         "--quiet --no-evaluation %s",
+             kit_dir(), PROGRAM, home.dir, more);
+    const char *argv[] = {"/bin/sh", "-c", command, NULL};
+    pid_t mpi = trainkit_spawn(kit_path("log"), argv);
+    assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
+    kit_run(&text, "ss -ltnpH | sed -n 's/.* 127.0.0.1:\\([0-9]*\\) .*pid=%d,.*/\\1/p' | head -1",
+            (int)find_rank("0"));
+    read_mechanism(atoi(text), out);
+    free(text);
+    assert_int_equal(wait_exit(mpi), 0);
+    kit_run(NULL, "rm -rf '%s'", kit_path("run"));
+}
+
+static void ranks_speak_curve_unless_the_job_says_none(void **state)
+{
+    (void)state;
+    need_mpirun();
+    char mechanism[20];
+    mechanism_of_a_job("", mechanism);
+    assert_string_equal(mechanism, "CURVE");
+    mechanism_of_a_job("--set cluster.security=none", mechanism);
+    assert_string_equal(mechanism, "NULL");
+}
+
 /* --- over hosts ---------------------------------------------------------------------------------
  */
 static void hosts_give_the_bits_of_the_local_launcher(void **state)
@@ -584,6 +639,7 @@ int main(void)
         kit_test(a_dead_worker_is_made_up_for_where_mpirun_recovers),
         kit_test(a_dead_server_or_scheduler_is_named_where_mpirun_recovers),
         kit_test(a_dead_rank_ends_the_job_with_one_line_else_and_it_can_be_resumed),
+        kit_test(ranks_speak_curve_unless_the_job_says_none),
         kit_test(hosts_give_the_bits_of_the_local_launcher),
         kit_test(interface_of_the_job_is_the_one_that_carries_it),
         kit_test(hosts_that_do_not_reach_each_other_are_named),
