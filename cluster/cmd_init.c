@@ -8,8 +8,10 @@
 #include "common/mem.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cjson/cJSON.h>
 
@@ -53,25 +55,27 @@ static int name_of(char **out, const char *path)
     return lh_mem_printf(out, "%.*s", n ? (int)n : 3, n ? base : "log");
 }
 
-static int close_written(FILE *f, const char *path)
-{
-    bool bad = ferror(f) != 0;
-    int e = errno;
-    if (fclose(f) != 0) {
-        bad = true;
-        e = errno;
-    }
-    return bad ? lh_err_errno(e, "%s", path) : 0;
-}
+/* A proposed file: `aside` becomes `path` once all are written. */
+struct proposal {
+    const char *name;
+    void (*body)(const struct lh_init *, FILE *);
+    char *path, *aside;
+};
 
-static int write_file(const struct lh_init *in, const char *path,
-                      void (*body)(const struct lh_init *, FILE *))
+static int write_aside(const struct lh_init *in, const struct proposal *p)
 {
-    FILE *f = fopen(path, "w");
+    char *text = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
     if (!f)
-        return lh_err_errno(errno, "%s", path);
-    body(in, f);
-    return close_written(f, path);
+        return lh_err_errno(errno, "%s", p->path);
+    p->body(in, f);
+    bool bad = ferror(f) != 0;
+    int rc = fclose(f) != 0 || bad
+                 ? lh_err_set(LH_ENOMEM, "%s: out of memory while it is made", p->path)
+                 : lh_fs_write_file(p->aside, text, n);
+    free(text);
+    return rc;
 }
 
 static const char *name_or_null(const struct lh_init *in, size_t column)
@@ -153,27 +157,53 @@ static void report(const struct lh_init *in, const char *out, const char *schema
            lh_init_undecided(in, 0) ? "decide, then " : "", schema, out, job, out);
 }
 
+/* Both or none: what was there stays until both are on the disk. */
+static int write_both(const struct lh_init *in, const char *out, const struct proposal *p)
+{
+    int rc;
+    bool made = !lh_fs_exists(out);
+    LH_TRY(lh_fs_mkdirs(out));
+    for (size_t i = 0; i < 2; i++)
+        LH_TRY_TO(fail, write_aside(in, &p[i]));
+    for (size_t i = 0; i < 2; i++) {
+        if (rename(p[i].aside, p[i].path) != 0) {
+            rc = lh_err_errno(errno, "%s", p[i].path);
+            goto fail;
+        }
+    }
+    return lh_fs_sync_dir(out);
+fail:
+    for (size_t i = 0; i < 2; i++)
+        unlink(p[i].aside);
+    if (made)
+        rmdir(out);
+    return rc;
+}
+
 static int write_all(struct lh_init *in, const struct options *o)
 {
-    char *schema = NULL, *job = NULL;
-    int rc;
-    LH_TRY(lh_mem_printf(&schema, "%s/schema.yaml", o->out));
-    LH_TRY_TO(done, lh_mem_printf(&job, "%s/job.yaml", o->out));
-    if (!o->force && (lh_fs_exists(schema) || lh_fs_exists(job))) {
-        rc = lh_err_set(LH_EEXIST, "%s: is there already; remove it, or use --force",
-                        lh_fs_exists(schema) ? schema : job);
-        goto done;
+    struct proposal p[2] = {{.name = "schema.yaml", .body = lh_init_write_schema},
+                            {.name = "job.yaml", .body = lh_init_write_job}};
+    int rc = 0;
+    for (size_t i = 0; i < 2; i++) {
+        LH_TRY_TO(done, lh_mem_printf(&p[i].path, "%s/%s", o->out, p[i].name));
+        LH_TRY_TO(done, lh_mem_printf(&p[i].aside, "%s.partial", p[i].path));
+        if (!o->force && lh_fs_exists(p[i].path)) {
+            rc =
+                lh_err_set(LH_EEXIST, "%s: is there already; remove it, or use --force", p[i].path);
+            goto done;
+        }
     }
-    LH_TRY_TO(done, lh_fs_mkdirs(o->out));
-    LH_TRY_TO(done, write_file(in, schema, lh_init_write_schema));
-    LH_TRY_TO(done, write_file(in, job, lh_init_write_job));
+    LH_TRY_TO(done, write_both(in, o->out, p));
     if (o->json)
-        rc = report_json(in, schema, job);
+        rc = report_json(in, p[0].path, p[1].path);
     else
-        report(in, o->out, schema, job);
+        report(in, o->out, p[0].path, p[1].path);
 done:
-    lh_mem_free(schema);
-    lh_mem_free(job);
+    for (size_t i = 0; i < 2; i++) {
+        lh_mem_free(p[i].path);
+        lh_mem_free(p[i].aside);
+    }
     return rc;
 }
 

@@ -193,9 +193,11 @@ static int generate(const struct options *o, const struct lh_sim *sim)
     lh_progress_finish(&w.bar);
     LH_TRY(rc);
     double seconds = lh_now() - begun;
+    rc = o->json ? print_info_json(o, &info, seconds) : print_info(&info);
+    if (rc < 0)
+        return lh_err_prefix(rc, "%s is complete, but what it holds cannot be shown", o->out);
     if (o->json)
-        return print_info_json(o, &info, seconds);
-    LH_TRY(print_info(&info));
+        return 0;
     printf("\n%s: %" PRIu64 " users, %" PRIu64 " sessions, %" PRIu64
            " requests, reward %.4f a request, %.1f s\n",
            o->out, info.users, info.sessions, info.requests, info.reward, seconds);

@@ -1,5 +1,6 @@
 /* longhaul: the one program. Finds the subcommand, runs it, turns an error's sentence into one line
  * and an exit status. */
+#include "cluster/bus_error.h"
 #include "cluster/cli.h"
 #include "cluster/commands.h"
 #include "common/err.h"
@@ -94,6 +95,7 @@ static int dispatch(int argc, char **argv)
 int main(int argc, char **argv)
 {
     lh_cli_catch_signals();
+    lh_bus_error_catch();
     int rc = occupy_standard_files();
     if (rc == 0)
         rc = ensure_one_blas_thread(argv);

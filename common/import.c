@@ -299,7 +299,8 @@ static int ingest_all(struct importer *im)
         return too_many_bad(c, "max and share allow");
     if (c->rows == c->bad + c->dropped)
         return lh_err_set(LH_EFORMAT, "%s%s: no usable row (%llu read, %llu bad, %llu dropped)",
-                          im->files[0], im->n_files == 1 ? "" : " and the other files",
+                          c->n_shown ? c->shown[0].text : im->files[0],
+                          c->n_shown || im->n_files == 1 ? "" : " and the other files",
                           (unsigned long long)c->rows, (unsigned long long)c->bad,
                           (unsigned long long)c->dropped);
     return 0;

@@ -321,7 +321,7 @@ static enum verdict put_category(struct lh_ingest *p, const struct lh_schema_col
             return put_missing(p, c, out);
         if (c->unknown == LH_MISSING_DROP)
             return DROPPED;
-        if (c->unknown == LH_MISSING_ERROR)
+        if (c->unknown == LH_MISSING_ERROR || memchr(text, '\0', n))
             return bad_value(p, c, text, n, "is none of the declared values");
         index = LH_CATEGORY_OTHER;
     }

@@ -3,6 +3,8 @@
  * (tests/unit, tests/fuzz); this is what users see. */
 #include "tests/faultkit.h"
 
+#include "common/rng.h"
+#include "common/snapshot_internal.h"
 #include "common/term.h"
 
 #include <signal.h>
@@ -11,6 +13,9 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <xxhash.h>
+
+enum { FLIPS = 60 };
 
 #define PART "data/train/day-0/part-000.lhp"
 
@@ -164,6 +169,40 @@ static void damaged_partition_is_refused_by_all_who_read_it(void **state)
                      "grep -v evaluating all >&2; rm all; exit $s; }");
 }
 
+/* A bit of any byte of any partition; each byte of one is tried in unit/test_partition.c. */
+static void partition_with_any_bit_flipped_is_refused(void **state)
+{
+    (void)state;
+    static const char *const parts[] = {
+        "data/train/day-0/part-000.lhp", "data/train/day-0/part-001.lhp",
+        "data/validation/day-0/part-000.lhp", "data/test/day-0/part-001.lhp"};
+    unsigned harmless = 0;
+    for (unsigned i = 0; i < FLIPS; i++) {
+        const char *part = parts[i % 4];
+        size_t n;
+        char *bytes = kit_read(kit_path(part), &n);
+        const struct lh_rng_at at = {.seed = 7, .step = i};
+        size_t byte = (size_t)lh_rng_below(&at, 0, n), bit = (size_t)lh_rng_below(&at, 1, 8);
+        bytes[byte] = (char)(bytes[byte] ^ 1 << bit);
+        kit_write_bytes(kit_path(part), bytes, n);
+        struct faultkit_end end = faultkit_run("longhaul inspect data --verify");
+        if (end.status == 0) { /* what fills a column up to the next */
+            harmless++;
+        } else {
+            const char *newline = strchr(end.said, '\n');
+            if (end.status != lh_err_exit_status(LH_ECORRUPT) || !strstr(end.said, part) ||
+                !newline || newline[1])
+                fail_msg("byte %zu of %s: status %d: %s", byte, part, end.status, end.said);
+        }
+        free(end.said);
+        bytes[byte] = (char)(bytes[byte] ^ 1 << bit);
+        kit_write_bytes(kit_path(part), bytes, n);
+        free(bytes);
+    }
+    assert_true(harmless < FLIPS / 2);
+    faultkit_passes("longhaul inspect data --verify");
+}
+
 static void damaged_manifest_is_refused(void **state)
 {
     (void)state;
@@ -292,6 +331,120 @@ static void damaged_snapshot_is_refused_by_all_who_read_it(void **state)
     }
 }
 
+/* Gives snap/ checksums that fit what its weights now are. */
+static void seal_snapshot(const char *bytes, size_t n)
+{
+    char hex[LH_HEX + 1];
+    kit_write_bytes(kit_path("snap/weights.safetensors"), bytes, n);
+    char *manifest = kit_read(kit_path("snap/manifest.json"), NULL);
+    char *entry = strstr(manifest, "\"weights.safetensors\"");
+    assert_non_null(entry);
+    char *sum = strstr(entry, "\"xxh3_64\"");
+    sum = strchr(strchr(sum, ':'), '"') + 1;
+    lh_snapshot_hex(hex, XXH3_64bits(bytes, n));
+    memcpy(sum, hex, LH_HEX);
+    char *size = strchr(strstr(entry, "\"bytes\""), ':') + 1;
+    char *comma = strchr(size, ',');
+    char *sealed = malloc(strlen(manifest) + 32);
+    sprintf(sealed, "%.*s\t%zu%s", (int)(size - manifest), manifest, n, comma);
+    lh_snapshot_seal(sealed);
+    kit_write(kit_path("snap/manifest.json"), sealed);
+    free(sealed);
+    free(manifest);
+}
+
+/* Weights of snap/ whose header says `to` where it said `from`; lengths and checksums fit. */
+static void lie_in_weights(const char *from, const char *to)
+{
+    size_t n;
+    char *bytes = kit_read(kit_path("snap/weights.safetensors"), &n);
+    char *at = memmem(bytes, n, from, strlen(from));
+    if (!at)
+        fail_msg("weights.safetensors: there is no '%s'", from);
+    size_t head = (size_t)(at - bytes), tail = n - head - strlen(from), more = strlen(to);
+    char *lie = malloc(head + more + tail);
+    memcpy(lie, bytes, head);
+    memcpy(lie + head, to, more);
+    memcpy(lie + head + more, at + strlen(from), tail);
+    uint64_t length;
+    memcpy(&length, lie, 8);
+    length += more - strlen(from);
+    memcpy(lie, &length, 8);
+    seal_snapshot(lie, head + more + tail);
+    free(lie);
+    free(bytes);
+}
+
+static const char *const snapshot_readers[] = {"longhaul act --snapshot snap states.csv",
+                                               "longhaul evaluate --snapshot snap --dataset data"};
+
+static void refused_by_readers_of_snapshots(const char *says)
+{
+    for (size_t r = 0; r < 2; r++)
+        faultkit_refuses(LH_EFORMAT, says, "%s", snapshot_readers[r]);
+    faultkit_passes("rm -r snap && cp -a kept snap");
+}
+
+/* The checksums fit, so that the lie is met where the header is believed or not. */
+static void safetensors_whose_header_lies_is_refused_behind_a_checksum_that_fits(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *from, *to, *says;
+    } cases[] = {
+        {"\"shape\":[8,2],\"data_offsets\":[32,96]", "\"shape\":[2,8],\"data_offsets\":[32,96]",
+         "actor.high.0.weight"},
+        {"\"shape\":[8,2]", "\"shape\":[8,3]", "actor.high.0.weight"},
+        {"\"shape\":[8,2]", "\"shape\":[16]", "actor.high.0.weight"},
+        {"\"shape\":[8,2]", "\"shape\":[4294967296,4294967296]", "actor.high.0.weight"},
+        {"\"shape\":[8,2]", "\"shape\":[-8,-2]", "actor.high.0.weight"},
+        {"[32,96]", "[28,92]", "actor.high.0.weight"},
+        {"[32,96]", "[96,32]", "actor.high.0.weight"},
+        {"[32,96]", "[32,1e300]", "actor.high.0.weight"},
+        {"\"F32\"", "\"F64\"", "actor.high.0.bias"},
+        {"actor.high.0.bias", "actor.high.9.bias", "actor.high."},
+        {"actor.high.0.bias", "actor.high.1.bias", "actor.high."},
+        {"{\"__metadata__\"", "[\"__metadata__\"", "weights.safetensors"},
+    };
+    size_t n;
+    faultkit_passes("cp -a snap kept");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        lie_in_weights(cases[i].from, cases[i].to);
+        refused_by_readers_of_snapshots(cases[i].says);
+    }
+    static const uint64_t lengths[] = {0, 1, 1000, 14000, UINT32_MAX, UINT64_MAX, UINT64_MAX - 7};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        char *bytes = kit_read(kit_path("snap/weights.safetensors"), &n);
+        memcpy(bytes, &lengths[i], 8);
+        seal_snapshot(bytes, n);
+        free(bytes);
+        refused_by_readers_of_snapshots("snap/weights.safetensors");
+    }
+    for (size_t k = 0; k < 8; k++) {
+        char *bytes = kit_read(kit_path("snap/weights.safetensors"), &n);
+        seal_snapshot(bytes, n * k / 8);
+        free(bytes);
+        refused_by_readers_of_snapshots("snap/weights.safetensors");
+    }
+    /* what a network cannot compute with, at every 500th weight */
+    static const uint32_t bits[] = {0x7fc00000, 0x7f800000, 0xff800000}; /* NaN, infinities */
+    for (size_t k = 0; k < 6; k++) {
+        char *bytes = kit_read(kit_path("snap/weights.safetensors"), &n);
+        uint64_t header;
+        memcpy(&header, bytes, 8);
+        size_t weights = (n - 8 - header) / 4;
+        memcpy(bytes + 8 + header + k * (weights / 6) * 4, &bits[k % 3], 4);
+        seal_snapshot(bytes, n);
+        free(bytes);
+        refused_by_readers_of_snapshots("snap/weights.safetensors|a value that is not finite");
+    }
+    char *bytes = kit_read(kit_path("snap/weights.safetensors"), &n);
+    seal_snapshot(bytes, n); /* the truth, sealed so, is taken */
+    free(bytes);
+    faultkit_passes("cmp snap/manifest.json kept/manifest.json && %s && %s", snapshot_readers[0],
+                    snapshot_readers[1]);
+}
+
 /* Whole, and of something else: states of another width. */
 static void snapshot_and_dataset_of_other_shapes_do_not_meet(void **state)
 {
@@ -367,13 +520,37 @@ static void npy_whose_header_lies_is_refused(void **state)
 static void training_that_diverges_stops_at_the_step_and_keeps_the_last_cut(void **state)
 {
     (void)state;
-    faultkit_fails(LH_EDIVERGED, "step |gradient of |diverged|learning rate",
-                   "longhaul train job.yaml --dir new --quiet --no-evaluation --workers 2 "
-                   "--set objective.bound=none --set optimiser.lr_critic=10 --set "
-                   "optimiser.lr_actor=10 --set optimiser.lr_cvae=10 --set checkpoint.every=1 "
-                   "--set train.steps=500 --set 'network.hidden=[8, 8, 8, 8]'");
+    static const char train[] =
+        "longhaul train job.yaml --dir new --quiet --no-evaluation --workers 2 "
+        "--set objective.bound=none --set optimiser.lr_critic=10 --set optimiser.lr_actor=10 "
+        "--set optimiser.lr_cvae=10 --set checkpoint.every=1 --set train.steps=500 "
+        "--set 'network.hidden=[8, 8, 8, 8]'";
+    struct faultkit_end first = faultkit_run("%s", train);
+    assert_int_equal(first.status, lh_err_exit_status(LH_EDIVERGED));
     faultkit_passes("longhaul export --dir new --out good --cut last && "
-                    "longhaul act --snapshot good states.csv");
+                    "longhaul act --snapshot good states.csv && cp -a new/store-0 kept");
+    /* gone on with, it comes to the very same step, and says the cure again */
+    faultkit_fails(LH_EDIVERGED, "step |the gradient of |diverged; lower the learning rates",
+                   "%s --resume", train);
+    struct faultkit_end again = faultkit_run("%s --resume", train);
+    assert_string_equal(first.said, again.said);
+    free(first.said);
+    free(again.said);
+    faultkit_passes("longhaul export --dir new --out better --cut last && "
+                    "cmp good/weights.safetensors better/weights.safetensors");
+}
+
+/* Finite numbers that no network can work with unless they are scaled. */
+static void data_that_overflow_in_training_name_the_tensor_and_leave_no_run(void **state)
+{
+    (void)state;
+    faultkit_passes("sed -i '2,$s/^\\([^,]*,[^,]*\\),[^,]*/\\1,1e30/; 9s/1e30/-2e30/' log.csv && "
+                    "longhaul import schema.yaml --out wild --quiet");
+    faultkit_refuses(LH_EDIVERGED, "step 0: the gradient of |diverged",
+                     "longhaul train job.yaml --dir new --quiet --no-evaluation "
+                     "--set dataset=wild --set train.normalise=false");
+    faultkit_passes("longhaul train job.yaml --dir new --quiet --no-evaluation "
+                    "--set dataset=wild");
 }
 
 int main(void)
@@ -383,15 +560,18 @@ int main(void)
         faultkit_test(schema_that_does_not_fit_the_log_says_where),
         faultkit_test(numbers_that_are_none_are_bad_rows),
         faultkit_test(damaged_partition_is_refused_by_all_who_read_it),
+        faultkit_test(partition_with_any_bit_flipped_is_refused),
         faultkit_test(damaged_manifest_is_refused),
         faultkit_test(damaged_run_is_refused_and_stays),
         faultkit_test(store_of_another_job_is_refused),
         faultkit_test(run_that_another_process_works_on_is_busy),
         faultkit_test(damaged_snapshot_is_refused_by_all_who_read_it),
+        faultkit_test(safetensors_whose_header_lies_is_refused_behind_a_checksum_that_fits),
         faultkit_test(snapshot_and_dataset_of_other_shapes_do_not_meet),
         faultkit_test(sessions_as_unit_where_there_are_none_are_refused),
         faultkit_test(npy_whose_header_lies_is_refused),
         faultkit_test(training_that_diverges_stops_at_the_step_and_keeps_the_last_cut),
+        faultkit_test(data_that_overflow_in_training_name_the_tensor_and_leave_no_run),
     };
     return cmocka_run_group_tests(tests, faultkit_group_setup, faultkit_group_teardown);
 }

@@ -1,12 +1,16 @@
-/* The N-th allocation fails, for N = 1, 2, 3, … in growing strides until the command succeeds
- * twice: each time the program ends with exit status 5 and one line, or did without; nothing is
- * left of what it was to write, what was there stays, and (under ASan) nothing leaks. */
+/* The N-th allocation fails, N over the whole range of a command's allocations: the first ones
+ * each, then in strides, until the command no longer needs that many. Each time the program ends
+ * with exit status 5 and one line, or did without; nothing is left of what it was to write, what
+ * was there stays, and (under ASan) nothing leaks. LONGHAUL_TEST_EVERY=1 in the environment tries
+ * every N. */
 #include "tests/faultkit.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+enum { STRIDE = 17 }; /* a prime, so that it does not keep step with a loop of the program */
 
 struct command {
     const char *text;     /* writes "new", if anything */
@@ -41,10 +45,15 @@ static bool succeeded(const struct command *c, unsigned long nth)
     return ok;
 }
 
+static unsigned long after(unsigned long nth)
+{
+    return nth + (nth <= 32 || getenv("LONGHAUL_TEST_EVERY") ? 1 : STRIDE);
+}
+
 static void walk(const struct command *c)
 {
     unsigned failed = 0, runs = 0, in_a_row = 0;
-    for (unsigned long nth = 1; in_a_row < 2; nth += 1 + nth / 4) {
+    for (unsigned long nth = 1; in_a_row < 5; nth = after(nth)) {
         if (nth > 1000000)
             fail_msg("'%s' does not succeed", c->text);
         runs++;
@@ -55,6 +64,7 @@ static void walk(const struct command *c)
             failed++;
         }
     }
+    print_message("%u of %u runs failed: %s\n", failed, runs, c->text);
     if (failed < runs / 2)
         fail_msg("'%s': only %u of %u runs failed", c->text, failed, runs);
 }
@@ -81,12 +91,48 @@ static void act_without_memory_says_so(void **state)
                            .prints = true});
 }
 
+static void evaluate_without_memory_says_so(void **state)
+{
+    (void)state;
+    walk(&(struct command){.text = "longhaul evaluate --run run --json --threads 1 >new",
+                           .expected = "longhaul evaluate --run run --json | cmp - new",
+                           .prints = true});
+}
+
+static void inspect_without_memory_says_so(void **state)
+{
+    (void)state;
+    walk(&(struct command){.text = "longhaul inspect data --features --verify --json >new",
+                           .expected =
+                               "longhaul inspect data --features --verify --json | cmp - new",
+                           .prints = true});
+}
+
+static void init_without_memory_says_so_and_leaves_nothing(void **state)
+{
+    (void)state;
+    faultkit_passes("longhaul init log.csv --out ref");
+    walk(&(struct command){.text = "longhaul init log.csv --out new",
+                           .expected = "diff -r ref new"});
+}
+
+static void simulate_without_memory_says_so_and_leaves_nothing(void **state)
+{
+    (void)state;
+#define SIMULATE(format, out)                                                                      \
+    "longhaul simulate --users 20 --sessions 2 --quiet --threads 1 --format " format " --out " out
+    faultkit_passes(SIMULATE("csv", "ref") " && " SIMULATE("dataset", "ref2"));
+    walk(&(struct command){.text = SIMULATE("csv", "new"), .expected = "diff -r ref new"});
+    walk(&(struct command){.text = SIMULATE("dataset", "new"),
+                           .expected = "cmp ref2/manifest.json new/manifest.json"});
+}
+
 static void train_without_memory_says_so_and_can_be_begun_or_resumed(void **state)
 {
     (void)state;
     unsigned failed = 0, runs = 0, in_a_row = 0;
     static const char train[] = "longhaul train job.yaml --dir new --no-evaluation --quiet";
-    for (unsigned long nth = 1; in_a_row < 2; nth += 1 + nth / 3) {
+    for (unsigned long nth = 1; in_a_row < 5; nth = after(nth)) {
         assert_true(nth < 1000000);
         struct faultkit_end end =
             faultkit_run("export LONGHAUL_TEST_FAIL_ALLOCATION=%lu; %s", nth, train);
@@ -116,6 +162,10 @@ int main(void)
         faultkit_test(import_without_memory_says_so_and_leaves_nothing),
         faultkit_test(export_without_memory_says_so_and_leaves_nothing),
         faultkit_test(act_without_memory_says_so),
+        faultkit_test(evaluate_without_memory_says_so),
+        faultkit_test(inspect_without_memory_says_so),
+        faultkit_test(init_without_memory_says_so_and_leaves_nothing),
+        faultkit_test(simulate_without_memory_says_so_and_leaves_nothing),
         faultkit_test(train_without_memory_says_so_and_can_be_begun_or_resumed),
     };
     return cmocka_run_group_tests(tests, faultkit_group_setup, faultkit_group_teardown);

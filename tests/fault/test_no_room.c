@@ -52,14 +52,17 @@ static void assert_empty(const char *dir)
 
 /* --- full disks ---------------------------------------------------------------------------------
  */
-static void import_and_export_onto_a_full_disk_leave_nothing(void **state)
+static void what_does_not_fit_on_the_disk_leaves_nothing(void **state)
 {
     (void)state;
     static const char *const commands[] = {"longhaul import schema.yaml --out disk/new --quiet",
-                                           "longhaul export --dir run --out disk/new"};
+                                           "longhaul export --dir run --out disk/new",
+                                           "longhaul simulate --users 50 --quiet --out disk/new",
+                                           "longhaul simulate --users 50 --quiet --out disk/new "
+                                           "--format dataset"};
     static const char *const sizes[] = {"4k", "12k"};
     small_disk("4k");
-    for (size_t c = 0; c < 2; c++) {
+    for (size_t c = 0; c < sizeof commands / sizeof *commands; c++) {
         for (size_t s = 0; s < 2; s++) {
             resize_disk(sizes[s]);
             faultkit_refuses(LH_ENOSPC, "disk/new|space", "%s", commands[c]);
@@ -68,17 +71,22 @@ static void import_and_export_onto_a_full_disk_leave_nothing(void **state)
         resize_disk("4m");
         faultkit_passes("%s && rm -r disk/new", commands[c]);
     }
+    resize_disk("4k"); /* one of the two files */
+    faultkit_refuses(LH_ENOSPC, "disk/new|space", "longhaul init log.csv --out disk/new");
+    assert_empty(kit_path("disk"));
 }
 
 static void replacing_on_a_full_disk_keeps_the_old_one(void **state)
 {
     (void)state;
     small_disk("4m");
-    faultkit_passes("cp -a data snap disk/ && head -c 4m /dev/zero >disk/ballast || true");
+    faultkit_passes("longhaul init log.csv --out disk/mine && cp -a data snap disk/ && head -c 4m "
+                    "/dev/zero >disk/ballast || true");
     faultkit_refuses(LH_ENOSPC, "disk/data|space",
                      "longhaul import schema.yaml --out disk/data --force --quiet");
     faultkit_refuses(LH_ENOSPC, "disk/snap|space",
                      "longhaul export --dir run --out disk/snap --force");
+    faultkit_refuses(LH_ENOSPC, "disk/mine|space", "longhaul init log.csv --out disk/mine --force");
     faultkit_passes("longhaul inspect disk/data --verify && "
                     "longhaul act --snapshot disk/snap states.csv");
 }
@@ -233,7 +241,7 @@ static void address_that_cannot_be_used_is_named_and_no_run_is_begun(void **stat
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        disk_test(import_and_export_onto_a_full_disk_leave_nothing),
+        disk_test(what_does_not_fit_on_the_disk_leaves_nothing),
         disk_test(replacing_on_a_full_disk_keeps_the_old_one),
         disk_test(training_on_a_full_disk_keeps_what_was_cut_and_can_be_resumed),
         faultkit_test(files_past_their_limit_are_an_error_and_no_signal),
