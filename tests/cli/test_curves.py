@@ -14,7 +14,7 @@ import xml.etree.ElementTree as xml
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def write_run(directory, algorithm, values, digest="a1", lines=True, unit=None):
+def write_run(directory, algorithm, values, digest="a1", lines=True, unit=None, choose="value"):
     """values: (step, value, ess share). lines: in evaluations.jsonl, else only the last two, in run.json."""
     os.makedirs(directory)
     evaluations = [(step, {
@@ -24,7 +24,7 @@ def write_run(directory, algorithm, values, digest="a1", lines=True, unit=None):
         **({"unit": unit} if unit else {}),
     }) for step, value, share in values]
     with open(os.path.join(directory, "config.yaml"), "w") as f:
-        f.write('algorithm: %s\nevaluation:\n  ess_floor: 0.1\nresolved:\n  dataset_digest: "%s"\n' % (algorithm, digest))
+        f.write('algorithm: %s\nevaluation:\n  ess_floor: 0.1\n  choose: %s\nresolved:\n  dataset_digest: "%s"\n' % (algorithm, choose, digest))
     with open(os.path.join(directory, "run.json"), "w") as f:
         json.dump({"cuts": [{"version": s, "evaluation": e} for s, e in evaluations[-2:]]}, f)
     with open(os.path.join(directory, "metrics.jsonl"), "w") as f:
@@ -73,7 +73,10 @@ def test_drawing(work):
         assert 0 <= x <= float(root.get("width")) and 0 <= y <= float(root.get("height"))
     assert "effective sample size (% of rows)" in texts, texts
     by_sessions = os.path.join(work, "sessions")
-    write_run(by_sessions, "il", [(100, 1.0, 0.3), (200, 1.1, 0.3)], unit="session")
+    write_run(by_sessions, "il", [(100, 1.2, 0.3), (200, 1.1, 0.3), (300, 1.0, 0.05)], unit="session", choose="last")
+    rings = [d for d in xml.fromstring(curves(by_sessions)[1]).iter(SVG + "circle") if d.get("fill") == "none"]
+    line = next(l for l in xml.fromstring(curves(by_sessions)[1]).iter(SVG + "polyline") if l.get("stroke-width") == "2.2")
+    assert [float(r.get("cx")) for r in rings] == [points(line)[1][0]], "the last above the floor"
     texts = [t.text for t in xml.fromstring(curves(by_sessions)[1]).iter(SVG + "text")]
     assert "effective sample size (% of sessions)" in texts and any("reward per session" in t for t in texts), texts
     dark = dict(re.findall(r'\[fill="(#\w+)"\] \{fill: (#\w+)\}', root.find(SVG + "style").text))
