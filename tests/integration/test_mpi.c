@@ -82,6 +82,12 @@ static const char up[] =
 static const char down[] = "for h in %2$s %3$s %4$s %1$s; do for p in $(ip netns pids $h); do "
                            "kill -KILL $p; done; ip netns del $h; done";
 
+/* Those of a test that was killed. */
+static const char sweep[] =
+    "for n in $(ip netns list | sed -n 's/^\\(lhm\\([0-9]*\\)-[0-9s]\\).*/\\1:\\2/p'); do "
+    "[ -d /proc/${n#*:} ] && continue; for p in $(ip netns pids ${n%%:*}); do kill -KILL $p; done; "
+    "ip netns del ${n%%:*}; done";
+
 static int on_hosts(const char *script, char **out)
 {
     return kit_run(out, script, home.switch_name, home.host[0], home.host[1], home.host[2]);
@@ -111,6 +117,7 @@ static void make_hosts(void)
     snprintf(home.switch_name, sizeof home.switch_name, "lhm%d-s", (int)getpid());
     for (int i = 0; i < HOSTS; i++)
         snprintf(home.host[i], sizeof home.host[i], "lhm%d-%d", (int)getpid(), i + 1);
+    kit_run(NULL, sweep);
     home.hosts = on_hosts(up, &out) == 0;
     if (!home.hosts) {
         print_message("SKIPPED: no network namespaces here: %s", out);
@@ -622,7 +629,7 @@ static void a_rank_of_another_host_that_never_starts_is_named_with_it(void **sta
     snprintf(says, sizeof says, "rank 4 on %s did not start within", home.host[2]);
     int status = mpirun_hosts(
         &out, "-n 6 sh -c 'test $OMPI_COMM_WORLD_RANK = 4 && exec sleep 50; exec \"$@\"' m",
-        "job.yaml", "--patience 2");
+        "job.yaml", "--patience 1");
     assert_ends(status, lh_err_exit_status(LH_ETIMEDOUT), out, says);
     free(out);
 }
