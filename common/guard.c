@@ -12,7 +12,10 @@
 #include "common/term.h"
 
 #include <linux/filter.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,6 +30,10 @@
 #define FILES_KEPT   128 /* descriptors that connections may not take */
 #define NOTED_KEYS   16
 #define TICK_MS      250
+#define SEEN_MS      1000 /* how often connections are looked at */
+/* Bytes that may come over a connection between two messages that its socket takes: more than the
+ * messages that may wait to be taken (LH_NET_INBOX) are worth. */
+#define UNHEARD_MAX (256u << 20)
 
 /* A connection that was accepted a moment ago. */
 struct young {
@@ -59,6 +66,14 @@ struct lh_guard {
     size_t n_young, cap_young;
     unsigned char *open; /* [cap_open] by descriptor: a connection of ours */
     size_t cap_open, n_open, open_max;
+    struct heard {
+        _Atomic uint32_t messages;
+    } * heard; /* [cap_open] by descriptor */
+    struct seen {
+        uint32_t heard;
+        uint64_t bytes; /* received when it was heard last */
+    } * seen;           /* [cap_open] */
+    double looked;      /* seconds */
     char noted[NOTED_KEYS][LH_KEY_SIZE];
     size_t n_noted;
 };
@@ -206,6 +221,44 @@ static void set_door(struct lh_guard *g, struct door *d, bool shut)
     pthread_mutex_unlock(&g->mutex);
 }
 
+void lh_guard_heard(struct lh_guard *g, int fd)
+{
+    if (fd >= 0 && (size_t)fd < g->cap_open)
+        atomic_fetch_add_explicit(&g->heard[fd].messages, 1, memory_order_relaxed);
+}
+
+static uint64_t bytes_received(int fd)
+{
+    struct tcp_info info = {0};
+    socklen_t n = sizeof info;
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) == 0 ? info.tcpi_bytes_received : 0;
+}
+
+/* Connections that send and send, and no message comes of it. */
+static void look_at_connections(struct lh_guard *g)
+{
+    double now = lh_now();
+    if (now - g->looked < SEEN_MS / 1000.0)
+        return;
+    g->looked = now;
+    size_t left = g->n_open;
+    for (size_t fd = 0; left > 0 && fd < g->cap_open; fd++) {
+        if (!g->open[fd])
+            continue;
+        left--;
+        uint64_t bytes = bytes_received((int)fd);
+        uint32_t heard = atomic_load_explicit(&g->heard[fd].messages, memory_order_relaxed);
+        if (heard != g->seen[fd].heard || bytes < g->seen[fd].bytes) {
+            g->seen[fd] = (struct seen){.heard = heard, .bytes = bytes};
+        } else if (bytes - g->seen[fd].bytes > UNHEARD_MAX) {
+            lh_note("cut off a peer that sent %llu MB without ending a message",
+                    (unsigned long long)(bytes - g->seen[fd].bytes) >> 20);
+            shutdown((int)fd, SHUT_RDWR);
+            g->seen[fd].bytes = bytes;
+        }
+    }
+}
+
 static void forget_young(struct lh_guard *g, size_t i)
 {
     memmove(&g->young[i], &g->young[i + 1], (--g->n_young - i) * sizeof *g->young);
@@ -217,6 +270,8 @@ static void opened(struct lh_guard *g, int fd)
         return;
     g->n_open += !g->open[fd];
     g->open[fd] = 1;
+    g->seen[fd] =
+        (struct seen){.heard = atomic_load_explicit(&g->heard[fd].messages, memory_order_relaxed)};
     if (g->n_young < g->cap_young)
         g->young[g->n_young++] = (struct young){.fd = fd, .since = lh_now()};
 }
@@ -336,7 +391,10 @@ static bool turn(struct lh_guard *g)
         items[2 + i] = (zmq_pollitem_t){.socket = g->doors[i].monitor, .events = ZMQ_POLLIN};
         shut = shut || g->doors[i].shut;
     }
-    if (zmq_poll(items, (int)(2 + g->n_doors), g->n_young || shut ? TICK_MS : -1) < 0 &&
+    if (zmq_poll(items, (int)(2 + g->n_doors),
+                 g->n_young || shut ? TICK_MS
+                 : g->n_open        ? SEEN_MS
+                                    : -1) < 0 &&
         zmq_errno() == ETERM)
         return false;
     if (items[1].revents)
@@ -347,6 +405,7 @@ static bool turn(struct lh_guard *g)
             g->doors[i] = g->doors[--g->n_doors];
         }
     look_after_doors(g);
+    look_at_connections(g);
     return !items[0].revents || take_order(g);
 }
 
@@ -392,6 +451,8 @@ static int open_guard(struct lh_guard *g)
     g->cap_open = g->open_max + FILES_KEPT;
     g->cap_young = 8 * YOUNG_MAX; /* what is accepted before the door is shut */
     LH_TRY(LH_NEW_ARRAY(&g->open, g->cap_open, "connections"));
+    LH_TRY(LH_NEW_ARRAY(&g->heard, g->cap_open, "connections"));
+    LH_TRY(LH_NEW_ARRAY(&g->seen, g->cap_open, "connections"));
     LH_TRY(LH_NEW_ARRAY(&g->young, g->cap_young, "connections"));
     g->zap = zmq_socket(g->zmq, ZMQ_REP);
     if (!g->zap || zmq_bind(g->zap, ZAP_ENDPOINT) != 0)
@@ -448,6 +509,8 @@ void lh_guard_stop(struct lh_guard **out)
     pthread_mutex_destroy(&g->orders);
     lh_mem_free(g->list);
     lh_mem_free(g->open);
+    lh_mem_free(g->heard);
+    lh_mem_free(g->seen);
     lh_mem_free(g->young);
     lh_mem_free(g);
     *out = NULL;

@@ -39,9 +39,10 @@ static const char order;
 struct lh_net_socket {
     void *zmq;
     bool router, curve;
-    Lh__Role other; /* DEALER: who listens at the other end */
-    void *monitor;  /* DEALER, not inproc: events of the connection */
-    double broken;  /* seconds, when it broke and ZeroMQ did not try again; 0: it stands */
+    struct lh_guard *guard; /* ROUTER with keys */
+    Lh__Role other;         /* DEALER: who listens at the other end */
+    void *monitor;          /* DEALER, not inproc: events of the connection */
+    double broken;          /* seconds, when it broke and ZeroMQ did not try again; 0: it stands */
     bool refused;
     uint64_t job; /* 0: any */
     struct lh_net_counts counts;
@@ -119,6 +120,7 @@ static int set_curve(struct lh_net_socket *s, const struct lh_net_address *to,
         LH_TRY(set_int(s, ZMQ_CURVE_SERVER, 1));
         /* Without a domain ZeroMQ asks nobody and lets everyone in. */
         LH_TRY(set_bytes(s, ZMQ_ZAP_DOMAIN, "longhaul", 8));
+        s->guard = security->guard;
         return lh_guard_watch(security->guard, s->zmq);
     }
     if (!to->key || !*to->key)
@@ -486,7 +488,6 @@ static int identify(struct lh_net_socket *s, zmq_msg_t *frame, struct lh_net_mes
 {
     m->role = s->other;
     m->key[0] = '\0';
-    m->peer.fd = s->router ? zmq_msg_get(frame, ZMQ_SRCFD) : -1;
     if (s->router && s->curve) {
         const char *mark = zmq_msg_gets(frame, "User-Id");
         if (!mark || strlen(mark) != LH_GUARD_MARK_SIZE - 1)
@@ -507,6 +508,7 @@ static int recv_one(struct lh_net_socket *s, struct lh_net_message *m)
     bool more = false;
     m->n = 0;
     m->peer.size = 0;
+    m->peer.fd = -1;
     int rc = recv_frame(s, &frame, &more);
     if (rc != 0)
         return rc;
@@ -520,6 +522,7 @@ static int recv_one(struct lh_net_socket *s, struct lh_net_message *m)
         if ((rc = recv_frame(s, &frame, &more)) != 0)
             return rc;
     }
+    m->peer.fd = s->router ? zmq_msg_get(&frame, ZMQ_SRCFD) : -1;
     s->counts.messages_in++;
     rc = decode(s, &frame, &m->env);
     if (rc >= 0)
@@ -554,6 +557,8 @@ int lh_net_recv(struct lh_net_socket *s, struct lh_net_message *m)
     /* A flood of bad messages must not keep a role from its other work. */
     for (int tries = 0; tries < 100; tries++) {
         rc = recv_one(s, m);
+        if (s->guard && rc != LH_AGAIN)
+            lh_guard_heard(s->guard, m->peer.fd);
         if (rc == LH_AGAIN)
             LH_TRY(mend(s));
         if (rc != LH_NOTFOUND)
