@@ -17,7 +17,9 @@ extern const struct lh_cmd lh_cmd_keygen;
 extern const struct lh_cmd lh_cmd_scheduler;
 extern const struct lh_cmd lh_cmd_server;
 extern const struct lh_cmd lh_cmd_simulate;
+extern const struct lh_cmd lh_cmd_status;
 extern const struct lh_cmd lh_cmd_step;
+extern const struct lh_cmd lh_cmd_top;
 extern const struct lh_cmd lh_cmd_train;
 extern const struct lh_cmd lh_cmd_worker;
 
@@ -29,6 +31,8 @@ static const struct lh_cmd *const commands[] = {
     &lh_cmd_inspect,
     &lh_cmd_simulate,
     &lh_cmd_train,
+    &lh_cmd_status,
+    &lh_cmd_top,
     &lh_cmd_evaluate,
     &lh_cmd_export,
     &lh_cmd_act,

@@ -102,7 +102,10 @@ int lh_cuts_complete(struct lh_cuts *c, uint64_t version, uint32_t servers,
     LH_TRY(lh_run_record_add_cut(c->record, version, servers));
     LH_TRY(settle(c));
     lh_run_record_retain(c->record, keep_newest(c, evaluator));
-    return lh_run_record_save(c->record, c->dir);
+    LH_TRY(lh_run_record_save(c->record, c->dir));
+    c->completed++;
+    c->completed_at = lh_now();
+    return 0;
 }
 
 int lh_cuts_judge(struct lh_cuts *c, struct lh_evaluator *evaluator)
@@ -117,7 +120,7 @@ int lh_cuts_judge(struct lh_cuts *c, struct lh_evaluator *evaluator)
                              (unsigned long long)c->verdict_version);
     }
     c->has_verdict = true;
-    c->evaluations_made++;
+    c->evaluated++;
     if (!c->quiet)
         lh_note("step %llu: value %.4f [%.4f, %.4f], effective sample size %.1f%%%s",
                 (unsigned long long)c->verdict_version, c->verdict.value, c->verdict.lo,

@@ -20,8 +20,9 @@ struct lh_cuts {
     double best_value;
     bool has_verdict; /* of a version whose cut is not complete yet */
     uint64_t verdict_version;
-    struct lh_verdict verdict; /* the last one; its numbers stay */
-    uint64_t evaluations_made; /* since init */
+    struct lh_verdict verdict;     /* the last one; its numbers stay */
+    uint64_t evaluated, completed; /* how many since init */
+    double completed_at;           /* the last; lh_now() */
     char *evaluations_path;
     FILE *evaluations;
 };

@@ -258,21 +258,12 @@ static char *print_record(const struct lh_run_record *r)
 int lh_run_record_save(const struct lh_run_record *r, const char *dir)
 {
     int rc;
-    char *path = NULL, *aside = NULL, *text = print_record(r);
+    char *path = NULL, *text = print_record(r);
     if (!text)
         return lh_err_set(LH_ENOMEM, "%s/run.json: out of memory", dir);
     LH_TRY_TO(done, lh_mem_printf(&path, "%s/run.json", dir));
-    LH_TRY_TO(done, lh_mem_printf(&aside, "%s/.run.json.new", dir));
-    LH_TRY_TO(done, lh_fs_write_file(aside, text, strlen(text)));
-    if (rename(aside, path) != 0) {
-        rc = lh_err_errno(errno, "%s: cannot take the place of the old one", path);
-        goto done;
-    }
-    LH_TRY_TO(done, lh_fs_sync_dir(dir));
+    rc = lh_fs_replace_file(path, text, strlen(text), true);
 done:
-    if (rc < 0 && aside)
-        unlink(aside);
-    lh_mem_free(aside);
     lh_mem_free(path);
     cJSON_free(text);
     return rc;

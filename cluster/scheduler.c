@@ -8,11 +8,11 @@
 
 #include "cluster/cuts.h"
 #include "cluster/metrics_log.h"
+#include "cluster/report.h"
 #include "cluster/roster.h"
 #include "common/err.h"
 #include "common/mem.h"
 #include "common/member.h"
-#include "common/metrics.h"
 #include "common/term.h"
 
 #include <stdio.h>
@@ -32,7 +32,7 @@ struct scheduler {
     struct lh_roster roster;
     struct lh_clock clock;
     struct lh_metrics_log *metrics;
-    struct lh_metrics_role *counts; /* NULL: off */
+    struct lh_report report;
     struct lh_cuts cuts;
     struct lh_evaluator *evaluator;
     struct lh_progress progress;
@@ -40,7 +40,6 @@ struct scheduler {
     enum stage stage;
     double began, noted, ready_at, started_at, trained_at, stopping_at, flushed;
     uint64_t version; /* newest of which metrics came */
-    double stepped;   /* when that was made, by shard 0's clock */
 };
 
 /* --- plans -------------------------------------------------------------------------------------
@@ -219,8 +218,6 @@ static int note_prepared(struct scheduler *s, struct lh_role_node *node, uint64_
         return 0;
     LH_TRY(lh_cuts_complete(&s->cuts, all, s->opt->servers, s->evaluator));
     s->result->version = all;
-    lh_metrics_add(s->counts, LH_METRIC_CHECKPOINTS, 1);
-    lh_metrics_set(s->counts, LH_METRIC_CHECKPOINT_AGE, lh_now());
     Lh__Commit c = LH__COMMIT__INIT;
     LH_TRY(LH_NEW_ARRAY(&c.keep, s->opt->record->n_cuts, "versions to keep"));
     for (; c.n_keep < s->opt->record->n_cuts; c.n_keep++)
@@ -249,15 +246,12 @@ static int take_metrics(struct scheduler *s, const struct lh_net_message *msg)
         memcpy(row, values + i * n * sizeof(float), n * sizeof(float));
         memcpy(&seconds, at + i * sizeof seconds, sizeof seconds);
         s->version = msg->env.step + i + 1;
-        lh_metrics_observe(s->counts, LH_METRIC_STEP_TIME, seconds - s->stepped);
-        s->stepped = seconds;
+        lh_report_step(&s->report, row, seconds);
         LH_TRY(lh_metrics_log_add(s->metrics, s->version, row, seconds));
     }
     if (n > 0 && count > 0)
         snprintf(s->progress.extra, sizeof s->progress.extra, "%s %.4g",
                  lh_graph_metric_name(s->opt->model->graph, 0), (double)row[0]);
-    for (size_t i = 0; i < n && count > 0; i++)
-        lh_metrics_set_at(s->counts, LH_METRIC_LOSS, i, (double)row[i]);
     s->trained_at = lh_now();
     lh_progress_update(&s->progress, (s->version - s->clock.start) * s->opt->job->batch);
     return 0;
@@ -302,20 +296,13 @@ static int take_ready(struct scheduler *s, struct lh_role_node *node)
     return 0;
 }
 
-static void count_lost(struct scheduler *s, const struct lh_role_node *node)
-{
-    lh_metrics_add_at(
-        s->counts, LH_METRIC_LOST,
-        node->role == LH__ROLE__ROLE_SERVER ? LH_METRICS_OF_SERVERS : LH_METRICS_OF_WORKERS, 1);
-}
-
 static int worker_is_gone(struct scheduler *s, struct lh_role_node *node, const char *how)
 {
     char who[512];
     node->standing = LH_STANDING_GONE;
     if (s->stage > PAUSING)
         return 0; /* nothing is left to compute, or it was told to go */
-    count_lost(s, node);
+    lh_report_lost(&s->report, node);
     lh_note("%s %s; the others take its share", lh_roster_describe(node, who, sizeof who), how);
     return s->stage == GATHERING ? 0 : lh_roster_assign(&s->roster);
 }
@@ -328,7 +315,7 @@ static int is_gone(struct scheduler *s, struct lh_role_node *node, const char *h
     node->standing = LH_STANDING_GONE;
     if (s->stage == STOPPING)
         return 0;
-    count_lost(s, node);
+    lh_report_lost(&s->report, node);
     return lh_err_set(LH_EPEER, "%s %s; go on from the last checkpoint with --resume",
                       lh_roster_describe(node, who, sizeof who), how);
 }
@@ -367,10 +354,7 @@ static int take_message(struct scheduler *s, const struct lh_net_message *msg)
     if (msg->env.kind == LH__KIND__KIND_HELLO) {
         LH_TRY(lh_roster_hello(&s->roster, msg, &node));
         if (node)
-            lh_metrics_add_at(s->counts, LH_METRIC_JOINED,
-                              node->role == LH__ROLE__ROLE_SERVER ? LH_METRICS_OF_SERVERS
-                                                                  : LH_METRICS_OF_WORKERS,
-                              1);
+            lh_report_joined(&s->report, node);
         if (s->roster.blas[0] && !s->opt->record->blas) /* durable with the first cut */
             LH_TRY(lh_run_record_set_blas(s->opt->record, s->roster.blas));
         return node && s->stage < FINISHING ? plan_who_can_be(s) : 0;
@@ -518,53 +502,17 @@ static int look_after(struct scheduler *s)
     return lh_roster_beat(&s->roster);
 }
 
-/* Versions between the newest and the slowest worker. */
-static uint64_t lag(const struct scheduler *s)
+static void report(struct scheduler *s, bool now)
 {
-    uint64_t slowest = s->version;
-    for (size_t i = 0; i < s->roster.n_nodes; i++) {
-        const struct lh_role_node *n = &s->roster.nodes[i];
-        if (n->role == LH__ROLE__ROLE_WORKER && n->standing == LH_STANDING_READY &&
-            n->version < slowest)
-            slowest = n->version;
-    }
-    return s->version - slowest;
-}
-
-static void count_evaluations(struct scheduler *s)
-{
-    const struct lh_cuts *c = &s->cuts;
-    lh_metrics_set(s->counts, LH_METRIC_EVALUATIONS, (double)c->evaluations_made);
-    if (c->evaluations_made > 0) {
-        lh_metrics_set(s->counts, LH_METRIC_VALUE, c->verdict.value);
-        lh_metrics_set(s->counts, LH_METRIC_ESS, c->verdict.ess_share);
-    }
-    if (c->has_best) {
-        lh_metrics_set(s->counts, LH_METRIC_BEST_VALUE, c->best_value);
-        lh_metrics_set(s->counts, LH_METRIC_BEST_VERSION, (double)c->record->best);
-    }
-}
-
-/* What it has counted so far, for whoever reads its metrics. */
-static void count(struct scheduler *s)
-{
-    const struct lh_roster *r = &s->roster;
-    if (!s->counts || !r->socket)
-        return;
-    struct lh_net_counts net = lh_net_counts(r->socket);
-    uint64_t steps = s->version - s->clock.start;
-    lh_metrics_set_net(s->counts, &net);
-    lh_metrics_set(s->counts, LH_METRIC_VERSION, (double)s->version);
-    lh_metrics_set(s->counts, LH_METRIC_STEPS, (double)steps);
-    lh_metrics_set(s->counts, LH_METRIC_TRANSITIONS, (double)(steps * s->opt->job->batch));
-    lh_metrics_set(s->counts, LH_METRIC_JOB_STEPS, (double)s->clock.total);
-    lh_metrics_set_at(s->counts, LH_METRIC_PRESENT, LH_METRICS_OF_WORKERS,
-                      (double)lh_roster_count(r, LH__ROLE__ROLE_WORKER, LH_STANDING_READY));
-    lh_metrics_set_at(s->counts, LH_METRIC_PRESENT, LH_METRICS_OF_SERVERS,
-                      (double)lh_roster_count(r, LH__ROLE__ROLE_SERVER, LH_STANDING_READY));
-    lh_metrics_set(s->counts, LH_METRIC_EPOCH, (double)r->epoch);
-    lh_metrics_set(s->counts, LH_METRIC_LAG, (double)lag(s));
-    count_evaluations(s);
+    static const char *const stages[] = {"gathering", "running", "pausing", "finishing",
+                                         "stopping"};
+    lh_report_update(&s->report,
+                     &(struct lh_report_facts){.stage = stages[s->stage],
+                                               .roster = &s->roster,
+                                               .cuts = &s->cuts,
+                                               .clock = &s->clock,
+                                               .version = s->version},
+                     now);
 }
 
 static int turn(struct scheduler *s)
@@ -574,7 +522,7 @@ static int turn(struct scheduler *s)
     LH_TRY(drain(s));
     LH_TRY(look_after(s));
     LH_TRY(lh_cuts_judge(&s->cuts, s->evaluator));
-    count(s);
+    report(s, false);
     double now = lh_now();
     if (now - s->flushed > 1) {
         s->flushed = now;
@@ -635,26 +583,9 @@ static void sum_up(struct scheduler *s)
     s->result->seconds = s->trained_at > 0 ? s->trained_at - s->started_at : 0;
 }
 
-static int join_metrics(struct scheduler *s)
-{
-    const size_t n = s->opt->model->n_metrics;
-    const char **losses = NULL;
-    LH_TRY(LH_NEW_ARRAY(&losses, n, "names of losses"));
-    for (size_t i = 0; i < n; i++)
-        losses[i] = lh_graph_metric_name(s->opt->model->graph, i);
-    int rc = lh_metrics_join(
-        s->opt->metrics,
-        &(struct lh_metrics_who){.role = LH_METRICS_SCHEDULER, .losses = losses, .n_losses = n},
-        &s->counts);
-    lh_mem_free(losses);
-    return rc;
-}
-
 static int open_run(struct scheduler *s)
 {
     const struct lh_scheduler_options *o = s->opt;
-    if (o->metrics)
-        LH_TRY(join_metrics(s));
     s->roster.job = lh_job_digest(o->job);
     s->roster.servers = o->servers;
     s->roster.workers = o->workers;
@@ -674,6 +605,16 @@ static int open_run(struct scheduler *s)
                                                              .transitions = o->transitions}));
     LH_TRY(lh_net_router(&s->roster.socket, s->zmq, o->bind, CONTROL_QUEUE, o->security));
     lh_net_expect(s->roster.socket, s->roster.job);
+    LH_TRY(lh_report_init(&s->report,
+                          &(struct lh_report_spec){.dir = o->dir,
+                                                   .job = o->job->name,
+                                                   .algorithm = o->job->algorithm,
+                                                   .endpoint = lh_net_endpoint(s->roster.socket),
+                                                   .graph = o->model->graph,
+                                                   .metrics = o->metrics,
+                                                   .workers = o->workers,
+                                                   .servers = o->servers,
+                                                   .batch = o->job->batch}));
     return o->bound ? o->bound(o->launcher, lh_net_endpoint(s->roster.socket)) : 0;
 }
 
@@ -704,7 +645,7 @@ int lh_scheduler_run(void *zmq, const struct lh_scheduler_options *opt,
         rc = turn(&s);
     if (s.roster.socket)
         see_off(&s, rc);
-    count(&s);
+    report(&s, true);
     lh_progress_finish(&s.progress);
     sum_up(&s);
     struct lh_err err;
@@ -715,6 +656,7 @@ int lh_scheduler_run(void *zmq, const struct lh_scheduler_options *opt,
     lh_net_close(&s.roster.socket);
     lh_roster_fini(&s.roster);
     lh_cuts_fini(&s.cuts);
+    lh_report_fini(&s.report);
     lh_mem_free(s.job_text);
     return rc;
 }

@@ -26,7 +26,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PATIENCE 60.0 /* seconds */
+#define PATIENCE     60.0 /* seconds */
+#define LOCK_TRIES   5
+#define LOCK_WAIT_US 10000
 
 struct train {
     const struct lh_train_options *opt;
@@ -82,6 +84,19 @@ static int make_dir(const char *dir, bool *made)
     return *made ? 0 : lh_fs_mkdirs(dir);
 }
 
+/* Who looks whether the lock is held holds it himself for a moment (run_watch.c). */
+static int take_lock(int fd)
+{
+    int rc;
+    for (int tries = 0; (rc = flock(fd, LOCK_EX | LOCK_NB)) != 0 && tries < LOCK_TRIES; tries++) {
+        if (errno != EWOULDBLOCK)
+            break;
+        usleep(LOCK_WAIT_US);
+        errno = EWOULDBLOCK;
+    }
+    return rc;
+}
+
 static int lock_dir(struct train *t)
 {
     char *path = NULL;
@@ -91,7 +106,7 @@ static int lock_dir(struct train *t)
     t->lock = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0666);
     if (t->lock < 0)
         rc = lh_err_errno(errno, "%s", path);
-    else if (flock(t->lock, LOCK_EX | LOCK_NB) == 0)
+    else if (take_lock(t->lock) == 0)
         t->locked = is_file_at(t->lock, path); /* not so if its owner gave up just now */
     else if (errno != EWOULDBLOCK)
         rc = lh_err_errno(errno, "%s", path);
@@ -109,21 +124,13 @@ static void remove_run_without_a_step(const struct train *t, uint64_t steps)
         lh_fs_remove_tree(t->opt->dir);
 }
 
-/* Written aside and renamed, so that a resumed run never finds half a config. */
+/* So that a resumed run never finds half a config. */
 static int write_whole(const struct train *t, const char *name, const char *text)
 {
-    char *path = NULL, *aside = NULL;
-    int rc;
+    char *path = NULL;
     LH_TRY(in_dir(t, name, &path));
-    LH_TRY_TO(done, lh_mem_printf(&aside, "%s.partial", path));
-    LH_TRY_TO(done, lh_fs_write_file(aside, text, strlen(text)));
-    if (rename(aside, path) != 0)
-        rc = lh_err_errno(errno, "%s", path);
-    else
-        rc = lh_fs_sync_dir(t->opt->dir);
-done:
+    int rc = lh_fs_replace_file(path, text, strlen(text), true);
     lh_mem_free(path);
-    lh_mem_free(aside);
     return rc;
 }
 
@@ -150,6 +157,16 @@ static int begin_run(struct train *t)
     t->record.job_digest = lh_job_digest(t->job);
     t->record.dataset_digest = t->job->dataset_digest;
     return 0;
+}
+
+/* What it said of the last scheduler here. */
+static int remove_old_status(const struct train *t)
+{
+    char *path = NULL;
+    LH_TRY(in_dir(t, "status.json", &path));
+    int rc = lh_fs_remove_tree(path);
+    lh_mem_free(path);
+    return rc;
 }
 
 static int reopen_run(struct train *t)
@@ -242,6 +259,7 @@ static int prepare(struct train *t, const struct lh_job *job)
     LH_TRY(lh_model_init(&t->model, t->job, o->servers));
     LH_TRY(lock_dir(t));
     LH_TRY(o->resume ? reopen_run(t) : begin_run(t));
+    LH_TRY(remove_old_status(t));
     if (!o->no_evaluation)
         LH_TRY(lh_cut_evaluation_init(&t->evaluation, t->dataset, t->job, &t->model,
                                       o->launcher == LH_LAUNCH_MPI ? lh_pool_cpus() : o->workers,

@@ -139,17 +139,51 @@ static int sync_close(int fd, const char *path)
     return e ? lh_err_errno(e, "%s: cannot make it durable", path) : 0;
 }
 
-int lh_fs_write_file(const char *path, const void *data, size_t n)
+static int write_file(const char *path, const void *data, size_t n, bool durable)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0)
         return lh_err_errno(errno, "%s: cannot create", path);
     int rc = lh_fs_write(fd, data, n, path);
-    if (rc < 0) {
-        close(fd);
-        return rc;
+    if (rc >= 0 && durable)
+        return sync_close(fd, path);
+    if (close(fd) < 0 && rc >= 0)
+        rc = lh_err_errno(errno, "%s: cannot write", path);
+    return rc;
+}
+
+int lh_fs_write_file(const char *path, const void *data, size_t n)
+{
+    return write_file(path, data, n, true);
+}
+
+static int parent_of(const char *target, char **out)
+{
+    const char *slash = strrchr(target, '/');
+    if (!slash)
+        return lh_mem_strdup(out, ".");
+    return lh_mem_printf(out, "%.*s", slash == target ? 1 : (int)(slash - target), target);
+}
+
+int lh_fs_replace_file(const char *path, const void *data, size_t n, bool durable)
+{
+    char *aside = NULL, *parent = NULL;
+    int rc;
+    LH_TRY_TO(done, lh_mem_printf(&aside, "%s.partial", path));
+    LH_TRY_TO(done, parent_of(path, &parent)); /* nothing but I/O may fail after the rename */
+    LH_TRY_TO(done, write_file(aside, data, n, durable));
+    if (rename(aside, path) != 0) {
+        rc = lh_err_errno(errno, "%s: cannot take the place of the old one", path);
+        goto done;
     }
-    return sync_close(fd, path);
+    if (durable)
+        rc = lh_fs_sync_dir(parent);
+done:
+    if (rc < 0 && aside)
+        unlink(aside);
+    lh_mem_free(aside);
+    lh_mem_free(parent);
+    return rc;
 }
 
 int lh_fs_sync_all(const char *dir)
@@ -288,14 +322,6 @@ static void forget(struct lh_fs_partial *p)
     lh_mem_free(p->path);
     lh_mem_free(p->target);
     *p = (struct lh_fs_partial){.lock = -1};
-}
-
-static int parent_of(const char *target, char **out)
-{
-    const char *slash = strrchr(target, '/');
-    if (!slash)
-        return lh_mem_strdup(out, ".");
-    return lh_mem_printf(out, "%.*s", slash == target ? 1 : (int)(slash - target), target);
 }
 
 int lh_fs_partial_commit(struct lh_fs_partial *p)

@@ -25,6 +25,11 @@ int lh_fs_read_file(char **out, size_t *n, const char *path, size_t max);
 /* Creates or overwrites, fsyncs. Not atomic: for files inside a partial directory. */
 int lh_fs_write_file(const char *path, const void *data, size_t n);
 
+/* Writes PATH.partial and renames it to PATH, so that a reader sees the old file or the new one and
+ * never a half. `durable`: and so that this holds after a crash too (fsync of file and directory).
+ * On failure the old one stays. */
+int lh_fs_replace_file(const char *path, const void *data, size_t n, bool durable);
+
 /* Makes everything below a directory durable, and whatever else its file system holds back: for
  * many files one call that is far cheaper than an fsync of each. */
 int lh_fs_sync_all(const char *dir);

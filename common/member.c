@@ -176,6 +176,7 @@ static int send_phases(struct lh_member *m, Lh__Kind kind)
 {
     struct lh_envelope env = {.kind = kind, .job = m->job, .node = m->node, .step = m->version};
     m->last_sent = lh_now();
+    m->phases.memory = lh_mem_resident();
     int rc = lh_net_send_body(m->socket, NULL, &env, &m->phases.base);
     return rc < 0 ? rc : 0; /* a full queue: the deadline will tell */
 }

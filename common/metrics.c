@@ -451,6 +451,11 @@ const struct lh_metric_family *lh_metrics_family(enum lh_metric m)
     return &families[m];
 }
 
+const char *lh_metrics_phase_name(size_t phase)
+{
+    return phases[phase];
+}
+
 /* --- life --------------------------------------------------------------------------------------
  */
 static int write_metrics(void *ctx, char **out, size_t *n)

@@ -132,7 +132,8 @@ enum {
     LH_PHASE_WAIT,
     LH_PHASE_OPTIMISE,
     LH_PHASE_REPLY,
-    LH_PHASE_FREEZE
+    LH_PHASE_FREEZE,
+    LH_PHASE_N
 };
 /* Values of the label `kind`. */
 enum { LH_METRICS_OF_WORKERS, LH_METRICS_OF_SERVERS };
@@ -185,3 +186,4 @@ struct lh_metric_family {
     const char *label; /* NULL: none */
 };
 const struct lh_metric_family *lh_metrics_family(enum lh_metric m);
+const char *lh_metrics_phase_name(size_t phase); /* "gather" */

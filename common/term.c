@@ -44,7 +44,7 @@ static int terminal_columns(void)
     return 80;
 }
 
-static void print_count(char *out, size_t size, double x)
+void lh_term_count(char *out, size_t size, double x)
 {
     static const char unit[] = " kMGT";
     size_t i = 0;
@@ -58,7 +58,7 @@ static void print_count(char *out, size_t size, double x)
         snprintf(out, size, "%.*f%c", x < 99.95 ? 1 : 0, x, unit[i]);
 }
 
-static void print_clock(char *out, size_t size, double seconds)
+void lh_term_clock(char *out, size_t size, double seconds)
 {
     long s = seconds < 0 ? 0 : (long)(seconds + 0.5);
     if (s >= 3600)
@@ -75,16 +75,16 @@ static void print_state(const struct lh_progress *p, double now, bool ended, cha
     char share[32] = "", speed[32], clock[32], left[48] = "";
     if (p->total)
         snprintf(share, sizeof share, "%3.0f%%  ", 100.0 * (double)p->done / (double)p->total);
-    print_count(speed, sizeof speed, rate);
+    lh_term_count(speed, sizeof speed, rate);
     if (ended) {
-        print_clock(clock, sizeof clock, seconds);
+        lh_term_clock(clock, sizeof clock, seconds);
         snprintf(left, sizeof left, "  in %s", clock);
     } else if (p->total && rate > 0) {
-        print_clock(clock, sizeof clock, (double)(p->total - p->done) / rate);
+        lh_term_clock(clock, sizeof clock, (double)(p->total - p->done) / rate);
         snprintf(left, sizeof left, "  ETA %s", clock);
     }
     char done[32];
-    print_count(done, sizeof done, (double)p->done);
+    lh_term_count(done, sizeof done, (double)p->done);
     if (ended || !p->total)
         snprintf(out, size, "%s%s %s  %s %s/s%s%s%s", share, done, p->unit, speed, p->unit, left,
                  *p->extra ? "  " : "", p->extra);

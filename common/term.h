@@ -33,4 +33,8 @@ void lh_table_destroy(struct lh_table **t);
 /* One line on stderr, "longhaul: " in front; a bar in progress on the terminal is kept intact. */
 void lh_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* "12.3k", "4.5M"; "0:45", "1:02:03". */
+void lh_term_count(char *out, size_t size, double x);
+void lh_term_clock(char *out, size_t size, double seconds);
+
 double lh_now(void); /* seconds, monotonic */

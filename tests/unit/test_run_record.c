@@ -138,7 +138,7 @@ static void save_that_fails_keeps_the_old_one(void **state)
     struct lh_run_record a, b;
     fill(&a);
     assert_ok(lh_run_record_save(&a, kit_dir()));
-    assert_int_equal(mkdir(kit_path(".run.json.new"), 0777), 0); /* in the way */
+    assert_int_equal(mkdir(kit_path("run.json.partial"), 0777), 0); /* in the way */
     a.steps_total = 9;
     assert_true(lh_run_record_save(&a, kit_dir()) < 0);
     kit_assert_contains(lh_err_text(), "run.json");
