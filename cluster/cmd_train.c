@@ -6,6 +6,7 @@
 #include "cluster/mpi.h"
 #include "common/err.h"
 #include "common/job.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/metrics.h"
 #include "common/term.h"
@@ -166,6 +167,12 @@ static int print_result(const char *dir, const struct lh_train_result *r, bool v
     return verbose ? print_times(r) : 0;
 }
 
+void lh_cmd_tell_metrics(const struct lh_metrics *m)
+{
+    lh_log_tell(LH_LOG_INFO, "metrics", LH_FIELDS(LH_F("endpoint", lh_metrics_endpoint(m))),
+                "metrics at http://%s/metrics", lh_metrics_endpoint(m));
+}
+
 /* With the metrics that the job asks for. */
 static int train_observed(const struct lh_job *job, const struct lh_train_options *opt,
                           struct lh_train_result *result)
@@ -176,7 +183,7 @@ static int train_observed(const struct lh_job *job, const struct lh_train_option
     int rc = lh_metrics_open(&observed.metrics, job->metrics_listen);
     if (rc < 0)
         return lh_err_prefix(rc, "metrics.listen");
-    lh_note("metrics at http://%s/metrics", lh_metrics_endpoint(observed.metrics));
+    lh_cmd_tell_metrics(observed.metrics);
     rc = lh_train(job, &observed, result);
     lh_metrics_close(&observed.metrics);
     return rc;
@@ -195,6 +202,7 @@ int lh_cmd_train_run(const char *job_path, const char *const *sets, size_t n_set
 {
     struct lh_job *job = NULL;
     LH_TRY(lh_job_load(&job, job_path, sets, n_sets));
+    lh_log_adopt(job->log_format, job->log_level);
     int rc = train_and_print(job, opt, json, verbose);
     lh_job_destroy(&job);
     return rc;

@@ -1,9 +1,9 @@
 /* `longhaul worker`: the worker role as a process. */
 #include "cluster/cli.h"
+#include "cluster/cmd_train.h"
 #include "common/err.h"
 #include "common/metrics.h"
 #include "common/security.h"
-#include "common/term.h"
 #include "worker/worker.h"
 
 #include <zmq.h>
@@ -42,7 +42,7 @@ static int work(const struct options *o)
     if (*o->metrics) {
         LH_TRY(lh_metrics_open(&metrics, o->metrics));
         if (!o->launched) /* else the scheduler tells where */
-            lh_note("metrics at http://%s/metrics", lh_metrics_endpoint(metrics));
+            lh_cmd_tell_metrics(metrics);
     }
     void *zmq = zmq_ctx_new();
     if (!zmq) {

@@ -3,6 +3,7 @@
 
 #include "cluster/step_lines.h"
 #include "common/err.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/term.h"
 
@@ -78,6 +79,8 @@ static int settle(struct lh_cuts *c)
         c->has_best = r->has_best = true;
         c->best_value = c->verdict.value;
         r->best = c->verdict_version;
+        lh_log_event(LH_LOG_INFO, "best",
+                     LH_FIELDS(LH_F("step", r->best), LH_F("value", c->best_value)));
     }
     lh_mem_free(c->verdict.json);
     c->verdict.json = NULL;
@@ -104,8 +107,25 @@ int lh_cuts_complete(struct lh_cuts *c, uint64_t version, uint32_t servers,
     lh_run_record_retain(c->record, keep_newest(c, evaluator));
     LH_TRY(lh_run_record_save(c->record, c->dir));
     c->completed++;
+    lh_log_event(LH_LOG_INFO, "checkpoint",
+                 LH_FIELDS(LH_F("step", version), LH_F("servers", servers)));
     c->completed_at = lh_now();
     return 0;
+}
+
+static void tell_verdict(const struct lh_cuts *c)
+{
+    const struct lh_verdict *v = &c->verdict;
+    const struct lh_log_field *fields =
+        LH_FIELDS(LH_F("step", c->verdict_version), LH_F("value", v->value), LH_F("lo", v->lo),
+                  LH_F("hi", v->hi), LH_F("ess_share", v->ess_share), LH_F("ranked", v->eligible));
+    if (c->quiet)
+        lh_log_event(LH_LOG_INFO, "evaluation", fields);
+    else
+        lh_log_tell(LH_LOG_INFO, "evaluation", fields,
+                    "step %llu: value %.4f [%.4f, %.4f], effective sample size %.1f%%%s",
+                    (unsigned long long)c->verdict_version, v->value, v->lo, v->hi,
+                    100 * v->ess_share, v->eligible ? "" : " (too small to rank)");
 }
 
 int lh_cuts_judge(struct lh_cuts *c, struct lh_evaluator *evaluator)
@@ -121,10 +141,6 @@ int lh_cuts_judge(struct lh_cuts *c, struct lh_evaluator *evaluator)
     }
     c->has_verdict = true;
     c->evaluated++;
-    if (!c->quiet)
-        lh_note("step %llu: value %.4f [%.4f, %.4f], effective sample size %.1f%%%s",
-                (unsigned long long)c->verdict_version, c->verdict.value, c->verdict.lo,
-                c->verdict.hi, 100 * c->verdict.ess_share,
-                c->verdict.eligible ? "" : " (too small to rank)");
+    tell_verdict(c);
     return settle(c);
 }

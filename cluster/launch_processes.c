@@ -6,6 +6,7 @@
 
 #include "common/err.h"
 #include "common/http.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/metrics.h"
 #include "common/net.h"
@@ -149,8 +150,10 @@ static int restart(struct lh_launch_processes *l, struct child *c, int status)
         return 0;
     l->restarts++;
     LH_TRY(spawn(l, c));
-    lh_note("started another worker (process %d) for the one that was ended by signal %d",
-            (int)c->pid, WTERMSIG(status));
+    lh_log_tell(LH_LOG_WARN, "restart",
+                LH_FIELDS(LH_F("process", (uint64_t)c->pid), LH_F("signal", WTERMSIG(status))),
+                "started another worker (process %d) for the one that was ended by signal %d",
+                (int)c->pid, WTERMSIG(status));
     return 0;
 }
 

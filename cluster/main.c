@@ -4,8 +4,8 @@
 #include "cluster/cli.h"
 #include "cluster/commands.h"
 #include "common/err.h"
+#include "common/log.h"
 #include "common/mem.h"
-#include "common/term.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -101,9 +101,14 @@ int main(int argc, char **argv)
         rc = ensure_one_blas_thread(argv);
     heed_allocation_failure();
     if (rc == 0)
+        rc = lh_log_environment();
+    if (rc == 0)
         rc = dispatch(argc, argv);
     rc = end_output(rc);
     if (rc < 0)
-        lh_note("%s", *lh_err_text() ? lh_err_text() : lh_err_kind(rc));
+        lh_log_tell(
+            LH_LOG_ERROR, "error",
+            LH_FIELDS(LH_F("code", lh_err_name(rc)), LH_F("status", lh_err_exit_status(rc))), "%s",
+            *lh_err_text() ? lh_err_text() : lh_err_kind(rc));
     return lh_err_exit_status(rc);
 }

@@ -2,6 +2,7 @@
 #include "cluster/report.h"
 
 #include "common/err.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/term.h"
 
@@ -82,6 +83,11 @@ void lh_report_step(struct lh_report *r, const float *losses, double seconds)
     }
 }
 
+static const char *name_of(const struct lh_role_node *node)
+{
+    return node->role == LH__ROLE__ROLE_SERVER ? "server" : "worker";
+}
+
 static size_t kind_of(const struct lh_role_node *node)
 {
     return node->role == LH__ROLE__ROLE_SERVER ? LH_METRICS_OF_SERVERS : LH_METRICS_OF_WORKERS;
@@ -90,6 +96,9 @@ static size_t kind_of(const struct lh_role_node *node)
 void lh_report_joined(struct lh_report *r, const struct lh_role_node *node)
 {
     lh_metrics_add_at(r->counts, LH_METRIC_JOINED, kind_of(node), 1);
+    lh_log_event(LH_LOG_INFO, "join",
+                 LH_FIELDS(LH_F("kind", name_of(node)), LH_F("number", node->number),
+                           LH_F("process", node->pid), LH_F("host", node->host)));
 }
 
 void lh_report_lost(struct lh_report *r, const struct lh_role_node *node)
@@ -149,6 +158,15 @@ static void count(struct lh_report *r, const struct lh_report_facts *f)
 
 /* --- status.json -------------------------------------------------------------------------------
  */
+/* What a peer says of itself ends up on terminals: nothing but plain letters of it. */
+static void copy_plain(char *out, size_t size, const char *text)
+{
+    size_t n = 0;
+    for (; text[n] && n + 1 < size; n++)
+        out[n] = text[n] > ' ' && text[n] <= '~' ? text[n] : '?';
+    out[n] = '\0';
+}
+
 static void describe_role(const struct lh_role_node *n, double now, struct lh_status_role *out)
 {
     static const char *const standings[] = {"hello", "planned", "ready", "gone"};
@@ -165,8 +183,8 @@ static void describe_role(const struct lh_role_node *n, double now, struct lh_st
                                    .bytes_in = p->bytes_in,
                                    .bytes_out = p->bytes_out,
                                    .memory = p->memory};
-    snprintf(out->host, sizeof out->host, "%s", n->host);
-    snprintf(out->metrics, sizeof out->metrics, "%s", n->metrics);
+    copy_plain(out->host, sizeof out->host, n->host);
+    copy_plain(out->metrics, sizeof out->metrics, n->metrics);
     snprintf(out->standing, sizeof out->standing, "%s", standings[n->standing]);
     out->phases[LH_PHASE_GATHER] = p->gather;
     out->phases[LH_PHASE_FORWARD] = p->compute - p->backward;
@@ -252,6 +270,9 @@ void lh_report_update(struct lh_report *r, const struct lh_report_facts *f, bool
     r->written = now;
     lh_err_save(&err, 0); /* of the run, which this must not disturb */
     sample(r, f->version, now);
-    write_status(r, f, now); /* a disk that is full is the checkpoints' matter, and is told there */
+    if (write_status(r, f, now) < 0 && !r->failed) { /* people are told by what the disk is for */
+        r->failed = true;
+        lh_log_event(LH_LOG_WARN, "disk_error", LH_FIELDS(LH_F("reason", lh_err_text())));
+    }
     lh_err_load(&err);
 }

@@ -17,6 +17,7 @@ struct lh_report {
     struct lh_metrics_role *counts; /* NULL: off */
     struct lh_status status;        /* what does not change, and the losses */
     double written;                 /* lh_now() */
+    bool failed;                    /* to write it, which was said once */
     double stepped;                 /* when the newest step was made, by shard 0's clock */
     uint64_t cut;                   /* the last that was told of */
     /* one a second, the oldest first: what the rate is made of */

@@ -2,6 +2,7 @@
 #include "cluster/roster.h"
 
 #include "common/err.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/term.h"
 
@@ -250,6 +251,8 @@ int lh_roster_assign(struct lh_roster *r)
                               .count =
                                   lh_roster_count(r, LH__ROLE__ROLE_WORKER, LH_STANDING_READY)};
     env.epoch = ++r->epoch;
+    lh_log_event(LH_LOG_INFO, "epoch",
+                 LH_FIELDS(LH_F("epoch", r->epoch), LH_F("workers", env.count)));
     for (size_t i = 0; i < r->n_nodes; i++) {
         struct lh_role_node *n = &r->nodes[i];
         if (n->role != LH__ROLE__ROLE_WORKER || n->standing != LH_STANDING_READY)

@@ -11,6 +11,7 @@
 #include "cluster/report.h"
 #include "cluster/roster.h"
 #include "common/err.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/member.h"
 #include "common/term.h"
@@ -213,6 +214,8 @@ static uint64_t prepared_everywhere(const struct scheduler *s)
 static int note_prepared(struct scheduler *s, struct lh_role_node *node, uint64_t version)
 {
     node->prepared = version;
+    lh_log_event(LH_LOG_DEBUG, "prepared",
+                 LH_FIELDS(LH_F("number", node->number), LH_F("step", version)));
     uint64_t all = prepared_everywhere(s);
     if (all == 0 || (s->opt->record->has_last && all <= s->opt->record->last))
         return 0;
@@ -290,7 +293,11 @@ static int take_ready(struct scheduler *s, struct lh_role_node *node)
     if (s->ready_at == 0)
         s->ready_at = lh_now();
     if (node->role == LH__ROLE__ROLE_WORKER && s->stage == RUNNING) {
-        lh_note("a worker joined: process %llu on %s", (unsigned long long)node->pid, node->host);
+        lh_log_tell(LH_LOG_INFO, "ready",
+                    LH_FIELDS(LH_F("number", node->number), LH_F("process", node->pid),
+                              LH_F("host", node->host)),
+                    "a worker joined: process %llu on %s", (unsigned long long)node->pid,
+                    node->host);
         return lh_roster_assign(&s->roster);
     }
     return 0;
@@ -303,7 +310,8 @@ static int worker_is_gone(struct scheduler *s, struct lh_role_node *node, const 
     if (s->stage > PAUSING)
         return 0; /* nothing is left to compute, or it was told to go */
     lh_report_lost(&s->report, node);
-    lh_note("%s %s; the others take its share", lh_roster_describe(node, who, sizeof who), how);
+    lh_log_tell(LH_LOG_WARN, "lost", LH_FIELDS(LH_F("number", node->number), LH_F("how", how)),
+                "%s %s; the others take its share", lh_roster_describe(node, who, sizeof who), how);
     return s->stage == GATHERING ? 0 : lh_roster_assign(&s->roster);
 }
 
@@ -363,7 +371,8 @@ static int take_message(struct scheduler *s, const struct lh_net_message *msg)
     if (!node)
         return 0;
     if (returned && s->stage == RUNNING) {
-        lh_note("worker %u is back", node->number);
+        lh_log_tell(LH_LOG_INFO, "back", LH_FIELDS(LH_F("number", node->number)),
+                    "worker %u is back", node->number);
         LH_TRY(lh_roster_assign(&s->roster));
     }
     return take_from(s, node, msg);
@@ -396,7 +405,10 @@ static int gather(struct scheduler *s)
     bool all_servers = servers == o->servers;
     if (all_servers && workers > 0 && (workers >= o->workers || now - s->ready_at > LATE_WORKERS)) {
         if (workers < o->workers)
-            lh_note("starting with %zu of %u workers; the others may join", workers, o->workers);
+            lh_log_tell(LH_LOG_INFO, "begin",
+                        LH_FIELDS(LH_F("workers", workers), LH_F("wanted", o->workers)),
+                        "starting with %zu of %u workers; the others may join", workers,
+                        o->workers);
         s->stage = RUNNING;
         s->started_at = now;
         return lh_roster_assign(&s->roster);
@@ -409,11 +421,14 @@ static int gather(struct scheduler *s)
                           lh_net_endpoint(s->roster.socket), waited);
     if (now - s->noted > NOTE_EVERY) {
         s->noted = now;
-        lh_note("scheduler at %s: waiting for %zu server%s and %zu worker%s (%.0f s)",
-                lh_net_endpoint(s->roster.socket), o->servers - servers,
-                o->servers - servers == 1 ? "" : "s",
-                workers < o->workers ? o->workers - workers : 0,
-                workers + 1 == o->workers ? "" : "s", waited);
+        lh_log_tell(
+            LH_LOG_INFO, "wait",
+            LH_FIELDS(LH_F("endpoint", lh_net_endpoint(s->roster.socket)), LH_F("servers", servers),
+                      LH_F("workers", workers), LH_F("seconds", waited)),
+            "scheduler at %s: waiting for %zu server%s and %zu worker%s (%.0f s)",
+            lh_net_endpoint(s->roster.socket), o->servers - servers,
+            o->servers - servers == 1 ? "" : "s", workers < o->workers ? o->workers - workers : 0,
+            workers + 1 == o->workers ? "" : "s", waited);
     }
     return 0;
 }
@@ -467,6 +482,7 @@ static int pause_all(struct scheduler *s)
 {
     struct lh_envelope env = {.kind = LH__KIND__KIND_PAUSE};
     s->result->interrupted = true;
+    lh_log_event(LH_LOG_INFO, "pause", LH_FIELDS(LH_F("step", s->version)));
     if (s->opt->interrupt_note)
         lh_note("%s", s->opt->interrupt_note);
     if (s->stage == GATHERING)
@@ -633,14 +649,37 @@ static int end_record(struct scheduler *s, int rc)
     return rc < 0 ? lh_err_load(&err) : saved;
 }
 
+static void tell_start(const struct scheduler *s)
+{
+    const struct lh_scheduler_options *o = s->opt;
+    lh_log_event(LH_LOG_INFO, s->clock.start > 0 ? "resume" : "start",
+                 LH_FIELDS(LH_F("dir", o->dir), LH_F("job", o->job->name),
+                           LH_F("algorithm", o->job->algorithm), LH_F("seed", o->job->seed),
+                           LH_F("workers", o->workers), LH_F("servers", o->servers),
+                           LH_F("step", s->clock.start), LH_F("until", s->clock.until),
+                           LH_F("release", LH_VERSION)));
+}
+
+static void tell_stop(const struct scheduler *s, int rc)
+{
+    lh_log_event(rc < 0 ? LH_LOG_ERROR : LH_LOG_INFO, "stop",
+                 LH_FIELDS(LH_F("state", lh_run_state_names[s->opt->record->state]),
+                           LH_F("step", s->version), LH_F("steps", s->result->steps),
+                           LH_F("seconds", s->result->seconds), LH_F("code", lh_err_name(rc)),
+                           LH_F("reason", rc < 0 ? lh_err_text() : "")));
+}
+
 int lh_scheduler_run(void *zmq, const struct lh_scheduler_options *opt,
                      struct lh_scheduler_result *out)
 {
     struct scheduler s = {.opt = opt, .result = out, .zmq = zmq, .clock = opt->clock};
+    const struct lh_log_who before = lh_log_as((struct lh_log_who){.role = "scheduler"});
     *out = (struct lh_scheduler_result){.workers = LH__PHASES__INIT, .servers = LH__PHASES__INIT};
     lh_progress_start(&s.progress, "train", "transitions",
                       (opt->clock.until - opt->clock.start) * opt->job->batch, opt->quiet);
     int rc = open_run(&s);
+    if (rc >= 0)
+        tell_start(&s);
     while (rc >= 0 && s.stage != STOPPING)
         rc = turn(&s);
     if (s.roster.socket)
@@ -653,6 +692,8 @@ int lh_scheduler_run(void *zmq, const struct lh_scheduler_options *opt,
     lh_evaluator_stop(&s.evaluator);
     int closed = lh_metrics_log_close(&s.metrics);
     rc = end_record(&s, err.code < 0 ? lh_err_load(&err) : closed);
+    tell_stop(&s, rc < 0 ? rc : 0);
+    lh_log_as(before);
     lh_net_close(&s.roster.socket);
     lh_roster_fini(&s.roster);
     lh_cuts_fini(&s.cuts);

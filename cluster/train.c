@@ -10,6 +10,7 @@
 #include "cluster/scheduler.h"
 #include "common/err.h"
 #include "common/fs.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/net.h"
 #include "common/pool.h"
@@ -328,10 +329,14 @@ static int place_roles(void *ctx, const char *endpoint)
     case LH_LAUNCH_PROCESSES:
         return lh_launch_processes_start(&t->processes, &spec);
     case LH_LAUNCH_HAND:
-        lh_note("scheduler at %s: start %u × 'longhaul server --scheduler %s' and %u × 'longhaul "
-                "worker --scheduler %s'%s",
-                endpoint, t->opt->servers, endpoint, t->opt->workers, endpoint,
-                t->security.keys ? ", each with its key file: --keys FILE" : "");
+        lh_log_tell(
+            LH_LOG_INFO, "listen",
+            LH_FIELDS(LH_F("endpoint", endpoint), LH_F("servers", t->opt->servers),
+                      LH_F("workers", t->opt->workers)),
+            "scheduler at %s: start %u × 'longhaul server --scheduler %s' and %u × 'longhaul "
+            "worker --scheduler %s'%s",
+            endpoint, t->opt->servers, endpoint, t->opt->workers, endpoint,
+            t->security.keys ? ", each with its key file: --keys FILE" : "");
         return 0;
     case LH_LAUNCH_MPI:
         return lh_launch_mpi_start(t->opt->mpi);

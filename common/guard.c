@@ -7,6 +7,7 @@
 #include "common/guard.h"
 
 #include "common/err.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/net.h"
 #include "common/term.h"
@@ -150,8 +151,10 @@ static void note_refused(struct lh_guard *g, const char *key, zmq_msg_t *address
     if (g->n_noted == NOTED_KEYS)
         return; /* enough lines about strangers; the count goes on */
     memcpy(g->noted[g->n_noted++], key, LH_KEY_SIZE);
-    lh_note("refused a peer at %.*s: its key %s is on no list (later attempts are only counted)",
-            (int)zmq_msg_size(address), (const char *)zmq_msg_data(address), key);
+    lh_log_tell(
+        LH_LOG_WARN, "refuse", LH_FIELDS(LH_F("key", key)),
+        "refused a peer at %.*s: its key %s is on no list (later attempts are only counted)",
+        (int)zmq_msg_size(address), (const char *)zmq_msg_data(address), key);
 }
 
 static void answer(struct lh_guard *g, zmq_msg_t *request, const char *status, const char *mark)

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "common/graph.h"
+#include "common/log.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -75,6 +76,10 @@ struct lh_job {
     /* of an MPI job (cluster/placement.h, cluster/address.h): */
     uint32_t servers_per_host, workers_per_host; /* 0 */
     const char *placement, *interface;           /* "auto" */
+
+    /* log: */
+    enum lh_log_format log_format; /* text */
+    enum lh_log_level log_level;   /* info */
 
     /* metrics: */
     const char *metrics_listen; /* where this process serves them; "" = not at all */

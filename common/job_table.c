@@ -169,6 +169,14 @@ const struct lh_job_key lh_job_keys[] = {
          "interface (eth0). auto: the loopback of a single host, else the network in which most\n"
          "of the hosts have an address."},
 
+    {"log", "format", LH_KEY_ENUM, AT(log_format), .number = LH_LOG_TEXT, .words = lh_log_formats,
+     .doc =
+         "How events are written to standard error: text for people; logfmt or json for programs,\n"
+         "one event a line with time, level, role and fields. LONGHAUL_LOG=FORMAT[,LEVEL] in the\n"
+         "environment holds for all commands, and before this."},
+    {"log", "level", LH_KEY_ENUM, AT(log_level), .number = LH_LOG_INFO, .words = lh_log_levels,
+     .doc = "What is not written: what is less grave than this."},
+
     {"metrics", "listen", LH_KEY_TEXT, AT(metrics_listen), .text = "",
      .doc =
          "Where the run is observed: [ADDRESS:]PORT, at which the process serves its metrics over\n"

@@ -3,6 +3,7 @@
 
 #include "common/err.h"
 #include "common/gemm.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/term.h"
 
@@ -91,7 +92,10 @@ static void note_waiting(const struct lh_member *m, double waited)
     const char *what = lh_net_refused(m->socket)           ? "the scheduler to accept this key"
                        : waited > lh_now() - m->last_heard ? "the plan of the scheduler"
                                                            : "the scheduler";
-    lh_note("%s: waiting for %s at %s (%.0f s)", m->role, what, lh_net_endpoint(m->socket), waited);
+    lh_log_tell(LH_LOG_INFO, "wait",
+                LH_FIELDS(LH_F("endpoint", lh_net_endpoint(m->socket)), LH_F("seconds", waited)),
+                "%s: waiting for %s at %s (%.0f s)", m->role, what, lh_net_endpoint(m->socket),
+                waited);
 }
 
 static int wait_for_plan(struct lh_member *m, const struct lh_member_spec *spec, Lh__Hello *hello)
@@ -141,6 +145,7 @@ int lh_member_join(struct lh_member *m, const struct lh_member_spec *spec, Lh__H
     LH_TRY(lh_net_dealer(&m->socket, spec->zmq, &scheduler, CONTROL_QUEUE, spec->security));
     LH_TRY_TO(fail, wait_for_plan(m, spec, hello));
     lh_net_expect(m->socket, m->job);
+    lh_log_as((struct lh_log_who){.role = spec->role, .node = m->node});
     return 0;
 fail:
     lh_wire_free((ProtobufCMessage **)&m->plan);
@@ -158,13 +163,13 @@ int lh_member_agree(struct lh_member *m, uint64_t digest, double heartbeat, doub
                           "%s: the scheduler's job has digest %016llx, this program reads it as "
                           "%016llx: run the same release of longhaul everywhere",
                           m->role, (unsigned long long)m->job, (unsigned long long)digest);
+    lh_log_event(LH_LOG_INFO, "join", LH_FIELDS(LH_F("scheduler", lh_net_endpoint(m->socket))));
     return 0;
 }
 
 int lh_member_tell(struct lh_member *m, Lh__Kind kind, uint64_t version)
 {
     struct lh_envelope env = {.kind = kind, .job = m->job, .node = m->node, .step = version};
-    m->last_sent = lh_now();
     int rc = lh_net_send(m->socket, NULL, &env, NULL, 0);
     if (rc == LH_AGAIN)
         return lh_err_set(LH_EPEER, "%s: the scheduler at %s takes no messages any more", m->role,
@@ -220,6 +225,11 @@ int lh_member_leave(struct lh_member *m, int rc, bool from_scheduler)
 {
     struct lh_err saved;
     lh_err_save(&saved, rc);
+    if (m->plan)
+        lh_log_event(rc < 0 ? LH_LOG_ERROR : LH_LOG_INFO, "stop",
+                     LH_FIELDS(LH_F("version", m->version),
+                               LH_F("code", lh_err_name(rc < 0 ? rc : 0)),
+                               LH_F("reason", rc < 0 ? saved.text : "")));
     if (m->socket && m->plan) {
         if (rc >= 0 || from_scheduler) {
             send_phases(m, LH__KIND__KIND_GOODBYE);

@@ -36,7 +36,8 @@ int lh_member_join(struct lh_member *m, const struct lh_member_spec *spec, Lh__H
 /* Sets the liveness times once the job is known, and checks the job's digest against the plan's. */
 int lh_member_agree(struct lh_member *m, uint64_t digest, double heartbeat, double deadline);
 
-/* A message without body about `version`. */
+/* A message without body about `version`. It is no beat: a role that has much to tell beats all the
+ * same, since beats carry where its time went. */
 int lh_member_tell(struct lh_member *m, Lh__Kind kind, uint64_t version);
 /* Beats if due. Errors: LH_EPEER when the scheduler has been silent beyond the deadline. */
 int lh_member_tick(struct lh_member *m);

@@ -4,6 +4,7 @@
 #include "common/net.h"
 
 #include "common/err.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/term.h"
 
@@ -436,8 +437,10 @@ static void drop(struct lh_net_socket *s, const struct lh_net_peer *peer)
 {
     s->counts.dropped++;
     if (first_note(s, peer))
-        lh_note("%s: dropped a message: %s (later ones of this peer are only counted)", s->endpoint,
-                lh_err_text());
+        lh_log_tell(LH_LOG_WARN, "reject",
+                    LH_FIELDS(LH_F("endpoint", s->endpoint), LH_F("reason", lh_err_text())),
+                    "%s: dropped a message: %s (later ones of this peer are only counted)",
+                    s->endpoint, lh_err_text());
 }
 
 void lh_net_reject(struct lh_net_socket *s, const struct lh_net_message *m)

@@ -1,8 +1,9 @@
-/* Output for people. Holds no state between calls: a note clears the line that a bar may have
- * drawn, and the bar comes back with its next update. */
+/* Output for people. Holds no state between calls: a note (log.c) clears the line that a bar may
+ * have drawn, and the bar comes back with its next update. */
 #include "common/term.h"
 
 #include "common/err.h"
+#include "common/log.h"
 #include "common/mem.h"
 
 #include <ctype.h>
@@ -25,13 +26,10 @@ double lh_now(void)
 
 void lh_note(const char *fmt, ...)
 {
-    char text[1024];
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    lh_log_tell_v(LH_LOG_INFO, "note", NULL, fmt, ap);
     va_end(ap);
-    /* one write, so that lines of several threads do not mix */
-    fprintf(stderr, "%slonghaul: %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", text);
 }
 
 /* --- progress ------------------------------------------------------------------------------ */
@@ -113,11 +111,25 @@ static void draw_bar(const struct lh_progress *p, double now)
     fflush(stderr);
 }
 
+static void log_state(const struct lh_progress *p, double now, bool ended)
+{
+    double seconds = now - p->started;
+    lh_log_event(LH_LOG_INFO, "progress",
+                 LH_FIELDS(LH_F("what", p->what), LH_F("unit", p->unit), LH_F("done", p->done),
+                           LH_F("total", p->total), LH_F("seconds", seconds),
+                           LH_F("per_second", seconds > 0 ? (double)p->done / seconds : 0.0),
+                           LH_F("ended", ended)));
+}
+
 static void show(struct lh_progress *p, bool ended)
 {
     double now = lh_now();
     char state[320];
     p->shown = now;
+    if (lh_log_format_now() != LH_LOG_TEXT) {
+        log_state(p, now, ended);
+        return;
+    }
     if (p->terminal && !ended) {
         draw_bar(p, now);
         return;
@@ -130,7 +142,7 @@ void lh_progress_start(struct lh_progress *p, const char *what, const char *unit
                        bool quiet)
 {
     *p = (struct lh_progress){.what = what, .unit = unit, .total = total, .quiet = quiet};
-    p->terminal = isatty(STDERR_FILENO);
+    p->terminal = isatty(STDERR_FILENO) && lh_log_format_now() == LH_LOG_TEXT;
     p->started = p->shown = lh_now();
 }
 

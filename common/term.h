@@ -30,7 +30,8 @@ int lh_table_cell(struct lh_table *t, const char *fmt, ...) __attribute__((forma
 void lh_table_print(const struct lh_table *t, FILE *to);
 void lh_table_destroy(struct lh_table **t);
 
-/* One line on stderr, "longhaul: " in front; a bar in progress on the terminal is kept intact. */
+/* One line on stderr, "longhaul: " in front; a bar in progress on the terminal is kept intact. An
+ * event "note" where logs are structured (log.h). */
 void lh_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* "12.3k", "4.5M"; "0:45", "1:02:03". */

@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "common/err.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/member.h"
 #include "common/metrics.h"
@@ -104,6 +105,7 @@ static int start(struct lh_server *s)
     const Lh__Plan *plan = s->member.plan;
     LH_TRY(let_in(s, plan));
     LH_TRY(lh_job_load_text(&s->job, plan->job, strlen(plan->job), "job", NULL));
+    lh_log_adopt(s->job->log_format, s->job->log_level);
     LH_TRY(lh_member_agree(&s->member, lh_job_digest(s->job), s->job->heartbeat_seconds,
                            s->job->deadline_seconds));
     lh_net_expect(s->socket, plan->job_digest);
@@ -462,11 +464,18 @@ static int report_cuts(struct lh_server *s)
 {
     struct lh_writer_done done;
     while (lh_writer_poll(s->writer, &done)) {
-        if (done.err.code < 0)
+        if (done.err.code < 0) {
+            lh_log_event(LH_LOG_ERROR, "disk_error",
+                         LH_FIELDS(LH_F("step", done.version),
+                                   LH_F("code", lh_err_name(done.err.code)),
+                                   LH_F("reason", done.err.text)));
             return lh_err_load(&done.err);
+        }
         if (done.kind != LH_WRITER_PREPARE)
             continue;
         lh_metrics_observe(s->counts, LH_METRIC_WRITE_TIME, done.seconds);
+        lh_log_event(LH_LOG_DEBUG, "written",
+                     LH_FIELDS(LH_F("step", done.version), LH_F("seconds", done.seconds)));
         lh_metrics_add(s->counts, LH_METRIC_CHECKPOINTS, 1);
         lh_metrics_set(s->counts, LH_METRIC_CHECKPOINT_AGE, lh_now());
         LH_TRY(lh_member_tell(&s->member, LH__KIND__KIND_PREPARED, done.version));
@@ -501,7 +510,7 @@ static void count(struct lh_server *s)
     lh_metrics_set(s->counts, LH_METRIC_WRITER_QUEUE, (double)lh_writer_pending(s->writer));
 }
 
-int lh_server_turn(struct lh_server *s, bool *busy)
+static int take_turn(struct lh_server *s, bool *busy)
 {
     bool any = false;
     LH_TRY(drain_data(s, &any));
@@ -526,6 +535,20 @@ int lh_server_turn(struct lh_server *s, bool *busy)
     if (s->opt->interrupted && s->opt->interrupted())
         return lh_err_set(LH_ECANCELED, "server %u: interrupted", s->member.plan->shard);
     return 0;
+}
+
+/* A thread may carry a worker as well: who speaks is told anew each time. */
+static struct lh_log_who speak(const struct lh_server *s)
+{
+    return lh_log_as((struct lh_log_who){.role = s->member.role, .node = s->member.node});
+}
+
+int lh_server_turn(struct lh_server *s, bool *busy)
+{
+    struct lh_log_who before = speak(s);
+    int rc = take_turn(s, busy);
+    lh_log_as(before);
+    return rc;
 }
 
 bool lh_server_stopped(const struct lh_server *s)
@@ -606,6 +629,7 @@ int lh_server_close(struct lh_server **server, int rc)
     if (!s)
         return rc;
     *server = NULL;
+    struct lh_log_who before = speak(s);
     lh_err_save(&saved, rc);
     lh_writer_finish(s->writer); /* what is queued becomes durable, and is told, first */
     int reported = s->writer ? report_cuts(s) : 0;
@@ -619,6 +643,7 @@ int lh_server_close(struct lh_server **server, int rc)
     rc = lh_member_leave(&s->member, rc, s->stopped);
     lh_err_save(&saved, rc);
     release(s);
+    lh_log_as(before);
     return rc < 0 ? lh_err_load(&saved) : 0;
 }
 

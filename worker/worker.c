@@ -6,6 +6,7 @@
 #include "common/dataset.h"
 #include "common/err.h"
 #include "common/job.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/member.h"
 #include "common/metrics.h"
@@ -70,6 +71,7 @@ static int start(struct worker *w)
 {
     const Lh__Plan *plan = w->member.plan;
     LH_TRY(lh_job_load_text(&w->job, plan->job, strlen(plan->job), "job", NULL));
+    lh_log_adopt(w->job->log_format, w->job->log_level);
     LH_TRY(lh_member_agree(&w->member, lh_job_digest(w->job), w->job->heartbeat_seconds,
                            w->job->deadline_seconds));
     LH_TRY(lh_metrics_join(w->opt->metrics,
@@ -420,6 +422,8 @@ static int ask_again(struct worker *w)
 {
     w->patience *= 2;
     lh_metrics_add(w->metrics, LH_METRIC_PULL_RETRIES, 1);
+    lh_log_event(LH_LOG_WARN, "retry",
+                 LH_FIELDS(LH_F("version", w->pull.version), LH_F("patience", w->patience)));
     w->n_pushed = 0;
     w->reassigned = true;
     return ask(w, w->pull.version);
