@@ -18,7 +18,9 @@ const struct lh_cmd lh_cmd_server = {
     .description =
         "A parameter server: says hello to the scheduler, learns which part of the weights it "
         "holds, takes gradients, steps the optimiser, hands out weights, and writes checkpoints. "
-        "It ends with the run. When a server dies, the run stops and can be resumed.",
+        "It ends with the run. When a server dies and is started again, the run goes back to its "
+        "last checkpoint and on from there; when the scheduler does, servers and workers wait for "
+        "it, at most --patience.",
     .examples = "longhaul server --scheduler tcp://10.0.0.1:5555 --bind 'tcp://10.0.0.2:*' \\\n"
                 "    --keys server-0.keys",
     .run = run,
@@ -60,6 +62,7 @@ static int serve(const struct options *o)
                                              .store = o->store,
                                              .wanted = (uint32_t)(o->shard + 1),
                                              .patience = o->patience,
+                                             .rejoin = !o->launched,
                                              .security = &security,
                                              .model = lh_role_model,
                                              .model_fini = lh_role_model_fini,

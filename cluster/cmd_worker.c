@@ -57,6 +57,7 @@ static int work(const struct options *o)
             zmq, &(struct lh_worker_options){.scheduler = o->scheduler,
                                              .dataset = o->dataset,
                                              .patience = o->patience,
+                                             .rejoin = !o->launched,
                                              .security = &security,
                                              .interrupted = o->launched ? NULL : lh_cli_interrupted,
                                              .metrics = metrics});

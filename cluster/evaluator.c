@@ -113,6 +113,7 @@ static void *run(void *arg)
                                                         .keys = e->keys,
                                                         .security = e->spec.security,
                                                         .job = e->spec.job,
+                                                        .generation = e->spec.generation,
                                                         .queue = 1 << 16});
     if (rc == 0)
         rc = LH_NEW_ARRAY(&polls, pull.n_shards, "sockets");

@@ -30,6 +30,7 @@ struct lh_evaluator_spec {
     char *const *keys;                  /* their public keys, by shard; copied; NULL: none */
     const struct lh_security *security; /* NULL: none */
     uint64_t job;
+    uint32_t generation; /* of the servers' plans */
     struct lh_clock clock;
     double deadline; /* seconds a shard may take to send what it has begun */
     lh_evaluate_cut evaluate;

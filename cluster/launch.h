@@ -5,6 +5,7 @@
 #include "cluster/train.h"
 #include "common/security.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct lh_launch_spec {
@@ -33,7 +34,9 @@ void lh_launch_local_stop(struct lh_launch_local **l);
 
 struct lh_launch_processes;
 int lh_launch_processes_start(struct lh_launch_processes **out, const struct lh_launch_spec *spec);
-/* A worker that was killed is started again, a few times. */
 int lh_launch_processes_watch(struct lh_launch_processes *l, uint64_t *pid);
+/* As lh_scheduler_options.replace: one that was ended by a signal, or is ended here because it does
+ * not answer, is started again, as long as that does not happen too often. */
+int lh_launch_processes_replace(struct lh_launch_processes *l, uint64_t pid, bool *replaced);
 /* Gives the roles some seconds to end, then kills those that have not. */
 void lh_launch_processes_stop(struct lh_launch_processes **l);

@@ -23,13 +23,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define RESTARTS   8   /* of workers, a run */
-#define STOP_GRACE 5.0 /* seconds */
-#define KEYS_FD    3   /* of a role: its key file */
-#define KEYS_PATH  "/dev/fd/3"
+#define RESTARTS    8    /* of roles, within */
+#define RESTARTS_IN 60.0 /* seconds */
+#define STOP_GRACE  5.0  /* seconds */
+#define KEYS_FD     3    /* of a role: its key file */
+#define KEYS_PATH   "/dev/fd/3"
 
 struct child {
-    pid_t pid; /* 0: ended */
+    pid_t pid; /* 0: ended, */
+    pid_t was; /* which had this number, */
+    int status;
     bool server;
     uint32_t index;
     int keys; /* descriptor; -1: none */
@@ -40,8 +43,8 @@ struct lh_launch_processes {
     char endpoint[LH_NET_ENDPOINT_MAX];
     struct child *children;
     size_t n;
-    unsigned restarts;
-    bool stopping;
+    unsigned restarts; /* since */
+    double counting;   /* seconds */
 };
 
 /* A key pair for a role, in memory that has the form of a file. It stays when the role is started
@@ -144,34 +147,57 @@ int lh_launch_processes_start(struct lh_launch_processes **out, const struct lh_
     return 0;
 }
 
-static int restart(struct lh_launch_processes *l, struct child *c, int status)
-{
-    if (c->server || l->stopping || !WIFSIGNALED(status) || l->restarts == RESTARTS)
-        return 0;
-    l->restarts++;
-    LH_TRY(spawn(l, c));
-    lh_log_tell(LH_LOG_WARN, "restart",
-                LH_FIELDS(LH_F("process", (uint64_t)c->pid), LH_F("signal", WTERMSIG(status))),
-                "started another worker (process %d) for the one that was ended by signal %d",
-                (int)c->pid, WTERMSIG(status));
-    return 0;
-}
-
 int lh_launch_processes_watch(struct lh_launch_processes *l, uint64_t *pid)
 {
     *pid = 0;
     for (size_t i = 0; i < l->n; i++) {
         struct child *c = &l->children[i];
-        int status;
-        if (c->pid == 0 || waitpid(c->pid, &status, WNOHANG) != c->pid)
+        if (c->pid == 0 || waitpid(c->pid, &c->status, WNOHANG) != c->pid)
             continue;
         *pid = (uint64_t)c->pid;
+        c->was = c->pid;
         c->pid = 0;
-        if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
+        if (WIFEXITED(c->status) && WEXITSTATUS(c->status) == 127)
             return lh_err_set(LH_EIO, "%s cannot be executed",
                               l->spec.program ? l->spec.program : "/proc/self/exe");
-        return restart(l, c, status);
+        return 0;
     }
+    return 0;
+}
+
+static bool may_restart(struct lh_launch_processes *l)
+{
+    double now = lh_now();
+    if (now - l->counting > RESTARTS_IN) {
+        l->counting = now;
+        l->restarts = 0;
+    }
+    return l->restarts++ < RESTARTS;
+}
+
+int lh_launch_processes_replace(struct lh_launch_processes *l, uint64_t pid, bool *replaced)
+{
+    struct child *c = l->children;
+    while (c < l->children + l->n && (uint64_t)c->pid != pid && (uint64_t)c->was != pid)
+        c++;
+    *replaced = false;
+    if (c == l->children + l->n)
+        return 0;
+    if (c->pid) {
+        kill(c->pid, SIGKILL);
+        waitpid(c->pid, &c->status, 0);
+        c->was = c->pid;
+        c->pid = 0;
+    }
+    if (!WIFSIGNALED(c->status) || !may_restart(l))
+        return 0;
+    LH_TRY(spawn(l, c));
+    c->was = 0;
+    *replaced = true;
+    lh_log_tell(LH_LOG_WARN, "restart",
+                LH_FIELDS(LH_F("process", (uint64_t)c->pid), LH_F("signal", WTERMSIG(c->status))),
+                "started another %s (process %d) for the one that was ended by signal %d",
+                c->server ? "server" : "worker", (int)c->pid, WTERMSIG(c->status));
     return 0;
 }
 
@@ -191,7 +217,6 @@ void lh_launch_processes_stop(struct lh_launch_processes **out)
     struct lh_launch_processes *l = *out;
     if (!l)
         return;
-    l->stopping = true;
     double began = lh_now();
     while (some_left(l) && lh_now() - began < STOP_GRACE)
         zmq_poll(NULL, 0, 10);

@@ -159,6 +159,22 @@ int lh_roster_hello(struct lh_roster *r, const struct lh_net_message *msg,
     return 0;
 }
 
+int lh_roster_dismiss(struct lh_roster *r)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_AGAIN};
+    for (size_t i = 0; i < r->n_nodes; i++) {
+        struct lh_role_node *n = &r->nodes[i];
+        if (n->standing == LH_STANDING_HELLO || n->said_goodbye)
+            continue; /* it waits for its plan, and the next one will do; or it left */
+        /* also to one that was given up: it may only have been slow */
+        LH_TRY(lh_roster_tell(r, n, &env, NULL));
+        n->standing = LH_STANDING_GONE;
+        n->said_goodbye = true; /* its process comes back behind another socket */
+    }
+    r->generation++;
+    return 0;
+}
+
 /* --- who is there ------------------------------------------------------------------------------
  */
 static void take_phases(struct lh_role_node *node, const struct lh_net_message *msg)
@@ -176,7 +192,7 @@ struct lh_role_node *lh_roster_sender(struct lh_roster *r, const struct lh_net_m
                                       bool *returned)
 {
     uint32_t number = msg->env.node;
-    if (number == 0 || number > r->n_nodes)
+    if (number == 0 || number > r->n_nodes || msg->env.epoch != r->generation)
         return NULL;
     struct lh_role_node *node = &r->nodes[number - 1];
     if (strcmp(node->key, msg->key) != 0) { /* numbers are claimed, keys are proven */

@@ -39,6 +39,7 @@ struct lh_role_node {
 struct lh_roster {
     struct lh_net_socket *socket; /* ROUTER */
     uint64_t job;
+    uint32_t generation;       /* of the plans it sends; messages of another one are nobody's */
     uint32_t servers, workers; /* wanted at the start */
     struct lh_role_node *nodes;
     size_t n_nodes, cap_nodes;
@@ -53,6 +54,9 @@ void lh_roster_fini(struct lh_roster *r);
  */
 int lh_roster_hello(struct lh_roster *r, const struct lh_net_message *msg,
                     struct lh_role_node **out);
+/* The run goes back: everybody who has a plan is told to say hello again, and gone; generation is
+ * the next. */
+int lh_roster_dismiss(struct lh_roster *r);
 /* The node that sent a message, marked as heard; NULL if it is nobody's. A node that was given up
  * and is heard again is back: *returned (may be NULL). */
 struct lh_role_node *lh_roster_sender(struct lh_roster *r, const struct lh_net_message *msg,

@@ -350,6 +350,15 @@ static int set_text(char **member, const char *text)
     return 0;
 }
 
+void lh_run_record_start(const struct lh_run_record *r, struct lh_clock *clock)
+{
+    const struct lh_run_cut *last = r->has_last ? lh_run_record_cut(r, r->last) : NULL;
+    clock->start = last ? last->version : 0;
+    clock->evaluate_start =
+        last && !last->evaluation_json && clock->evaluate_every &&
+        (last->version % clock->evaluate_every == 0 || last->version == clock->total);
+}
+
 int lh_run_record_set_blas(struct lh_run_record *r, const char *blas)
 {
     return set_text(&r->blas, blas);

@@ -11,6 +11,8 @@
  * Cuts ascend by version. `servers` of a cut is how many stores (store-0 …) it is spread over. */
 #pragma once
 
+#include "common/clock.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -60,6 +62,8 @@ int lh_run_record_set_evaluation(struct lh_run_record *r, uint64_t version, cons
 size_t lh_run_record_retain(struct lh_run_record *r, size_t keep);
 /* NULL if there is no such cut. */
 const struct lh_run_cut *lh_run_record_cut(const struct lh_run_record *r, uint64_t version);
+/* Lets a clock, whose total and periods are set, start from the last cut, or from the beginning. */
+void lh_run_record_start(const struct lh_run_record *r, struct lh_clock *clock);
 int lh_run_record_set_blas(struct lh_run_record *r, const char *blas);
 int lh_run_record_set_behaviour(struct lh_run_record *r, const char *path);
 int lh_run_record_set_error(struct lh_run_record *r, const char *sentence);

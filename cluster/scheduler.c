@@ -18,11 +18,13 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CONTROL_QUEUE 10000
 #define NOTE_EVERY    5.0  /* seconds */
 #define POLL_TIME     0.02 /* seconds */
 #define LATE_WORKERS  5.0  /* seconds the first ready workers wait for the others */
+#define RETURNS       20   /* to one and the same cut */
 
 enum stage { GATHERING, RUNNING, PAUSING, FINISHING, STOPPING };
 
@@ -39,6 +41,8 @@ struct scheduler {
     struct lh_progress progress;
     char *job_text;
     enum stage stage;
+    uint64_t first;    /* version this call started from */
+    unsigned returned; /* how often it went back since the last new cut */
     double began, noted, ready_at, started_at, trained_at, stopping_at, flushed;
     uint64_t version; /* newest of which metrics came */
 };
@@ -121,6 +125,7 @@ static int send_plan(struct scheduler *s, struct lh_role_node *node)
     int rc = 0;
     p.job = s->job_text;
     p.job_digest = s->roster.job;
+    p.generation = s->roster.generation;
     p.node = node->number;
     p.shards = s->opt->servers;
     p.start = s->clock.start;
@@ -169,6 +174,7 @@ static int start_evaluator(struct scheduler *s)
                                                             .keys = servers.server_keys,
                                                             .security = s->opt->security,
                                                             .job = s->roster.job,
+                                                            .generation = s->roster.generation,
                                                             .clock = s->clock,
                                                             .deadline = s->roster.deadline,
                                                             .evaluate = s->opt->evaluate,
@@ -220,6 +226,7 @@ static int note_prepared(struct scheduler *s, struct lh_role_node *node, uint64_
     if (all == 0 || (s->opt->record->has_last && all <= s->opt->record->last))
         return 0;
     LH_TRY(lh_cuts_complete(&s->cuts, all, s->opt->servers, s->evaluator));
+    s->returned = 0;
     s->result->version = all;
     Lh__Commit c = LH__COMMIT__INIT;
     LH_TRY(LH_NEW_ARRAY(&c.keep, s->opt->record->n_cuts, "versions to keep"));
@@ -256,7 +263,7 @@ static int take_metrics(struct scheduler *s, const struct lh_net_message *msg)
         snprintf(s->progress.extra, sizeof s->progress.extra, "%s %.4g",
                  lh_graph_metric_name(s->opt->model->graph, 0), (double)row[0]);
     s->trained_at = lh_now();
-    lh_progress_update(&s->progress, (s->version - s->clock.start) * s->opt->job->batch);
+    lh_progress_update(&s->progress, (s->version - s->first) * s->opt->job->batch);
     return 0;
 }
 
@@ -315,17 +322,62 @@ static int worker_is_gone(struct scheduler *s, struct lh_role_node *node, const 
     return s->stage == GATHERING ? 0 : lh_roster_assign(&s->roster);
 }
 
-static int is_gone(struct scheduler *s, struct lh_role_node *node, const char *how)
+/* Opens what is written as the run goes, from clock.start on: lines behind it come again. */
+static int open_lines(struct scheduler *s)
+{
+    const struct lh_scheduler_options *o = s->opt;
+    s->version = s->clock.start;
+    LH_TRY(lh_cuts_init(&s->cuts, o->record, o->dir, o->job, s->clock.evaluate_start, o->quiet));
+    return lh_metrics_log_open(&s->metrics,
+                               &(struct lh_metrics_log_spec){.dir = o->dir,
+                                                             .graph = o->model->graph,
+                                                             .start = s->clock.start,
+                                                             .batch = o->job->batch,
+                                                             .transitions = o->transitions});
+}
+
+/* A server's part of the newest version died with it. Everybody goes back to the last cut: servers
+ * read it, workers pull it, and since training is a function of log, job and seed alone, the same
+ * versions come again. */
+static int go_back(struct scheduler *s)
+{
+    lh_evaluator_stop(&s->evaluator);
+    LH_TRY(lh_metrics_log_close(&s->metrics));
+    lh_cuts_fini(&s->cuts);
+    LH_TRY(lh_roster_dismiss(&s->roster));
+    lh_run_record_start(s->opt->record, &s->clock);
+    LH_TRY(open_lines(s));
+    s->stage = GATHERING;
+    s->began = s->noted = lh_now();
+    s->ready_at = 0;
+    return 0;
+}
+
+static int server_is_gone(struct scheduler *s, struct lh_role_node *node, const char *how)
 {
     char who[512];
-    if (node->role == LH__ROLE__ROLE_WORKER)
-        return worker_is_gone(s, node, how);
+    bool replaced = false;
     node->standing = LH_STANDING_GONE;
+    lh_roster_describe(node, who, sizeof who);
     if (s->stage == STOPPING)
         return 0;
     lh_report_lost(&s->report, node);
-    return lh_err_set(LH_EPEER, "%s %s; go on from the last checkpoint with --resume",
-                      lh_roster_describe(node, who, sizeof who), how);
+    if (s->stage <= RUNNING && s->opt->replace && s->returned++ < RETURNS)
+        LH_TRY(s->opt->replace(s->opt->launcher, node->pid, &replaced));
+    if (!replaced)
+        return lh_err_set(LH_EPEER, "%s %s; go on from the last checkpoint with --resume", who,
+                          how);
+    LH_TRY(go_back(s));
+    lh_log_tell(LH_LOG_WARN, "back", LH_FIELDS(LH_F("step", s->clock.start)),
+                "%s %s; the run goes back to step %llu, its last checkpoint", who, how,
+                (unsigned long long)s->clock.start);
+    return 0;
+}
+
+static int is_gone(struct scheduler *s, struct lh_role_node *node, const char *how)
+{
+    return node->role == LH__ROLE__ROLE_WORKER ? worker_is_gone(s, node, how)
+                                               : server_is_gone(s, node, how);
 }
 
 static int take_from(struct scheduler *s, struct lh_role_node *node,
@@ -410,7 +462,8 @@ static int gather(struct scheduler *s)
                         "starting with %zu of %u workers; the others may join", workers,
                         o->workers);
         s->stage = RUNNING;
-        s->started_at = now;
+        if (s->started_at == 0)
+            s->started_at = now;
         return lh_roster_assign(&s->roster);
     }
     if (waited > o->patience)
@@ -486,7 +539,7 @@ static int pause_all(struct scheduler *s)
     if (s->opt->interrupt_note)
         lh_note("%s", s->opt->interrupt_note);
     if (s->stage == GATHERING)
-        return lh_err_set(LH_ECANCELED, "interrupted before the first step");
+        return lh_err_set(LH_ECANCELED, "interrupted while roles were awaited");
     s->stage = PAUSING;
     return lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_SERVER, &env, NULL);
 }
@@ -500,11 +553,16 @@ static int take_deaths(struct scheduler *s)
         if (pid == 0)
             break;
         struct lh_role_node *n = lh_roster_by_pid(&s->roster, pid);
+        bool replaced = false;
+        if (s->opt->replace && s->stage < FINISHING && (!n || n->role == LH__ROLE__ROLE_WORKER))
+            LH_TRY(s->opt->replace(s->opt->launcher, pid, &replaced));
         if (n)
             LH_TRY(is_gone(s, n, "died"));
-        else if (s->stage == GATHERING)
-            return lh_err_set(LH_EPEER, "the process %llu of a role ended before it said hello",
-                              (unsigned long long)pid);
+        else if (s->stage == GATHERING && !replaced)
+            return lh_err_set(
+                LH_EPEER, "the process %llu of a role ended before it said hello%s",
+                (unsigned long long)pid,
+                s->opt->record->has_last ? "; go on from the last checkpoint with --resume" : "");
     }
     return 0;
 }
@@ -595,7 +653,7 @@ static void sum_up(struct scheduler *s)
         add_phases(server ? &s->result->servers : &s->result->workers, &n->phases);
         ++*(server ? &s->result->servers_seen : &s->result->workers_seen);
     }
-    s->result->steps = s->version - s->clock.start;
+    s->result->steps = s->version - s->first;
     s->result->seconds = s->trained_at > 0 ? s->trained_at - s->started_at : 0;
 }
 
@@ -610,15 +668,11 @@ static int open_run(struct scheduler *s)
     s->roster.heartbeat = o->job->heartbeat_seconds;
     s->roster.deadline = o->job->deadline_seconds;
     s->began = s->noted = lh_now();
-    s->version = s->result->version = s->clock.start;
+    s->first = s->result->version = s->clock.start;
+    /* another scheduler's messages may be under way to this address, and nodes are numbered anew */
+    s->roster.generation = (uint32_t)getpid() << 16 ^ (uint32_t)(uint64_t)(lh_now() * 1e3);
     LH_TRY(lh_job_print(o->job, &s->job_text));
-    LH_TRY(lh_cuts_init(&s->cuts, o->record, o->dir, o->job, s->clock.evaluate_start, o->quiet));
-    LH_TRY(lh_metrics_log_open(&s->metrics,
-                               &(struct lh_metrics_log_spec){.dir = o->dir,
-                                                             .graph = o->model->graph,
-                                                             .start = s->clock.start,
-                                                             .batch = o->job->batch,
-                                                             .transitions = o->transitions}));
+    LH_TRY(open_lines(s));
     LH_TRY(lh_net_router(&s->roster.socket, s->zmq, o->bind, CONTROL_QUEUE, o->security));
     lh_net_expect(s->roster.socket, s->roster.job);
     LH_TRY(lh_report_init(&s->report,

@@ -30,6 +30,10 @@ struct lh_scheduler_options {
     /* Gives a role's process that has ended, or 0. An error is a role that could not start. NULL:
      * nobody watches. */
     int (*watch)(void *ctx, uint64_t *pid);
+    /* Has the role of a process started anew: of one that watch gave, or of one that is silent and
+     * is to be ended first. *replaced: somebody will come; else the run cannot do without a server.
+     * NULL: never. */
+    int (*replace)(void *ctx, uint64_t pid, bool *replaced);
     void *launcher;
     lh_evaluate_cut evaluate; /* NULL: none */
     void *evaluation;
@@ -48,7 +52,9 @@ struct lh_scheduler_result {
     bool interrupted;
 };
 
-/* Runs a job to its end. Errors: LH_EPEER naming who died, LH_ETIMEDOUT naming who never came, or
- * what a role reported; the record then says failed and holds the last complete cut. */
+/* Runs a job to its end. When a server dies and is replaced, everybody goes back to the last cut
+ * and on from there, to the same bits. Errors: LH_EPEER naming who died, LH_ETIMEDOUT naming who
+ * never came, or what a role reported; the record then says failed and holds the last complete cut.
+ */
 int lh_scheduler_run(void *zmq, const struct lh_scheduler_options *opt,
                      struct lh_scheduler_result *out);

@@ -234,18 +234,14 @@ static uint64_t least(uint64_t a, uint64_t b)
 static void plan_clock(struct train *t)
 {
     struct lh_clock *c = &t->clock;
-    const struct lh_run_cut *last =
-        t->record.has_last ? lh_run_record_cut(&t->record, t->record.last) : NULL;
     c->total = lh_job_total_steps(t->job, t->transitions);
-    c->start = last ? last->version : 0;
     c->until = t->opt->stop_after ? least(t->opt->stop_after, c->total) : c->total;
     c->checkpoint_every = t->job->checkpoint_every ? t->job->checkpoint_every
                           : c->total >= 10         ? c->total / 10
                                                    : 1;
     if (t->evaluation.behaviour)
         c->evaluate_every = t->job->evaluate_every ? t->job->evaluate_every : c->checkpoint_every;
-    c->evaluate_start = last && !last->evaluation_json && c->evaluate_every &&
-                        (last->version % c->evaluate_every == 0 || last->version == c->total);
+    lh_run_record_start(&t->record, c);
     t->record.steps_total = c->total;
 }
 
@@ -353,6 +349,13 @@ static int watch_roles(void *ctx, uint64_t *pid)
     return t->processes ? lh_launch_processes_watch(t->processes, pid) : 0;
 }
 
+static int replace_role(void *ctx, uint64_t pid, bool *replaced)
+{
+    struct train *t = ctx;
+    *replaced = t->opt->launcher == LH_LAUNCH_HAND; /* by a person, in time or not */
+    return t->processes ? lh_launch_processes_replace(t->processes, pid, replaced) : 0;
+}
+
 static int endpoint(struct train *t, char *out, size_t size)
 {
     if (t->opt->launcher == LH_LAUNCH_HAND) {
@@ -426,6 +429,7 @@ static int schedule(struct train *t, struct lh_scheduler_result *result)
                                  .security = &t->security,
                                  .bound = place_roles,
                                  .watch = watch_roles,
+                                 .replace = replace_role,
                                  .launcher = t,
                                  .evaluate = t->evaluation.behaviour ? lh_cut_evaluation_run : NULL,
                                  .evaluation = &t->evaluation,

@@ -58,10 +58,17 @@ static int take_answer(struct lh_member *m)
     int rc = lh_net_recv(m->socket, &msg);
     if (rc != 0)
         return rc;
+    double heard = m->last_heard;
     m->last_heard = lh_now();
     rc = LH_AGAIN;
     if (msg.env.kind == LH__KIND__KIND_REFUSED || msg.env.kind == LH__KIND__KIND_STOP) {
         rc = take_refusal(&msg);
+        if (rc == LH_EBUSY && msg.env.kind == LH__KIND__KIND_REFUSED) {
+            /* no place yet: one may become free when a dead server is noticed */
+            lh_err_save(&m->busy, rc);
+            m->last_heard = heard;
+            rc = LH_AGAIN;
+        }
     } else if (msg.env.kind == LH__KIND__KIND_PLAN) {
         rc = lh_net_body(&msg, &lh__plan__descriptor, (ProtobufCMessage **)&m->plan);
         if (rc == 0) {
@@ -167,9 +174,19 @@ int lh_member_agree(struct lh_member *m, uint64_t digest, double heartbeat, doub
     return 0;
 }
 
+struct lh_envelope lh_member_envelope(const struct lh_member *m, Lh__Kind kind)
+{
+    return (struct lh_envelope){.kind = kind,
+                                .job = m->job,
+                                .node = m->node,
+                                .step = m->version,
+                                .epoch = m->plan->generation};
+}
+
 int lh_member_tell(struct lh_member *m, Lh__Kind kind, uint64_t version)
 {
-    struct lh_envelope env = {.kind = kind, .job = m->job, .node = m->node, .step = version};
+    struct lh_envelope env = lh_member_envelope(m, kind);
+    env.step = version;
     int rc = lh_net_send(m->socket, NULL, &env, NULL, 0);
     if (rc == LH_AGAIN)
         return lh_err_set(LH_EPEER, "%s: the scheduler at %s takes no messages any more", m->role,
@@ -179,7 +196,7 @@ int lh_member_tell(struct lh_member *m, Lh__Kind kind, uint64_t version)
 
 static int send_phases(struct lh_member *m, Lh__Kind kind)
 {
-    struct lh_envelope env = {.kind = kind, .job = m->job, .node = m->node, .step = m->version};
+    struct lh_envelope env = lh_member_envelope(m, kind);
     m->last_sent = lh_now();
     m->phases.memory = lh_mem_resident();
     int rc = lh_net_send_body(m->socket, NULL, &env, &m->phases.base);
@@ -191,12 +208,24 @@ int lh_member_tick(struct lh_member *m)
     double now = lh_now();
     if (now - m->last_sent >= m->heartbeat)
         LH_TRY(send_phases(m, LH__KIND__KIND_BEAT));
-    if (now - m->last_heard > m->deadline)
+    m->lost = now - m->last_heard > m->deadline;
+    if (m->lost)
         return lh_err_set(LH_EPEER,
                           "%s: the scheduler at %s went away (silent for %.0f s); resume the run "
                           "with --resume",
                           m->role, lh_net_endpoint(m->socket), now - m->last_heard);
     return 0;
+}
+
+bool lh_member_returns(const struct lh_member *m, int rc, bool again, bool rejoin)
+{
+    if (again && rc >= 0)
+        return true;
+    if (rc != LH_EPEER || !m->lost || !rejoin)
+        return false;
+    lh_note("%s: the scheduler at %s went away; waiting for it to come back", m->role,
+            lh_net_endpoint(m->socket));
+    return true;
 }
 
 int lh_member_recv(struct lh_member *m, struct lh_net_message *msg)
@@ -234,8 +263,7 @@ int lh_member_leave(struct lh_member *m, int rc, bool from_scheduler)
         if (rc >= 0 || from_scheduler) {
             send_phases(m, LH__KIND__KIND_GOODBYE);
         } else {
-            struct lh_envelope env = {
-                .kind = LH__KIND__KIND_FAILED, .job = m->job, .node = m->node, .step = m->version};
+            struct lh_envelope env = lh_member_envelope(m, LH__KIND__KIND_FAILED);
             Lh__Failure f = LH__FAILURE__INIT;
             f.code = rc;
             f.text = saved.text;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "common/companion.h"
+#include "common/err.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,6 +17,8 @@ struct lh_member {
     double heartbeat, deadline, last_sent, last_heard; /* seconds */
     uint64_t version;                                  /* where the role stands */
     Lh__Phases phases;                                 /* where its time went */
+    bool lost;          /* the scheduler was silent beyond the deadline */
+    struct lh_err busy; /* why there is no place for it yet; code 0: nothing was said */
 };
 
 struct lh_member_spec {
@@ -36,6 +39,13 @@ int lh_member_join(struct lh_member *m, const struct lh_member_spec *spec, Lh__H
 /* Sets the liveness times once the job is known, and checks the job's digest against the plan's. */
 int lh_member_agree(struct lh_member *m, uint64_t digest, double heartbeat, double deadline);
 
+/* Whether a role whose run ended with `rc` is to say hello again: it was told so (`again`: the run
+ * goes back to its last cut), or it lost the scheduler, which it says, and waits for that one to
+ * come back where `rejoin` is set. Ask before lh_member_leave. */
+bool lh_member_returns(const struct lh_member *m, int rc, bool again, bool rejoin);
+
+/* What every message to the scheduler begins with. */
+struct lh_envelope lh_member_envelope(const struct lh_member *m, Lh__Kind kind);
 /* A message without body about `version`. It is no beat: a role that has much to tell beats all the
  * same, since beats carry where its time went. */
 int lh_member_tell(struct lh_member *m, Lh__Kind kind, uint64_t version);

@@ -70,7 +70,7 @@ static int open_shard(struct lh_pull *p, size_t i, const struct lh_pull_spec *sp
 int lh_pull_open(struct lh_pull *p, const struct lh_pull_spec *spec)
 {
     int rc;
-    *p = (struct lh_pull){.job = spec->job, .node = spec->node};
+    *p = (struct lh_pull){.job = spec->job, .node = spec->node, .generation = spec->generation};
     LH_TRY(LH_NEW_ARRAY(&p->shards, spec->layout->n_shards, "shards to pull from"));
     p->n_shards = spec->layout->n_shards;
     for (size_t i = 0; i < p->n_shards; i++)
@@ -96,7 +96,8 @@ static int ask(struct lh_pull *p, size_t i)
                               .job = p->job,
                               .node = p->node,
                               .step = p->version,
-                              .request = p->request};
+                              .request = p->request,
+                              .epoch = p->generation};
     int rc = lh_net_send(p->shards[i].socket, NULL, &env, NULL, 0);
     if (rc == LH_AGAIN || rc == LH_NOTFOUND)
         return lh_err_set(LH_EPEER, "server %zu at %s takes no requests any more", i,

@@ -34,7 +34,7 @@ struct lh_pull {
     float *weights, *targets; /* flat; targets may be NULL: not wanted */
     struct lh_held *held;     /* instead of them, if not NULL */
     uint64_t job;
-    uint32_t node;
+    uint32_t node, generation;
     uint64_t version; /* asked for, then what came */
     uint64_t request;
     bool complete;
@@ -48,8 +48,9 @@ struct lh_pull_spec {
     char *const *keys;                  /* their public keys, by shard; NULL: none */
     const struct lh_security *security; /* outlives the pull; NULL: none */
     uint64_t job;
-    uint32_t node; /* of the caller; 0: the evaluation */
-    int queue;     /* messages that may wait, each way, for a server */
+    uint32_t node;       /* of the caller; 0: the evaluation */
+    uint32_t generation; /* of the plan */
+    int queue;           /* messages that may wait, each way, for a server */
 };
 
 /* Connects to every shard's endpoint. `weights` and `targets` [flat_size] stay the caller's. */

@@ -57,6 +57,7 @@ struct lh_server {
     double began, stepped; /* when it began to serve; when the version at hand was made */
     bool stopped;          /* the scheduler said stop; with */
     int reason;
+    bool again; /* the scheduler said: go back and say hello again */
 };
 
 /* --- starting ----------------------------------------------------------------------------------
@@ -227,6 +228,8 @@ static int answer_waiting(struct lh_server *s)
 
 static int take_pull(struct lh_server *s, const struct lh_net_message *msg)
 {
+    if (msg->env.epoch != s->member.plan->generation)
+        return 0; /* from before the run went back: who asked is told so by the scheduler */
     struct waiting w = {.peer = msg->peer,
                         .version = msg->env.step,
                         .request = msg->env.request,
@@ -261,11 +264,9 @@ static int take_pull(struct lh_server *s, const struct lh_net_message *msg)
  */
 static int flush_metrics(struct lh_server *s)
 {
-    struct lh_envelope env = {.kind = LH__KIND__KIND_METRICS,
-                              .job = s->member.job,
-                              .node = s->member.node,
-                              .step = s->metrics_first,
-                              .count = s->metrics_rows};
+    struct lh_envelope env = lh_member_envelope(&s->member, LH__KIND__KIND_METRICS);
+    env.step = s->metrics_first;
+    env.count = s->metrics_rows;
     struct lh_net_part parts[] = {
         {.data = s->metrics, .size = s->metrics_rows * s->n_metrics * sizeof(float)},
         {.data = s->metrics_at, .size = s->metrics_rows * sizeof(double)}};
@@ -443,6 +444,9 @@ static int take_order(struct lh_server *s, const struct lh_net_message *msg)
         s->stopped = true;
         s->reason = lh_member_stop_reason(msg);
         return 0;
+    case LH__KIND__KIND_AGAIN:
+        s->stopped = s->again = true;
+        return 0;
     default:
         return 0; /* of a newer scheduler: nothing we must heed */
     }
@@ -593,7 +597,8 @@ static int join(struct lh_server *s, void *zmq)
 {
     Lh__Hello hello = LH__HELLO__INIT;
     /* The queue is counted in messages of lent memory; a peer has two answers under way at most. */
-    LH_TRY(lh_net_router(&s->socket, zmq, s->opt->bind, 1 << 16, s->opt->security));
+    if (!s->socket)
+        LH_TRY(lh_net_router(&s->socket, zmq, s->opt->bind, 1 << 16, s->opt->security));
     hello.role = LH__ROLE__ROLE_SERVER;
     hello.endpoint = (char *)(uintptr_t)lh_net_endpoint(s->socket);
     hello.wanted = s->opt->wanted;
@@ -608,11 +613,17 @@ static int join(struct lh_server *s, void *zmq)
                           &hello);
 }
 
-int lh_server_open(struct lh_server **out, void *zmq, const struct lh_server_options *opt)
+/* `socket` (may be NULL) holds one that is open already, which it takes over. */
+static int open_behind(struct lh_server **out, void *zmq, const struct lh_server_options *opt,
+                       struct lh_net_socket **socket)
 {
     struct lh_server *s = NULL;
     LH_TRY(LH_NEW(&s, "server"));
     s->opt = opt;
+    if (socket) {
+        s->socket = *socket;
+        *socket = NULL;
+    }
     int rc = join(s, zmq);
     if (rc >= 0)
         rc = start(s);
@@ -622,7 +633,13 @@ int lh_server_open(struct lh_server **out, void *zmq, const struct lh_server_opt
     return 0;
 }
 
-int lh_server_close(struct lh_server **server, int rc)
+int lh_server_open(struct lh_server **out, void *zmq, const struct lh_server_options *opt)
+{
+    return open_behind(out, zmq, opt, NULL);
+}
+
+/* `keep` (may be NULL) gets the socket, open. */
+static int close_but(struct lh_server **server, int rc, struct lh_net_socket **keep)
 {
     struct lh_server *s = *server;
     struct lh_err saved;
@@ -642,16 +659,28 @@ int lh_server_close(struct lh_server **server, int rc)
     lh_writer_stop(&s->writer);
     rc = lh_member_leave(&s->member, rc, s->stopped);
     lh_err_save(&saved, rc);
+    if (keep) {
+        *keep = s->socket;
+        s->socket = NULL;
+    }
     release(s);
     lh_log_as(before);
     return rc < 0 ? lh_err_load(&saved) : 0;
 }
 
-int lh_server_run(void *zmq, const struct lh_server_options *opt)
+int lh_server_close(struct lh_server **server, int rc)
+{
+    return close_but(server, rc, NULL);
+}
+
+/* From hello to the end, or to the next hello: then *socket is left open and *again is set. */
+static int serve(void *zmq, const struct lh_server_options *opt, struct lh_net_socket **socket,
+                 bool *again)
 {
     struct lh_server *s = NULL;
     int rc;
-    LH_TRY(lh_server_open(&s, zmq, opt));
+    *again = false;
+    LH_TRY(open_behind(&s, zmq, opt, socket));
     do {
         struct lh_net_poll poll[LH_SERVER_SOCKETS];
         double began = lh_now();
@@ -661,5 +690,19 @@ int lh_server_run(void *zmq, const struct lh_server_options *opt)
         if (rc >= 0)
             rc = lh_server_turn(s, NULL);
     } while (rc >= 0 && !s->stopped);
-    return lh_server_close(&s, rc);
+    *again = lh_member_returns(&s->member, rc, s->again, opt->rejoin);
+    /* a socket made anew might not get its address while this one is still being closed */
+    return close_but(&s, *again ? 0 : rc, *again ? socket : NULL);
+}
+
+int lh_server_run(void *zmq, const struct lh_server_options *opt)
+{
+    struct lh_net_socket *socket = NULL;
+    bool again;
+    int rc;
+    do {
+        rc = serve(zmq, opt, &socket, &again);
+    } while (again && rc >= 0);
+    lh_net_close(&socket);
+    return rc;
 }

@@ -36,7 +36,8 @@ struct lh_server_options {
     const char *bind;                   /* where to listen; "tcp://127.0.0.1:*" takes a free port */
     const char *store;                  /* directory; NULL: as the plan says */
     uint32_t wanted;                    /* shard it would like to be, + 1; 0: any */
-    double patience;                    /* seconds to wait for the scheduler at the start */
+    double patience;                    /* seconds to wait for the scheduler, each time */
+    bool rejoin;                        /* wait for a scheduler that went away; else end */
     const struct lh_security *security; /* with a guard where it has keys; NULL: none */
     int (*model)(void *ctx, const struct lh_job *job, size_t shards, bool initial,
                  struct lh_server_model *out);
@@ -49,9 +50,10 @@ struct lh_server_options {
     struct lh_metrics *metrics; /* where it counts (common/metrics.h); NULL: nowhere */
 };
 
-/* Serves one job to its end. `zmq` is the process' context. Returns 0 when the scheduler said so,
- * else the failure: its own (told to the scheduler), the job's, or LH_EPEER when the scheduler went
- * away. */
+/* Serves one job to its end. `zmq` is the process' context. When another server died, or, with
+ * `rejoin`, when the scheduler went away, it says hello again, behind the same socket, and serves
+ * from the last cut on. Returns 0 when the scheduler said so, else the failure: its own (told to
+ * the scheduler), the job's, or LH_EPEER or LH_ETIMEDOUT when the scheduler went away. */
 int lh_server_run(void *zmq, const struct lh_server_options *opt);
 
 /* The same in turns, for a thread that has something else to do as well. Open returns when the

@@ -50,11 +50,11 @@ struct worker {
     struct lh_gradient_piece **unsent; /* [n_pieces] that met a full queue */
     size_t n_unsent;
     int push_rc;
-    bool reassigned; /* the assignment changed since the share was last looked at */
-    double turns;    /* seconds that the companion worked */
-    double patience; /* seconds until a pull is repeated; doubles */
-    double stepped;  /* when the version at hand was taken */
-    bool stopped, left;
+    bool reassigned;           /* the assignment changed since the share was last looked at */
+    double turns;              /* seconds that the companion worked */
+    double patience;           /* seconds until a pull is repeated; doubles */
+    double stepped;            /* when the version at hand was taken */
+    bool stopped, left, again; /* again: the run goes back, say hello again */
     int reason;
 };
 
@@ -101,6 +101,7 @@ static int start(struct worker *w)
                                                .security = w->opt->security,
                                                .job = plan->job_digest,
                                                .node = plan->node,
+                                               .generation = plan->generation,
                                                .queue = (int)(4 * w->gradient.n_pieces) + 64}));
     LH_TRY(LH_NEW_ARRAY(&w->polls, shards + 1, "sockets"));
     for (size_t i = 0; i < shards; i++)
@@ -133,6 +134,8 @@ static int drain_orders(struct worker *w)
         } else if (msg.env.kind == LH__KIND__KIND_STOP) {
             w->stopped = true;
             w->reason = lh_member_stop_reason(&msg);
+        } else if (msg.env.kind == LH__KIND__KIND_AGAIN) {
+            w->stopped = w->again = true;
         }
         lh_net_message_fini(&msg);
     }
@@ -502,9 +505,11 @@ static int work(struct worker *w)
     return w->stopped ? w->reason : 0;
 }
 
-int lh_worker_run(void *zmq, const struct lh_worker_options *opt)
+/* From hello to the end, or to the next hello (*again). */
+static int take_part(void *zmq, const struct lh_worker_options *opt, bool *again)
 {
     struct worker w = {.opt = opt, .zmq = zmq};
+    *again = false;
     Lh__Hello hello = LH__HELLO__INIT;
     hello.role = LH__ROLE__ROLE_WORKER;
     hello.metrics = (char *)(uintptr_t)lh_metrics_endpoint(opt->metrics);
@@ -520,6 +525,8 @@ int lh_worker_run(void *zmq, const struct lh_worker_options *opt)
     int rc = start(&w);
     if (rc >= 0)
         rc = work(&w);
+    *again = !w.left && lh_member_returns(&w.member, rc, w.again, opt->rejoin);
+    rc = *again ? 0 : rc;
     count(&w);
     rc = lh_member_leave(&w.member, rc, w.stopped);
     struct lh_err saved;
@@ -536,4 +543,14 @@ int lh_worker_run(void *zmq, const struct lh_worker_options *opt)
     lh_mem_free(w.unsent);
     lh_mem_free(w.polls);
     return rc < 0 ? lh_err_load(&saved) : 0;
+}
+
+int lh_worker_run(void *zmq, const struct lh_worker_options *opt)
+{
+    bool again;
+    int rc;
+    do {
+        rc = take_part(zmq, opt, &again);
+    } while (again && rc >= 0);
+    return rc;
 }

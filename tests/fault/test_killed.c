@@ -160,7 +160,27 @@ static void run_killed_whole_and_resumed_gives_the_same_bits(void **state)
     fixture_free(&f);
 }
 
-static void run_whose_server_is_killed_says_so_and_can_be_resumed(void **state)
+static void run_whose_server_is_killed_goes_back_and_gives_the_same_bits(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_new();
+    pid_t train = start_train("2", "2");
+    for (unsigned i = 1; i <= 3; i++) {
+        assert_true(trainkit_wait_cut(kit_path("run"), 2 * i * EVERY));
+        pid_t server = trainkit_find_role(train, "server");
+        assert_true(server > 0);
+        assert_int_equal(kill(server, SIGKILL), 0);
+    }
+    assert_int_equal(wait_exit(train), 0);
+    assert_log_says("server ");
+    assert_log_says("died; the run goes back to step ");
+    assert_log_says("started another server");
+    trainkit_assert_same(&f.want, kit_path("run"), "servers were killed");
+    fixture_free(&f);
+}
+
+/* One that is not dead but does not answer either: it is ended, and another one started. */
+static void run_whose_server_hangs_goes_back_and_gives_the_same_bits(void **state)
 {
     (void)state;
     struct fixture f = fixture_new();
@@ -168,12 +188,33 @@ static void run_whose_server_is_killed_says_so_and_can_be_resumed(void **state)
     assert_true(trainkit_wait_cut(kit_path("run"), 2 * EVERY));
     pid_t server = trainkit_find_role(train, "server");
     assert_true(server > 0);
-    assert_int_equal(kill(server, SIGKILL), 0);
-    assert_int_equal(wait_exit(train), lh_err_exit_status(LH_EPEER));
-    assert_log_says("server 0 (process ");
+    assert_int_equal(kill(server, SIGSTOP), 0);
+    assert_int_equal(wait_exit(train), 0);
+    assert_log_says("went silent; the run goes back to step ");
+    assert_int_equal(kill(server, 0), -1); /* nothing is left of it */
+    trainkit_assert_same(&f.want, kit_path("run"), "a server hung");
+    fixture_free(&f);
+}
+
+/* Whoever kills servers again and again is not outlasted for ever; the run can still be resumed. */
+static void run_whose_servers_are_killed_at_once_ends_and_can_be_resumed(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_new();
+    pid_t train = start_train("1", "1"), server;
+    assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
+    int status = 0;
+    double began = lh_now();
+    while (waitpid(train, &status, WNOHANG) == 0 && lh_now() - began < 40) {
+        if ((server = trainkit_find_role(train, "server")) > 0)
+            kill(server, SIGKILL);
+        usleep(1000);
+    }
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), lh_err_exit_status(LH_EPEER));
     assert_log_says("--resume");
     resume_here(&f, 1, 2);
-    trainkit_assert_same(&f.want, kit_path("run"), "a server was killed");
+    trainkit_assert_same(&f.want, kit_path("run"), "servers were killed at once");
     fixture_free(&f);
 }
 
@@ -197,41 +238,92 @@ struct hand {
     pid_t scheduler, server, worker;
 };
 
-/* In the worst order: worker, server, scheduler. */
-static struct hand start_by_hand(const char *endpoint, const char *bind, const char *resume)
+static pid_t start_scheduler(const char *endpoint, const char *resume)
 {
-    const char *worker[] = {PROGRAM, "worker", "--scheduler", endpoint, NULL};
-    const char *server[] = {PROGRAM, "server", "--scheduler", endpoint, "--bind", bind, NULL};
     const char *scheduler[] = {
         PROGRAM,  "scheduler", kit_path("job.yaml"), "--dir",   kit_path("run"),
         "--bind", endpoint,    "--no-evaluation",    "--quiet", resume,
         NULL};
+    return trainkit_spawn(kit_path("log"), scheduler);
+}
+
+/* In the worst order: worker, server, scheduler. */
+static struct hand start_by_hand(const char *endpoint, const char *bind, const char *resume,
+                                 const char *patience)
+{
+    const char *worker[] = {PROGRAM,      "worker", "--scheduler", endpoint,
+                            "--patience", patience, NULL};
+    const char *server[] = {PROGRAM, "server",     "--scheduler", endpoint, "--bind",
+                            bind,    "--patience", patience,      NULL};
     struct hand h;
     h.worker = trainkit_spawn(kit_path("log"), worker);
     h.server = trainkit_spawn(kit_path("log"), server);
-    h.scheduler = trainkit_spawn(kit_path("log"), scheduler);
+    h.scheduler = start_scheduler(endpoint, resume);
     return h;
 }
 
-static void scheduler_killed_ends_all_roles_and_the_run_can_be_resumed(void **state)
+static void scheduler_killed_and_started_again_finds_its_roles_waiting(void **state)
 {
     (void)state;
     struct fixture f = fixture_new();
     char endpoint[300], bind[300];
     snprintf(endpoint, sizeof endpoint, "ipc://%s/s", kit_dir());
     snprintf(bind, sizeof bind, "ipc://%s/p", kit_dir());
-    struct hand h = start_by_hand(endpoint, bind, NULL);
+    struct hand h = start_by_hand(endpoint, bind, NULL, "60");
+    for (unsigned i = 1; i <= 2; i++) {
+        assert_true(trainkit_wait_cut(kit_path("run"), 2 * i * EVERY));
+        kill(h.scheduler, SIGKILL);
+        assert_int_equal(wait_exit(h.scheduler), 1000 + SIGKILL);
+        h.scheduler = start_scheduler(endpoint, "--resume");
+    }
+    assert_int_equal(wait_exit(h.scheduler), 0);
+    assert_int_equal(wait_exit(h.worker), 0);
+    assert_int_equal(wait_exit(h.server), 0);
+    assert_log_says("waiting for it to come back");
+    trainkit_assert_same(&f.want, kit_path("run"), "the scheduler was killed");
+    fixture_free(&f);
+}
+
+static void scheduler_killed_for_good_is_not_waited_for_longer_than_patience(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_new();
+    char endpoint[300], bind[300];
+    snprintf(endpoint, sizeof endpoint, "ipc://%s/s", kit_dir());
+    snprintf(bind, sizeof bind, "ipc://%s/p", kit_dir());
+    struct hand h = start_by_hand(endpoint, bind, NULL, "3");
     assert_true(trainkit_wait_cut(kit_path("run"), 2 * EVERY));
     kill(h.scheduler, SIGKILL);
     assert_int_equal(wait_exit(h.scheduler), 1000 + SIGKILL);
-    assert_int_equal(wait_exit(h.worker), lh_err_exit_status(LH_EPEER));
-    assert_int_equal(wait_exit(h.server), lh_err_exit_status(LH_EPEER));
+    assert_int_equal(wait_exit(h.worker), lh_err_exit_status(LH_ETIMEDOUT));
+    assert_int_equal(wait_exit(h.server), lh_err_exit_status(LH_ETIMEDOUT));
     assert_log_says("the scheduler at ipc://");
-    h = start_by_hand(endpoint, bind, "--resume");
+    h = start_by_hand(endpoint, bind, "--resume", "60");
     assert_int_equal(wait_exit(h.scheduler), 0);
     assert_int_equal(wait_exit(h.worker), 0);
     assert_int_equal(wait_exit(h.server), 0);
     trainkit_assert_same(&f.want, kit_path("run"), "the scheduler was killed");
+    fixture_free(&f);
+}
+
+static void server_by_hand_killed_and_started_again_takes_the_run_up(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_new();
+    char endpoint[300], bind[300];
+    snprintf(endpoint, sizeof endpoint, "ipc://%s/s", kit_dir());
+    snprintf(bind, sizeof bind, "ipc://%s/p", kit_dir());
+    const char *server[] = {PROGRAM, "server", "--scheduler", endpoint, "--bind", bind, NULL};
+    struct hand h = start_by_hand(endpoint, bind, NULL, "60");
+    assert_true(trainkit_wait_cut(kit_path("run"), 2 * EVERY));
+    kill(h.server, SIGKILL);
+    assert_int_equal(wait_exit(h.server), 1000 + SIGKILL);
+    h.server = trainkit_spawn(kit_path("log"), server);
+    assert_int_equal(wait_exit(h.scheduler), 0);
+    assert_int_equal(wait_exit(h.worker), 0);
+    assert_int_equal(wait_exit(h.server), 0);
+    assert_log_says("the run goes back to step ");
+    trainkit_assert_same(&f.want, kit_path("run"), "a server by hand was killed");
     fixture_free(&f);
 }
 
@@ -243,7 +335,7 @@ static void worker_joins_and_another_leaves_without_a_bit_changed(void **state)
     snprintf(endpoint, sizeof endpoint, "ipc://%s/s", kit_dir());
     snprintf(bind, sizeof bind, "ipc://%s/p", kit_dir());
     const char *worker[] = {PROGRAM, "worker", "--scheduler", endpoint, NULL};
-    struct hand h = start_by_hand(endpoint, bind, NULL);
+    struct hand h = start_by_hand(endpoint, bind, NULL, "60");
     assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
     pid_t second = trainkit_spawn(kit_path("log"), worker);
     assert_true(trainkit_wait_cut(kit_path("run"), 5 * EVERY));
@@ -263,9 +355,13 @@ int main(void)
         kit_test(run_whose_worker_is_killed_gives_the_same_bits),
         kit_test(run_whose_only_worker_is_killed_gives_the_same_bits),
         kit_test(run_killed_whole_and_resumed_gives_the_same_bits),
-        kit_test(run_whose_server_is_killed_says_so_and_can_be_resumed),
+        kit_test(run_whose_server_is_killed_goes_back_and_gives_the_same_bits),
+        kit_test(run_whose_server_hangs_goes_back_and_gives_the_same_bits),
+        kit_test(run_whose_servers_are_killed_at_once_ends_and_can_be_resumed),
         kit_test(run_interrupted_cuts_where_it_is_and_can_be_resumed),
-        kit_test(scheduler_killed_ends_all_roles_and_the_run_can_be_resumed),
+        kit_test(scheduler_killed_and_started_again_finds_its_roles_waiting),
+        kit_test(scheduler_killed_for_good_is_not_waited_for_longer_than_patience),
+        kit_test(server_by_hand_killed_and_started_again_takes_the_run_up),
         kit_test(worker_joins_and_another_leaves_without_a_bit_changed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
