@@ -368,7 +368,7 @@ static int server_is_gone(struct scheduler *s, struct lh_role_node *node, const 
         return lh_err_set(LH_EPEER, "%s %s; go on from the last checkpoint with --resume", who,
                           how);
     LH_TRY(go_back(s));
-    lh_log_tell(LH_LOG_WARN, "back", LH_FIELDS(LH_F("step", s->clock.start)),
+    lh_log_tell(LH_LOG_WARN, "rewind", LH_FIELDS(LH_F("step", s->clock.start)),
                 "%s %s; the run goes back to step %llu, its last checkpoint", who, how,
                 (unsigned long long)s->clock.start);
     return 0;

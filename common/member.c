@@ -82,6 +82,8 @@ static int take_answer(struct lh_member *m)
 
 static int nobody_answered(const struct lh_member *m, double patience)
 {
+    if (m->busy.code < 0)
+        return lh_err_load(&m->busy);
     if (lh_net_refused(m->socket))
         return lh_err_set(LH_EACCES,
                           "%s: the scheduler at %s refuses this %s's key: it is not on its list; "
@@ -101,8 +103,8 @@ static void note_waiting(const struct lh_member *m, double waited)
                                                            : "the scheduler";
     lh_log_tell(LH_LOG_INFO, "wait",
                 LH_FIELDS(LH_F("endpoint", lh_net_endpoint(m->socket)), LH_F("seconds", waited)),
-                "%s: waiting for %s at %s (%.0f s)", m->role, what, lh_net_endpoint(m->socket),
-                waited);
+                "%s: waiting for %s at %s (%.0f s)%s%s", m->role, what, lh_net_endpoint(m->socket),
+                waited, m->busy.code < 0 ? "; it says: " : "", m->busy.text);
 }
 
 static int wait_for_plan(struct lh_member *m, const struct lh_member_spec *spec, Lh__Hello *hello)

@@ -238,10 +238,14 @@ void lh_net_close(struct lh_net_socket **s)
 {
     if (!*s)
         return;
+    /* ZeroMQ's own thread writes events to the monitor, and would wait for ever for a reader that
+     * has gone: first there are no more events, then no reader. */
+    if ((*s)->monitor) {
+        zmq_socket_monitor((*s)->zmq, NULL, 0);
+        zmq_close((*s)->monitor);
+    }
     if ((*s)->zmq)
         zmq_close((*s)->zmq);
-    if ((*s)->monitor)
-        zmq_close((*s)->monitor);
     lh_mem_free(*s);
     *s = NULL;
 }

@@ -167,6 +167,7 @@ static void tell(struct scene *s, struct lh_net_socket *to, struct lh_envelope e
 {
     struct lh_net_message m;
     env.job = env.job ? env.job : s->member.job;
+    env.epoch = s->member.plan->generation;
     int rc = lh_net_send(to, NULL, &env, parts, n);
     assert_true(rc == 0 || rc == LH_AGAIN);
     while (lh_net_recv(to, &m) == 0)
@@ -483,7 +484,8 @@ static void reader_that_never_drains_is_cut_off(void **state)
     size_t n = lh_wire_encode(&(struct lh_envelope){.kind = LH__KIND__KIND_PULL,
                                                     .job = s.member.job,
                                                     .node = s.member.node,
-                                                    .step = LH_WIRE_LATEST},
+                                                    .step = LH_WIRE_LATEST,
+                                                    .epoch = s.member.plan->generation},
                               ask);
     void *d = raw_insider(&s, s.member.plan->servers[0], s.member.plan->server_keys[0]);
     long before = resident_kb(s.pid[SERVER]);

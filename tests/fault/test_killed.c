@@ -76,6 +76,19 @@ static int wait_exit(pid_t pid)
     return -1;
 }
 
+/* Else what the roles said is shown. */
+static void assert_exits(pid_t pid, int code)
+{
+    int got = wait_exit(pid);
+    if (got == code)
+        return;
+    size_t n;
+    char *text = kit_read(kit_path("log"), &n);
+    printf("%s", text);
+    free(text);
+    fail_msg("exit status %d, expected %d", got, code);
+}
+
 static void assert_log_says(const char *words)
 {
     size_t n;
@@ -103,7 +116,7 @@ static void run_whose_worker_is_killed_gives_the_same_bits(void **state)
     pid_t worker = trainkit_find_role(train, "worker");
     assert_true(worker > 0);
     assert_int_equal(kill(worker, SIGKILL), 0);
-    assert_int_equal(wait_exit(train), 0);
+    assert_exits(train, 0);
     assert_log_says("the others take its share");
     trainkit_assert_same(&f.want, kit_path("run"), "a worker was killed");
     fixture_free(&f);
@@ -118,7 +131,7 @@ static void run_whose_only_worker_is_killed_gives_the_same_bits(void **state)
     pid_t worker = trainkit_find_role(train, "worker");
     assert_true(worker > 0);
     assert_int_equal(kill(worker, SIGKILL), 0);
-    assert_int_equal(wait_exit(train), 0);
+    assert_exits(train, 0);
     assert_log_says("started another worker");
     trainkit_assert_same(&f.want, kit_path("run"), "the only worker was killed");
     fixture_free(&f);
@@ -132,7 +145,7 @@ static void run_killed_whole_and_resumed_gives_the_same_bits(void **state)
     pid_t train = start_train("2", "2");
     assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
     kill(-train, SIGKILL);
-    assert_int_equal(wait_exit(train), 1000 + SIGKILL);
+    assert_exits(train, 1000 + SIGKILL);
     for (unsigned i = 1; i <= 2; i++) {
         const char *argv[] = {PROGRAM,
                               "train",
@@ -153,7 +166,7 @@ static void run_killed_whole_and_resumed_gives_the_same_bits(void **state)
         assert_true(trainkit_wait_cut(kit_path("run"), (1 + 4 * i) * EVERY));
         usleep(1000 * i);
         kill(-train, SIGKILL);
-        assert_int_equal(wait_exit(train), 1000 + SIGKILL);
+        assert_exits(train, 1000 + SIGKILL);
     }
     resume_here(&f, 2, 2);
     trainkit_assert_same(&f.want, kit_path("run"), "killed three times");
@@ -171,7 +184,7 @@ static void run_whose_server_is_killed_goes_back_and_gives_the_same_bits(void **
         assert_true(server > 0);
         assert_int_equal(kill(server, SIGKILL), 0);
     }
-    assert_int_equal(wait_exit(train), 0);
+    assert_exits(train, 0);
     assert_log_says("server ");
     assert_log_says("died; the run goes back to step ");
     assert_log_says("started another server");
@@ -189,7 +202,7 @@ static void run_whose_server_hangs_goes_back_and_gives_the_same_bits(void **stat
     pid_t server = trainkit_find_role(train, "server");
     assert_true(server > 0);
     assert_int_equal(kill(server, SIGSTOP), 0);
-    assert_int_equal(wait_exit(train), 0);
+    assert_exits(train, 0);
     assert_log_says("went silent; the run goes back to step ");
     assert_int_equal(kill(server, 0), -1); /* nothing is left of it */
     trainkit_assert_same(&f.want, kit_path("run"), "a server hung");
@@ -225,7 +238,7 @@ static void run_interrupted_cuts_where_it_is_and_can_be_resumed(void **state)
     pid_t train = start_train("2", "2");
     assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
     kill(-train, SIGINT); /* as a terminal does: to the whole group */
-    assert_int_equal(wait_exit(train), lh_err_exit_status(LH_ECANCELED));
+    assert_exits(train, lh_err_exit_status(LH_ECANCELED));
     assert_log_says("go on with --resume");
     resume_here(&f, 2, 1);
     trainkit_assert_same(&f.want, kit_path("run"), "interrupted");
@@ -273,12 +286,12 @@ static void scheduler_killed_and_started_again_finds_its_roles_waiting(void **st
     for (unsigned i = 1; i <= 2; i++) {
         assert_true(trainkit_wait_cut(kit_path("run"), 2 * i * EVERY));
         kill(h.scheduler, SIGKILL);
-        assert_int_equal(wait_exit(h.scheduler), 1000 + SIGKILL);
+        assert_exits(h.scheduler, 1000 + SIGKILL);
         h.scheduler = start_scheduler(endpoint, "--resume");
     }
-    assert_int_equal(wait_exit(h.scheduler), 0);
-    assert_int_equal(wait_exit(h.worker), 0);
-    assert_int_equal(wait_exit(h.server), 0);
+    assert_exits(h.scheduler, 0);
+    assert_exits(h.worker, 0);
+    assert_exits(h.server, 0);
     assert_log_says("waiting for it to come back");
     trainkit_assert_same(&f.want, kit_path("run"), "the scheduler was killed");
     fixture_free(&f);
@@ -294,14 +307,14 @@ static void scheduler_killed_for_good_is_not_waited_for_longer_than_patience(voi
     struct hand h = start_by_hand(endpoint, bind, NULL, "3");
     assert_true(trainkit_wait_cut(kit_path("run"), 2 * EVERY));
     kill(h.scheduler, SIGKILL);
-    assert_int_equal(wait_exit(h.scheduler), 1000 + SIGKILL);
-    assert_int_equal(wait_exit(h.worker), lh_err_exit_status(LH_ETIMEDOUT));
-    assert_int_equal(wait_exit(h.server), lh_err_exit_status(LH_ETIMEDOUT));
+    assert_exits(h.scheduler, 1000 + SIGKILL);
+    assert_exits(h.worker, lh_err_exit_status(LH_ETIMEDOUT));
+    assert_exits(h.server, lh_err_exit_status(LH_ETIMEDOUT));
     assert_log_says("the scheduler at ipc://");
     h = start_by_hand(endpoint, bind, "--resume", "60");
-    assert_int_equal(wait_exit(h.scheduler), 0);
-    assert_int_equal(wait_exit(h.worker), 0);
-    assert_int_equal(wait_exit(h.server), 0);
+    assert_exits(h.scheduler, 0);
+    assert_exits(h.worker, 0);
+    assert_exits(h.server, 0);
     trainkit_assert_same(&f.want, kit_path("run"), "the scheduler was killed");
     fixture_free(&f);
 }
@@ -317,11 +330,11 @@ static void server_by_hand_killed_and_started_again_takes_the_run_up(void **stat
     struct hand h = start_by_hand(endpoint, bind, NULL, "60");
     assert_true(trainkit_wait_cut(kit_path("run"), 2 * EVERY));
     kill(h.server, SIGKILL);
-    assert_int_equal(wait_exit(h.server), 1000 + SIGKILL);
+    assert_exits(h.server, 1000 + SIGKILL);
     h.server = trainkit_spawn(kit_path("log"), server);
-    assert_int_equal(wait_exit(h.scheduler), 0);
-    assert_int_equal(wait_exit(h.worker), 0);
-    assert_int_equal(wait_exit(h.server), 0);
+    assert_exits(h.scheduler, 0);
+    assert_exits(h.worker, 0);
+    assert_exits(h.server, 0);
     assert_log_says("the run goes back to step ");
     trainkit_assert_same(&f.want, kit_path("run"), "a server by hand was killed");
     fixture_free(&f);
@@ -340,10 +353,10 @@ static void worker_joins_and_another_leaves_without_a_bit_changed(void **state)
     pid_t second = trainkit_spawn(kit_path("log"), worker);
     assert_true(trainkit_wait_cut(kit_path("run"), 5 * EVERY));
     kill(h.worker, SIGINT);
-    assert_int_equal(wait_exit(h.worker), 0);
-    assert_int_equal(wait_exit(h.scheduler), 0);
-    assert_int_equal(wait_exit(second), 0);
-    assert_int_equal(wait_exit(h.server), 0);
+    assert_exits(h.worker, 0);
+    assert_exits(h.scheduler, 0);
+    assert_exits(second, 0);
+    assert_exits(h.server, 0);
     assert_log_says("a worker joined");
     trainkit_assert_same(&f.want, kit_path("run"), "one joined, one left");
     fixture_free(&f);
