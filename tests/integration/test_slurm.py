@@ -203,7 +203,7 @@ class Study:
         job = self.train(*self.long(steps), into=into, sbatch_options=["--cpus-per-task=2", "--exclusive"])
         wait_for("a first cut", lambda: cuts(into))
         other = sbatch("--partition=high", "--exclusive", "--wrap", "sleep 1")
-        self.resumed("preemption", job, into)
+        self.resumed("preemption", job, into, hurry=True)
         if ended(other, job) != ["COMPLETED", "COMPLETED"]:
             fail("after preemption: %s, %s" % (field(other, "JobState"), field(job, "JobState")), *logs())
         self.same("preemption", into, want)
@@ -215,8 +215,9 @@ class Study:
         node = wait_for("a node", lambda: state(job) == "RUNNING" and cuts(into) and field(job, "NodeList"))
         run("scontrol", "update", "nodename=" + node, "state=down", "reason=test")
         wait_for("the job is requeued", lambda: state(job) in ("PENDING", "CONFIGURING"))
+        self.gone(into)  # one that is started while the last one is still being put away fails at once
         run("scontrol", "update", "nodename=" + node, "state=resume", check=False)  # it may be back by itself
-        self.resumed("the node's loss", job, into)
+        self.resumed("the node's loss", job, into, hurry=False)
         if ended(job) != ["COMPLETED"]:
             fail("after a node's loss: " + field(job, "JobState"), *logs())
         self.same("the node's loss", into, want)
@@ -235,8 +236,7 @@ class Study:
         run("scancel", job)
         if ended(job) != ["CANCELLED"]:
             fail("cancelled: " + field(job, "JobState"), *logs())
-        wait_for("all processes of the job are gone",
-                 lambda: subprocess.run(["pgrep", "-f", into], stdout=subprocess.DEVNULL, check=False).returncode)
+        self.gone(into)
         if "%s: interrupted at step" % into not in "".join(logs()):
             fail("a cancelled run did not leave cleanly", *logs())
         if ended(self.train(*self.long(steps), into=into)) != ["COMPLETED"]:
@@ -244,11 +244,18 @@ class Study:
         self.same("a cancelled run", into, want)
 
     @staticmethod
-    def resumed(what, job, into):
-        """Waits until a requeued job runs again; Slurm would let it wait for longer than is needed."""
+    def gone(into):
+        wait_for("all processes of the job are gone",
+                 lambda: subprocess.run(["pgrep", "-f", into], stdout=subprocess.DEVNULL, check=False).returncode)
+
+    @staticmethod
+    def resumed(what, job, into, hurry):
+        """Waits until a requeued job runs again. Slurm lets it wait until its credentials have expired (5 s here);
+        `hurry` starts it at once, which fails where a node has just come back."""
         before = cuts(into)
         wait_for("%s: the job waits" % what, lambda: state(job) == "PENDING" or int(field(job, "Restarts")) > 0)
-        run("scontrol", "update", "jobid=" + job, "StartTime=now", check=False)
+        if hurry:
+            run("scontrol", "update", "jobid=" + job, "StartTime=now", check=False)
         wait_for("%s: the job runs again" % what, lambda: int(field(job, "Restarts")) > 0 and state(job) != "PENDING")
         if not before:
             fail("%s: no cut to go on from" % what, *logs())
