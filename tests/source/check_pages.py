@@ -90,7 +90,7 @@ def check_files(folder):
         page = os.path.join(at, "README.md")
         if page not in named:
             named[page] = set()
-            for word in re.findall(r"[\w./\[\]-]+", read(page)):
+            for word in re.findall(r"[\w./@\[\]-]+", read(page)):
                 for name in expand(word.rstrip(".")):
                     named[page].update((name, os.path.basename(name)))
         if base not in named[page]:
