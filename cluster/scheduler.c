@@ -184,11 +184,12 @@ static int start_evaluator(struct scheduler *s)
     return rc;
 }
 
-/* Workers and the evaluation need the endpoints of all servers. */
+/* Workers and the evaluation need the endpoints of all servers, which must have read their plans:
+ * until then they know no worker's key, and would refuse it. */
 static int plan_who_can_be(struct scheduler *s)
 {
     bool servers =
-        lh_roster_count(&s->roster, LH__ROLE__ROLE_SERVER, LH_STANDING_HELLO) == s->opt->servers;
+        lh_roster_count(&s->roster, LH__ROLE__ROLE_SERVER, LH_STANDING_READY) == s->opt->servers;
     for (size_t i = 0; i < s->roster.n_nodes; i++) {
         struct lh_role_node *n = &s->roster.nodes[i];
         if (n->standing == LH_STANDING_HELLO && (servers || n->role == LH__ROLE__ROLE_SERVER))
@@ -297,9 +298,11 @@ static int take_ready(struct scheduler *s, struct lh_role_node *node)
     if (node->standing != LH_STANDING_PLANNED)
         return 0;
     node->standing = LH_STANDING_READY;
+    if (node->role == LH__ROLE__ROLE_SERVER)
+        return plan_who_can_be(s);
     if (s->ready_at == 0)
         s->ready_at = lh_now();
-    if (node->role == LH__ROLE__ROLE_WORKER && s->stage == RUNNING) {
+    if (s->stage == RUNNING) {
         lh_log_tell(LH_LOG_INFO, "ready",
                     LH_FIELDS(LH_F("number", node->number), LH_F("process", node->pid),
                               LH_F("host", node->host)),
