@@ -2,7 +2,7 @@
 # with one worker, with two, and of PyTorch, between tabs.
 BEGIN {
     FS = "\t"
-    width = 720; height = 440; left = 70; right = 190; top = 40; bottom = 55
+    width = 760; height = 440; left = 70; right = 230; top = 40; bottom = 55
     name[2] = "1 worker"; name[3] = "2 workers"; name[4] = "PyTorch, one process"
     colour[2] = "#1f77b4"; colour[3] = "#d62728"; colour[4] = "#7f7f7f"
 }
@@ -46,7 +46,20 @@ END {
         printf "\"/>\n"
         for (i = 1; i <= NR; i++)
             printf "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"%s\"/>\n", x(v[i, 1]), y(v[i, k]), colour[k]
-        text(x(v[NR, 1]) + 10, y(v[NR, k]) + 4, "start", sprintf("%s, %.1f ms", name[k], v[NR, k]), colour[k])
+        label[k] = y(v[NR, k]) + 4
     }
+    # labels at the ends of their lines, pushed apart where lines end close together
+    for (again = 0; again < 20; again++)
+        for (k = 2; k <= 4; k++)
+            for (j = k + 1; j <= 4; j++) {
+                gap = label[j] - label[k]
+                if (gap < 16 && gap > -16) {
+                    push = (16 - (gap < 0 ? -gap : gap)) / 2 * (gap < 0 ? -1 : 1)
+                    label[k] -= push
+                    label[j] += push
+                }
+            }
+    for (k = 2; k <= 4; k++)
+        text(x(v[NR, 1]) + 10, label[k], "start", sprintf("%s, %.1f ms", name[k], v[NR, k]), colour[k])
     print "</svg>"
 }
