@@ -179,9 +179,10 @@ static int enter(struct lh_mpi *m, double patience, bool (*interrupted)(void))
         if (m->calls->host(r, m->hosts[r], sizeof m->hosts[r]) != 0)
             snprintf(m->hosts[r], sizeof m->hosts[r], "?");
     /* Rank 0 speaks for all. The others look after it alone, a little longer, so that who is
-     * missing is said once. */
+     * missing is said once; rank 1 before the rest, since mpirun kills all when one gives up. */
+    double longer = m->rank == 1 ? 2 : 10;
     int rc = m->rank == 0 ? await(m, 1, m->size, patience, interrupted)
-                          : await(m, 0, 1, patience + 2, interrupted);
+                          : await(m, 0, 1, patience + longer, interrupted);
     if (rc < 0 && m->rank <= 1)
         m->calls->abort(lh_err_exit_status(rc));
     LH_TRY(rc);
