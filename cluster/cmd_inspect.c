@@ -102,7 +102,7 @@ static int show_dataset_json(const struct lh_dataset *ds, bool verified)
     format_day(info->last_day, text, sizeof text);
     ok = ok && cJSON_AddStringToObject(o, "last_day", text) &&
          add(o, "state_high", info->dims.high) && add(o, "state_low", info->dims.low) &&
-         add(o, "action", info->dims.action);
+         add(o, "ids", info->dims.ids) && add(o, "action", info->dims.action);
     cJSON *rewards = cJSON_AddArrayToObject(o, "reward_values");
     for (uint32_t i = 0; i < info->dims.classes && ok; i++)
         ok = cJSON_AddItemToArray(rewards, cJSON_CreateNumber((double)info->reward_values[i]));
@@ -156,6 +156,8 @@ static int show_dataset(const struct lh_dataset *ds)
            strcmp(info->kind, "simulate") == 0 ? "longhaul simulate" : "longhaul import", first,
            last, info->digest);
     printf("s_h %u, s_l %u, action %u wide\n", info->dims.high, info->dims.low, info->dims.action);
+    for (uint32_t i = 0; i < info->dims.ids; i++)
+        printf("%s%s%s", i ? ", " : "ids ", info->id_names[i], i + 1 < info->dims.ids ? "" : "\n");
     const struct lh_column_stats *r = info->reward_stats;
     printf("reward: mean %.6g, standard deviation %.6g, %.6g to %.6g", r->mean, r->std, r->min,
            r->max);
@@ -266,6 +268,7 @@ struct row {
     struct lh_row_info info;
     float *raw[3], *normal[3]; /* high, low, action */
     float *next[2];            /* high, low; raw */
+    uint64_t ids[LH_IDS_MAX], next_ids[LH_IDS_MAX];
     float reward, class;
 };
 
@@ -295,11 +298,18 @@ static int read_row(const struct lh_dataset *ds, enum lh_split split, uint64_t r
                            .reward = &r->reward,
                            .reward_class = &r->class,
                            .next_high = r->next[0],
-                           .next_low = r->next[1]};
+                           .next_low = r->next[1],
+                           .ids = r->ids,
+                           .next_ids = r->next_ids};
     struct lh_batch normal = {.high = r->normal[0], .low = r->normal[1], .action = r->normal[2]};
     LH_TRY(lh_dataset_row_info(ds, split, row, &r->info));
     LH_TRY(lh_dataset_gather(ds, split, &row, 1, NULL, &raw));
     return lh_dataset_gather(ds, split, &row, 1, lh_dataset_norm(ds), &normal);
+}
+
+static int id_cell(struct lh_table *t, uint64_t id)
+{
+    return id == LH_ID_NONE ? lh_table_cell(t, "-") : lh_table_cell(t, "%" PRIu64, id);
 }
 
 static int print_row_values(const struct lh_dataset *ds, const struct row *r)
@@ -321,6 +331,14 @@ static int print_row_values(const struct lh_dataset *ds, const struct row *r)
             else
                 LH_TRY_TO(done, lh_table_cell(t, "-"));
         }
+    }
+    const struct lh_dataset_info *info = lh_dataset_info(ds);
+    for (uint32_t i = 0; i < info->dims.ids; i++) {
+        LH_TRY_TO(done, lh_table_cell(t, "ids"));
+        LH_TRY_TO(done, lh_table_cell(t, "%s", info->id_names[i]));
+        LH_TRY_TO(done, id_cell(t, r->ids[i]));
+        LH_TRY_TO(done, lh_table_cell(t, "-"));
+        LH_TRY_TO(done, id_cell(t, r->next_ids[i]));
     }
     lh_table_print(t, stdout);
 done:
@@ -370,6 +388,12 @@ static int print_row_json(const struct lh_dataset *ds, const char *name, const s
         for (uint32_t i = 0; i < g[k].width && ok; i++)
             ok = add(values, g[k].names[i], (double)r->raw[k][i]);
     }
+    const struct lh_dataset_info *info = lh_dataset_info(ds);
+    cJSON *ids = info->dims.ids > 0 && ok ? cJSON_AddObjectToObject(o, "ids") : NULL;
+    for (uint32_t i = 0; i < info->dims.ids && ok; i++) { /* as text: 64 bits */
+        snprintf(text, sizeof text, "%" PRIu64, r->ids[i]);
+        ok = r->ids[i] == LH_ID_NONE || cJSON_AddStringToObject(ids, info->id_names[i], text);
+    }
     return print_json(o, ok);
 }
 
@@ -393,11 +417,13 @@ static int print_columns(const struct lh_partition *p)
     static const char *const headers[] = {"column", "type",  "width", "rows",
                                           "offset", "bytes", "blocks"};
     struct lh_table *t;
-    int rc;
+    int rc = 0;
     LH_TRY(lh_table_create(&t, headers, sizeof headers / sizeof *headers));
     for (int c = 0; c < LH_PART_COLUMNS; c++) {
         struct lh_partition_column_info i;
         lh_partition_column_info(p, (enum lh_part_column)c, &i);
+        if (i.width == 0) /* no column of ids */
+            continue;
         LH_TRY_TO(done, lh_table_cell(t, "%s", i.name));
         LH_TRY_TO(done, lh_table_cell(t, "%s", i.type));
         LH_TRY_TO(done, lh_table_cell(t, "%u", i.width));
@@ -443,6 +469,8 @@ static int print_partition_json(const struct lh_partition *p, const char *name, 
     for (int c = 0; c < LH_PART_COLUMNS && ok; c++) {
         struct lh_partition_column_info i;
         lh_partition_column_info(p, (enum lh_part_column)c, &i);
+        if (i.width == 0)
+            continue;
         cJSON *item = cJSON_CreateObject();
         ok = cJSON_AddItemToArray(list, item) && cJSON_AddStringToObject(item, "name", i.name) &&
              cJSON_AddStringToObject(item, "type", i.type) && add(item, "width", i.width) &&

@@ -44,7 +44,8 @@ static int open_split(struct lh_dataset *ds, int s)
             if (lh_partition_checksum(sp->part[i]) != want->checksum || h->rows != want->rows ||
                 h->halos != want->halos || h->cuts != want->cuts || h->dims.high != m->dims.high ||
                 h->dims.low != m->dims.low || h->dims.action != m->dims.action ||
-                h->dims.classes != m->dims.classes || h->split != (enum lh_split)s)
+                h->dims.classes != m->dims.classes || h->dims.ids != m->dims.ids ||
+                h->split != (enum lh_split)s)
                 rc = lh_err_set(LH_EMISMATCH,
                                 "%s: not the partition that the manifest lists; restore it or "
                                 "import again",
@@ -67,6 +68,7 @@ static void fill_info(struct lh_dataset *ds)
         .high_names = (const char *const *)m->names[LH_GROUP_HIGH],
         .low_names = (const char *const *)m->names[LH_GROUP_LOW],
         .action_names = (const char *const *)m->names[LH_GROUP_ACTION],
+        .id_names = (const char *const *)m->id_names,
         .reward_values = m->reward_values,
         .high_stats = m->stats[LH_GROUP_HIGH],
         .low_stats = m->stats[LH_GROUP_LOW],
@@ -263,6 +265,32 @@ static int gather_next(const struct place *at, size_t n, const uint8_t *flags,
     return 0;
 }
 
+static int gather_ids(const struct place *at, size_t n, uint64_t *out, size_t width)
+{
+    for (size_t i = 0; i < n; i++) {
+        const uint64_t *from = lh_partition_row(at[i].part, LH_PART_IDS, at[i].row);
+        if (!from)
+            return LH_ECORRUPT;
+        memcpy(out + i * width, from, width * sizeof *out);
+    }
+    return 0;
+}
+
+static int gather_next_ids(const struct place *at, size_t n, const uint8_t *flags, uint64_t *out,
+                           size_t width)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct place next = at[i];
+        if (flags[i] & LH_PART_HAS_NEXT) {
+            LH_TRY(lh_partition_next(at[i].part, at[i].row, flags[i], &next.row));
+            LH_TRY(gather_ids(&next, 1, out + i * width, width));
+        } else {
+            memset(out + i * width, 0xff, width * sizeof *out); /* LH_ID_NONE */
+        }
+    }
+    return 0;
+}
+
 static int gather_scalars(const struct place *at, size_t n, const uint8_t *flags,
                           struct lh_batch *b, size_t base)
 {
@@ -296,7 +324,8 @@ static int look_ahead(const struct split *sp, enum lh_split split, const uint64_
 int lh_dataset_gather(const struct lh_dataset *ds, enum lh_split split, const uint64_t *rows,
                       size_t n, const struct lh_norm *norm, struct lh_batch *b)
 {
-    const size_t H = ds->info.dims.high, L = ds->info.dims.low, A = ds->info.dims.action;
+    const size_t H = ds->info.dims.high, L = ds->info.dims.low, A = ds->info.dims.action,
+                 I = ds->info.dims.ids;
     static const struct lh_norm raw = {.high_shift = NULL};
     const struct lh_norm *z = norm ? norm : &raw;
     struct place chunk[2][CHUNK];
@@ -328,6 +357,10 @@ int lh_dataset_gather(const struct lh_dataset *ds, enum lh_split split, const ui
         if (b->next_low)
             LH_TRY(gather_next(at, m, flags, LH_PART_LOW, b->next_low + base * L, z->low_shift,
                                z->low_scale, L));
+        if (b->ids && I)
+            LH_TRY(gather_ids(at, m, b->ids + base * I, I));
+        if (b->next_ids && I)
+            LH_TRY(gather_next_ids(at, m, flags, b->next_ids + base * I, I));
         LH_TRY(gather_scalars(at, m, flags, b, base));
     }
     return 0;

@@ -17,6 +17,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Ids are 64-bit numbers (common/userlog.h); this one says that a state has none: the first row of
+ * a user has no id of the row before. */
+#define LH_ID_NONE UINT64_MAX
+#define LH_IDS_MAX 64 /* of a state */
+
 enum lh_split { LH_TRAIN, LH_VALIDATION, LH_TEST, LH_SPLITS };
 extern const char *const lh_split_names[LH_SPLITS]; /* "train", "validation", "test" */
 
@@ -43,6 +48,7 @@ struct lh_dataset_info {
     const char *const *high_names; /* [H] */
     const char *const *low_names;  /* [L] */
     const char *const *action_names;
+    const char *const *id_names; /* [I] */
     /* [dims.classes] the distinct rewards of the training split, ascending. A reward of another
      * split that does not occur in training has the class of the nearest value (of the lower one
      * where two are equally near). */
@@ -79,11 +85,12 @@ uint64_t lh_dataset_transition_row(const struct lh_dataset *ds, enum lh_split sp
 /* Destinations of a gather, each [n, width] or [n]; NULL members are skipped. */
 struct lh_batch {
     float *high, *low, *action, *reward, *not_done, *reward_class, *next_high, *next_low;
+    uint64_t *ids, *next_ids; /* [n, I] */
 };
 
 /* Gathers n rows of a split by row number. `norm` NULL gives raw values. next_* of a row without
- * next state are zeros. Where dims.classes is 0, reward_class is 0. Allocates nothing; any thread.
- * Errors: LH_ECORRUPT; LH_ERANGE for a row number that is none. */
+ * next state are zeros, its next ids LH_ID_NONE. Where dims.classes is 0, reward_class is 0.
+ * Allocates nothing; any thread. Errors: LH_ECORRUPT; LH_ERANGE for a row number that is none. */
 int lh_dataset_gather(const struct lh_dataset *ds, enum lh_split split, const uint64_t *rows,
                       size_t n, const struct lh_norm *norm, struct lh_batch *out);
 
@@ -111,7 +118,7 @@ struct lh_dataset_writer;
 
 struct lh_dataset_spec {
     struct lh_dims dims; /* classes is ignored: counted by the writer */
-    const char *const *high_names, *const *low_names, *const *action_names;
+    const char *const *high_names, *const *low_names, *const *action_names, *const *id_names;
     uint32_t hash_partitions; /* per (split, day), >= 1 */
     bool by_day;              /* false: one day 0 partition set per split, no halo rows */
     const char *kind;         /* "import" or "simulate" */
@@ -133,6 +140,7 @@ struct lh_trajectory {
     const float *high, *low, *action, *reward;
     const int64_t *time_us;
     const uint32_t *session; /* number within the user */
+    const uint64_t *ids;     /* [n, I] */
 };
 
 /* `spec` and what it points to are copied. Errors: LH_EEXIST (without `replace`, or if what is

@@ -57,6 +57,26 @@ static int put_matrix(struct lh_partition_segment *out, const struct lh_dataset_
     return 0;
 }
 
+/* The ids of the pieces' rows, then of the rows that follow them. */
+static int put_ids(struct lh_partition_segment *out, const struct lh_dataset_batch *b)
+{
+    const size_t row = b->manifest->dims.ids * sizeof(uint64_t);
+    for (int halo = 0; row > 0 && halo <= 1; halo++) {
+        LH_TRY(lh_partition_segment_begin(out, LH_PART_IDS,
+                                          halo ? b->part_rows + b->first_halo : b->first_row));
+        for (size_t i = 0; i < b->n; i++) {
+            const struct lh_dataset_piece *p = &b->pieces[i];
+            if (halo && !lh_dataset_piece_has_halo(p))
+                continue;
+            const char *ids = at(p->r, lh_dataset_record_offsets(&b->manifest->dims, p->r->n).ids);
+            size_t first = halo ? p->hi : p->lo, rows = halo ? 1 : p->hi - p->lo;
+            LH_TRY(lh_partition_segment_put(out, ids + first * row, rows * row));
+            b->read(b->ctx);
+        }
+    }
+    return 0;
+}
+
 /* A column that is copied from the record as it is. */
 static int put_copied(struct lh_partition_segment *out, const struct lh_dataset_batch *b,
                       enum lh_part_column c)
@@ -149,6 +169,7 @@ int lh_dataset_columns_put(struct lh_partition_segment *out, const struct lh_dat
     LH_TRY(put_repeated(out, b, LH_PART_USER));
     LH_TRY(put_repeated(out, b, LH_PART_TRAJECTORY));
     LH_TRY(put_copied(out, b, LH_PART_SESSION));
+    LH_TRY(put_ids(out, b));
     LH_TRY(put_list(out, b, LH_PART_CUT));
     return put_list(out, b, LH_PART_HALO);
 }

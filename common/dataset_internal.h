@@ -37,7 +37,8 @@ struct lh_dataset_writer {
     uint64_t steps_done, steps; /* of commit: groups, partitions, statistics */
 };
 
-/* A trajectory as it lies in the spool: this, then n times, n sessions, n rewards, the matrices. */
+/* A trajectory as it lies in the spool: this, then n times, the ids, n sessions, n rewards, the
+ * matrices. */
 struct lh_dataset_record {
     uint64_t bytes; /* of all, a multiple of 8 */
     uint64_t user, id, n;
@@ -47,7 +48,7 @@ struct lh_dataset_record {
 
 /* Where the arrays of a record of n rows begin. */
 struct lh_dataset_offsets {
-    size_t session, reward, high, low, action, end;
+    size_t ids, session, reward, high, low, action, end;
 };
 
 struct lh_dataset_offsets lh_dataset_record_offsets(const struct lh_dims *d, size_t n);

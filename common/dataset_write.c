@@ -28,7 +28,8 @@ static size_t pad(size_t n)
 struct lh_dataset_offsets lh_dataset_record_offsets(const struct lh_dims *d, size_t n)
 {
     struct lh_dataset_offsets o;
-    o.session = sizeof(struct lh_dataset_record) + n * sizeof(int64_t);
+    o.ids = sizeof(struct lh_dataset_record) + n * sizeof(int64_t);
+    o.session = o.ids + n * d->ids * sizeof(uint64_t);
     o.reward = o.session + n * sizeof(uint32_t);
     o.high = o.reward + n * sizeof(float);
     o.low = o.high + n * d->high * sizeof(float);
@@ -53,6 +54,8 @@ static void encode(void *ctx, void *out)
         (struct lh_dataset_record){e->o.end, t->user, t->id, n, t->time_us[0], t->ends};
     memset(p + e->o.end - 8, 0, 8); /* padding */
     memcpy(p + sizeof(struct lh_dataset_record), t->time_us, n * sizeof *t->time_us);
+    if (e->dims->ids)
+        memcpy(p + e->o.ids, t->ids, n * e->dims->ids * sizeof *t->ids);
     memcpy(p + e->o.session, t->session, n * sizeof *t->session);
     memcpy(p + e->o.reward, t->reward, n * f);
     if (e->dims->high)
@@ -72,6 +75,8 @@ static int copy_names(struct lh_dataset_writer *w, const struct lh_dataset_spec 
         for (uint32_t i = 0; i < lh_manifest_width(&w->dims, g); i++)
             LH_TRY(lh_mem_strdup(&w->manifest.names[g][i], from[g][i]));
     }
+    for (uint32_t i = 0; i < w->dims.ids; i++)
+        LH_TRY(lh_mem_strdup(&w->manifest.id_names[i], spec->id_names[i]));
     return 0;
 }
 
@@ -90,10 +95,11 @@ int lh_dataset_writer_open(struct lh_dataset_writer **out, const char *dir,
     struct lh_dataset_writer *w = NULL;
     int rc;
     if (spec->dims.high > DIM_MAX || spec->dims.low > DIM_MAX || spec->dims.action > DIM_MAX ||
-        spec->hash_partitions == 0 || spec->hash_partitions > 1u << 16)
+        spec->dims.ids > LH_IDS_MAX || spec->hash_partitions == 0 ||
+        spec->hash_partitions > 1u << 16)
         return lh_err_set(LH_ERANGE,
-                          "%s: dimensions beyond 2^20, or no or more than 65536 hash "
-                          "partitions",
+                          "%s: dimensions beyond 2^20, more than 64 ids, or no or more than 65536 "
+                          "hash partitions",
                           dir);
     LH_TRY(LH_NEW(&w, "dataset writer"));
     pthread_mutex_init(&w->lock, NULL);

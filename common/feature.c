@@ -42,6 +42,10 @@ void lh_feature_plan_destroy(struct lh_feature_plan **plan)
         lh_embedding_destroy(&p->keyed[k].embedding);
     }
     lh_mem_free(p->keyed);
+    for (size_t k = 0; p->id_name && k < p->n_ids; k++)
+        lh_mem_free(p->id_name[k]);
+    lh_mem_free(p->id_name);
+    lh_mem_free(p->id);
     lh_mem_free(p);
     *plan = NULL;
 }
@@ -52,11 +56,17 @@ void lh_feature_plan_dims(const struct lh_feature_plan *p, struct lh_dims *out)
     out->low = (uint32_t)p->group[LH_FEATURE_LOW].width;
     out->action = (uint32_t)p->group[LH_FEATURE_ACTION].width;
     out->classes = 0;
+    out->ids = (uint32_t)p->n_ids;
 }
 
 const char *const *lh_feature_plan_names(const struct lh_feature_plan *p, int group)
 {
     return (const char *const *)p->group[group].name;
+}
+
+const char *const *lh_feature_plan_id_names(const struct lh_feature_plan *p)
+{
+    return (const char *const *)p->id_name;
 }
 
 int lh_feature_plan_needs_pass(const struct lh_feature_plan *p)

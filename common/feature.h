@@ -1,6 +1,6 @@
-/* Features: the schema's `state_high`, `state_low` and `action`, computed for one user's rows at a
- * time from columns, joined tables, embeddings and the user's own past. No feature may look at the
- * present row's outcome or at anything later.
+/* Features: the schema's `state_high`, `state_low`, `action` and `ids`, computed for one user's
+ * rows at a time from columns, joined tables, embeddings and the user's own past. No feature may
+ * look at the present row's outcome or at anything later.
  *
  *     tables:      users: {file: users.dat, separator: '::', key: user_id, columns: …}
  *     embeddings:  movie: {key: movie_id, method: factorise, value: rating, dim: 32}
@@ -13,6 +13,10 @@
  *       - {mean: movie, last: 10, weight: reward}
  *     action:
  *       - embedding: movie                              # of the present row
+ *
+ *     ids:
+ *       - user_id                                       # of the present row
+ *       - {id: movie_id, back: 1}                       # of the row before
  *
  * The grammar is told in full in common/README.md. Refused, because the state would see what it
  * must predict: present columns that the reward or the action is made of; past rewards that
@@ -36,6 +40,8 @@ void lh_feature_plan_dims(const struct lh_feature_plan *p, struct lh_dims *out);
 const char *const *lh_feature_plan_names(const struct lh_feature_plan *p,
                                          int group /* 0 high, 1 low, 2 action */);
 
+const char *const *lh_feature_plan_id_names(const struct lh_feature_plan *p);
+
 /* Some features are fitted to the training users first (matrix factorisation). If true, import
  * calls observe for every user (any thread, any order; the plan sees to it that the result does
  * not depend on the order), then finish once, then apply for every user. reward: of
@@ -53,6 +59,10 @@ int lh_feature_plan_finish(struct lh_feature_plan *p);
 int lh_feature_plan_apply(const struct lh_feature_plan *p, const struct lh_user_log *log,
                           const float *reward, float *high, float *low, float *action,
                           unsigned char *keep);
+
+/* Fills ids [n, I]: those of the state of each row, LH_ID_NONE where there is none. */
+void lh_feature_plan_ids(const struct lh_feature_plan *p, const struct lh_user_log *log,
+                         uint64_t *ids);
 
 /* Where the action is one embedding: writes it to DIR/items.csv (id, e_0, …; what `longhaul act
  * --items` ranks). The other embeddings go to DIR/embedding-NAME.csv. After finish. Import calls

@@ -1,5 +1,5 @@
-/* What feature.c (the plan), feature_schema.c (reading it) and feature_apply.c (computing rows)
- * share. */
+/* What feature.c (the plan), feature_schema.c (reading it), feature_apply.c (computing rows) and
+ * feature_ids.c (ids) share. */
 #pragma once
 
 #include "common/feature.h"
@@ -73,10 +73,18 @@ struct lh_feature_group {
     size_t width, cap_names;
 };
 
+/* An id that the state carries: the one in a column of the log, so many rows before. */
+struct lh_feature_id {
+    size_t column, back;
+};
+
 struct lh_feature_plan {
     struct lh_feature_group group[LH_FEATURE_GROUPS];
     struct lh_feature_keyed *keyed;
     size_t n_keyed;
+    struct lh_feature_id *id;
+    char **id_name; /* [n_ids] */
+    size_t n_ids;
     size_t widest; /* source */
     bool needs_reward;
 };
@@ -86,3 +94,7 @@ struct lh_feature_plan {
 int lh_feature_schema_read(struct lh_feature_plan *p, const struct lh_yaml_node *schema,
                            const struct lh_column *columns, size_t n_columns, const char *data_dir,
                            uint64_t seed, unsigned threads);
+
+/* feature_ids.c: reads `ids:`. in_action [n_columns]: whether the action is made of a column. */
+int lh_feature_ids_read(struct lh_feature_plan *p, const struct lh_yaml_node *schema,
+                        const struct lh_column *columns, size_t n_columns, const bool *in_action);

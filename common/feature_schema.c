@@ -542,6 +542,7 @@ int lh_feature_schema_read(struct lh_feature_plan *p, const struct lh_yaml_node 
     LH_TRY_TO(done, read_group(&rd, schema, LH_FEATURE_ACTION));
     LH_TRY_TO(done, read_group(&rd, schema, LH_FEATURE_HIGH));
     LH_TRY_TO(done, read_group(&rd, schema, LH_FEATURE_LOW));
+    LH_TRY_TO(done, lh_feature_ids_read(p, schema, columns, n_columns, rd.in_action));
 done:
     lh_reward_plan_destroy(&rd.reward);
     lh_mem_free(rd.in_action);

@@ -432,6 +432,7 @@ static int reserve_made(struct importer *im, struct worker *w, size_t n)
     LH_TRY(lh_mem_realloc((void **)&m->high, cap, im->dims.high * f, "features of a user"));
     LH_TRY(lh_mem_realloc((void **)&m->low, cap, im->dims.low * f, "features of a user"));
     LH_TRY(lh_mem_realloc((void **)&m->action, cap, im->dims.action * f, "features of a user"));
+    LH_TRY(lh_mem_realloc((void **)&m->ids, cap, im->dims.ids * sizeof *m->ids, "ids of a user"));
     LH_TRY(lh_mem_realloc((void **)&m->reward, cap, f, "rewards of a user"));
     LH_TRY(lh_mem_realloc((void **)&m->keep, cap, 1, "rows of a user"));
     w->cap_made = cap;
@@ -457,6 +458,7 @@ static int do_user(struct importer *im, struct worker *w, const struct lh_user_l
     memset(m->keep, 1, log->n);
     LH_TRY(
         lh_feature_plan_apply(im->features, log, m->reward, m->high, m->low, m->action, m->keep));
+    lh_feature_plan_ids(im->features, log, m->ids);
     return lh_userrows_cut(w->rows, log, m, add_trajectory, im->writer, left_out);
 }
 
@@ -553,6 +555,7 @@ static int open_writer(struct importer *im)
         .high_names = lh_feature_plan_names(im->features, 0),
         .low_names = lh_feature_plan_names(im->features, 1),
         .action_names = lh_feature_plan_names(im->features, 2),
+        .id_names = lh_feature_plan_id_names(im->features),
         .hash_partitions = im->s->hash,
         .by_day = im->s->by_day,
         .kind = "import",
@@ -638,6 +641,7 @@ static void clean(struct importer *im)
         lh_mem_free(w->made.high);
         lh_mem_free(w->made.low);
         lh_mem_free(w->made.action);
+        lh_mem_free(w->made.ids);
         lh_mem_free(w->made.reward);
         lh_mem_free(w->made.keep);
     }

@@ -32,6 +32,7 @@ int lh_manifest_reserve(struct lh_manifest *m)
         LH_TRY(LH_NEW_ARRAY(&m->names[g], width, "column names"));
         LH_TRY(LH_NEW_ARRAY(&m->stats[g], width, "column statistics"));
     }
+    LH_TRY(LH_NEW_ARRAY(&m->id_names, m->dims.ids, "column names"));
     return lh_norm_init(&m->norm, &m->dims);
 }
 
@@ -43,6 +44,9 @@ void lh_manifest_fini(struct lh_manifest *m)
         lh_mem_free(m->names[g]);
         lh_mem_free(m->stats[g]);
     }
+    for (uint32_t i = 0; m->id_names && i < m->dims.ids; i++)
+        lh_mem_free(m->id_names[i]);
+    lh_mem_free(m->id_names);
     for (int s = 0; s < LH_SPLITS; s++) {
         for (uint64_t i = 0; m->parts[s] && i < m->split[s].partitions; i++)
             lh_mem_free(m->parts[s][i].file);
@@ -68,6 +72,8 @@ uint64_t lh_manifest_digest(const struct lh_manifest *m)
         for (uint32_t i = 0; i < lh_manifest_width(&m->dims, g); i++)
             h = mix(h, m->names[g][i], strlen(m->names[g][i]) + 1);
     }
+    for (uint32_t i = 0; i < m->dims.ids; i++)
+        h = mix(h, m->id_names[i], strlen(m->id_names[i]) + 1);
     h = mix(h, m->reward_values, m->dims.classes * sizeof *m->reward_values);
     size_t floats = 2 * ((size_t)m->dims.high + m->dims.low) + 4 * (size_t)m->dims.action;
     h = mix(h, m->norm.high_shift, floats * sizeof(float)); /* the norm is one block */
@@ -147,6 +153,8 @@ static void add_columns(struct out *o, cJSON *root, const struct lh_manifest *m)
     for (int g = 0; g < LH_GROUPS; g++)
         add_number(o, dims, group_names[g], lh_manifest_width(&m->dims, g));
     add_number(o, dims, "classes", m->dims.classes);
+    if (m->dims.ids > 0)
+        add_number(o, dims, "ids", m->dims.ids);
     cJSON *names = add(o, root, "names", cJSON_CreateObject());
     cJSON *stats = add(o, root, "statistics", cJSON_CreateObject());
     for (int g = 0; g < LH_GROUPS; g++) {
@@ -157,6 +165,9 @@ static void add_columns(struct out *o, cJSON *root, const struct lh_manifest *m)
             add_stats(o, s, NULL, &m->stats[g][i]);
         }
     }
+    cJSON *ids = m->dims.ids > 0 ? add(o, names, "ids", cJSON_CreateArray()) : NULL;
+    for (uint32_t i = 0; i < m->dims.ids && o->ok; i++)
+        add_text(o, ids, NULL, m->id_names[i]);
     add_stats(o, stats, "reward", &m->reward_stats);
     add_floats(o, root, "reward_values", m->reward_values, m->dims.classes);
     const struct lh_norm *n = &m->norm;
@@ -326,18 +337,37 @@ static int get_stats(const struct in *in, const cJSON *item, struct lh_column_st
     return 0;
 }
 
+static int parse_id_names(const struct in *in, const cJSON *names, struct lh_manifest *m)
+{
+    const cJSON *list, *item;
+    uint32_t i = 0;
+    if (m->dims.ids == 0)
+        return 0;
+    LH_TRY(get(in, names, "ids", cJSON_IsArray, &list));
+    cJSON_ArrayForEach(item, list)
+    {
+        if (i >= m->dims.ids || !cJSON_IsString(item))
+            return wrong(in, "ids", "does not hold one name a column");
+        LH_TRY(lh_mem_strdup(&m->id_names[i++], item->valuestring));
+    }
+    return i == m->dims.ids ? 0 : wrong(in, "ids", "does not hold one name a column");
+}
+
 static int parse_columns(const struct in *in, const cJSON *root, struct lh_manifest *m)
 {
     const cJSON *dims, *names, *stats, *norm, *list, *item;
-    struct lh_dims d;
+    struct lh_dims d = {.ids = 0};
     LH_TRY(get(in, root, "dims", cJSON_IsObject, &dims));
     LH_TRY(get_u32(in, dims, "state_high", DIM_MAX, &d.high));
     LH_TRY(get_u32(in, dims, "state_low", DIM_MAX, &d.low));
     LH_TRY(get_u32(in, dims, "action", DIM_MAX, &d.action));
     LH_TRY(get_u32(in, dims, "classes", LH_CLASSES_MAX, &d.classes));
+    if (cJSON_GetObjectItemCaseSensitive(dims, "ids")) /* datasets without ids have none */
+        LH_TRY(get_u32(in, dims, "ids", LH_IDS_MAX, &d.ids));
     m->dims = d;
     LH_TRY(lh_manifest_reserve(m));
     LH_TRY(get(in, root, "names", cJSON_IsObject, &names));
+    LH_TRY(parse_id_names(in, names, m));
     LH_TRY(get(in, root, "statistics", cJSON_IsObject, &stats));
     for (int g = 0; g < LH_GROUPS; g++) {
         uint32_t width = lh_manifest_width(&d, g), i = 0;

@@ -25,6 +25,7 @@ struct lh_manifest {
     char *kind, *origin; /* origin: JSON text or NULL */
     struct lh_dims dims;
     char **names[LH_GROUPS]; /* [H], [L], [A] */
+    char **id_names;         /* [I] */
     float reward_values[LH_CLASSES_MAX];
     struct lh_column_stats *stats[LH_GROUPS], reward_stats;
     struct lh_norm norm;

@@ -64,6 +64,8 @@ struct lh_part_spec lh_part_spec(const struct lh_partition_head *h, enum lh_part
         return (struct lh_part_spec){"trajectory", LH_PART_U64, 1, h->rows};
     case LH_PART_SESSION:
         return (struct lh_part_spec){"session", LH_PART_U32, 1, h->rows};
+    case LH_PART_IDS:
+        return (struct lh_part_spec){"ids", LH_PART_U64, h->dims.ids, all};
     case LH_PART_CUT:
         return (struct lh_part_spec){"cut", LH_PART_U32, 1, h->cuts};
     case LH_PART_HALO:
@@ -132,13 +134,13 @@ static int check_fixed(struct lh_partition *p, const struct lh_part_fixed *f)
         f->header_bytes < sizeof *f + f->columns * sizeof(struct lh_part_entry))
         return broken(p, "the column directory");
     if (f->high > DIM_MAX || f->low > DIM_MAX || f->action > DIM_MAX || f->classes > 256 ||
-        f->split >= LH_SPLITS || f->block_bytes != LH_PART_BLOCK)
+        f->ids > LH_IDS_MAX || f->split >= LH_SPLITS || f->block_bytes != LH_PART_BLOCK)
         return broken(p, "the dimensions");
     if (f->rows > UINT32_MAX || f->halos > UINT32_MAX || f->rows + f->halos > UINT32_MAX ||
         f->cuts > f->rows || f->halos > f->rows || f->pieces > f->rows)
         return broken(p, "the row counts");
     p->head = (struct lh_partition_head){
-        .dims = {f->high, f->low, f->action, f->classes},
+        .dims = {f->high, f->low, f->action, f->classes, f->ids},
         .split = (enum lh_split)f->split,
         .day = f->day,
         .hash = f->hash,
@@ -155,6 +157,9 @@ static int find_column(struct lh_partition *p, const struct lh_part_fixed *f, en
 {
     struct lh_part_spec want = lh_part_spec(&p->head, c);
     struct lh_part_entry e;
+    p->column[c].data = p->map;
+    if (c == LH_PART_IDS && p->head.dims.ids == 0)
+        return 0;
     for (uint32_t i = 0; i < f->columns; i++) {
         memcpy(&e, p->map + sizeof *f + i * sizeof e, sizeof e);
         if (strncmp(e.name, want.name, sizeof e.name) != 0)
@@ -341,10 +346,12 @@ const void *lh_partition_row(const struct lh_partition *p, enum lh_part_column c
 void lh_partition_ahead(const struct lh_partition *p, uint64_t row)
 {
     static const enum lh_part_column read[] = {LH_PART_FLAGS,  LH_PART_HIGH,   LH_PART_LOW,
-                                               LH_PART_ACTION, LH_PART_REWARD, LH_PART_CLASS};
+                                               LH_PART_ACTION, LH_PART_REWARD, LH_PART_CLASS,
+                                               LH_PART_IDS};
     for (size_t c = 0; c < sizeof read / sizeof *read; c++) {
         const struct column *col = &p->column[read[c]];
-        const bool next = read[c] == LH_PART_HIGH || read[c] == LH_PART_LOW;
+        const bool next =
+            read[c] == LH_PART_HIGH || read[c] == LH_PART_LOW || read[c] == LH_PART_IDS;
         const char *from = (const char *)col->data + row * col->row_bytes;
         for (size_t at = 0; at < col->row_bytes << next; at += 64)
             __builtin_prefetch(from + at);

@@ -23,6 +23,7 @@ enum lh_part_column {
     LH_PART_USER,       /* u64 [rows] */
     LH_PART_TRAJECTORY, /* u64 [rows] */
     LH_PART_SESSION,    /* u32 [rows] */
+    LH_PART_IDS,        /* u64 [rows + halos, I]; LH_ID_NONE where there is none */
     LH_PART_CUT,        /* u32 [cuts]: rows without a next state that are no true end, ascending */
     LH_PART_HALO,       /* u32 [halos]: rows whose next state is halo row k, ascending */
     LH_PART_COLUMNS

@@ -19,7 +19,8 @@ struct lh_part_fixed { /* 128 bytes, little-endian */
     uint32_t split;
     int32_t day;
     uint32_t hash, columns, block_bytes;
-    uint32_t zero[7];
+    uint32_t ids;
+    uint32_t zero[6];
 };
 _Static_assert(sizeof(struct lh_part_fixed) == 128, "layout is interface");
 
@@ -38,7 +39,8 @@ struct lh_part_spec {
     uint64_t rows;
 };
 
-/* What column `c` of a file with this head is. */
+/* What column `c` of a file with this head is. Without ids there is no column of ids: its width is
+ * 0, and it is not in the directory, so that such files are those of the time before. */
 struct lh_part_spec lh_part_spec(const struct lh_partition_head *head, enum lh_part_column c);
 size_t lh_part_type_size(uint32_t type); /* 0 for a type that is none */
 

@@ -26,11 +26,20 @@ static uint64_t blocks_of(uint64_t bytes)
     return (bytes + LH_PART_BLOCK - 1) / LH_PART_BLOCK;
 }
 
+/* Whether a file with this head has the column. */
+static bool has_column(const struct lh_partition_head *h, int c)
+{
+    return c != LH_PART_IDS || h->dims.ids > 0;
+}
+
 /* Where everything goes. */
 static void plan(const struct lh_partition_head *h, struct lh_part_fixed *fixed,
                  struct lh_part_entry entries[LH_PART_COLUMNS])
 {
-    uint64_t sums = sizeof *fixed + LH_PART_COLUMNS * sizeof *entries, blocks = 0;
+    uint32_t columns = 0;
+    for (int c = 0; c < LH_PART_COLUMNS; c++)
+        columns += has_column(h, c);
+    uint64_t sums = sizeof *fixed + columns * sizeof *entries, blocks = 0;
     memset(entries, 0, LH_PART_COLUMNS * sizeof *entries);
     for (int c = 0; c < LH_PART_COLUMNS; c++) {
         struct lh_part_spec spec = lh_part_spec(h, (enum lh_part_column)c);
@@ -64,8 +73,9 @@ static void plan(const struct lh_partition_head *h, struct lh_part_fixed *fixed,
         .split = h->split,
         .day = h->day,
         .hash = h->hash,
-        .columns = LH_PART_COLUMNS,
+        .columns = columns,
         .block_bytes = LH_PART_BLOCK,
+        .ids = h->dims.ids,
     };
     memcpy(fixed->magic, LH_PART_MAGIC, 8);
 }
@@ -218,9 +228,14 @@ int lh_partition_seal(const char *path, const struct lh_partition_head *head, ui
         return lh_err_errno(errno, "%s", path);
     LH_TRY_TO(done, lh_mem_alloc(&header, 1, fixed.header_bytes, "partition header"));
     LH_TRY_TO(done, lh_mem_alloc_aligned(&block, 1, LH_PART_BLOCK, "partition block"));
-    memcpy((char *)header + sizeof fixed, entries, sizeof entries);
-    for (int c = 0; c < LH_PART_COLUMNS; c++)
+    char *directory = (char *)header + sizeof fixed;
+    for (int c = 0; c < LH_PART_COLUMNS; c++) {
+        if (has_column(head, c)) {
+            memcpy(directory, &entries[c], sizeof entries[c]);
+            directory += sizeof entries[c];
+        }
         LH_TRY_TO(done, sum_blocks(fd, header, &entries[c], block, path));
+    }
     XXH64_hash_t first = XXH3_64bits(&fixed, sizeof fixed);
     fixed.checksum = XXH3_64bits_withSeed((char *)header + sizeof fixed,
                                           fixed.header_bytes - sizeof fixed, first);

@@ -572,7 +572,7 @@ static int read_schema(struct lh_schema *s)
     static const char *const keys[] = {"name",      "seed",       "input",      "columns",
                                        "split",     "trajectory", "partition",  "bad_rows",
                                        "reward",    "tables",     "embeddings", "state_high",
-                                       "state_low", "action",     "simulation"};
+                                       "state_low", "action",     "ids",        "simulation"};
     int64_t seed = 1;
     LH_TRY(lh_yaml_check_keys(s->root, keys, N(keys))); /* simulation: whose log it is; kept */
     s->name = "log";

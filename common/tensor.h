@@ -4,6 +4,7 @@
  *   H  width of s_h, the session-level (high) state      L  width of s_l, the request-level (low)
  *   A  width of an action                                C  width of the CVAE's latent
  *   N  estimators (candidate actions) per state          K  micro-batches of a global batch
+ *   I  ids of a state: what rows of embedding tables are looked up by
  *
  * All tensors are dense, row-major matrices [rows, cols] with no padding between rows.
  * A weight matrix is [out, in], as the safetensors files of other frameworks have it. */
@@ -23,4 +24,5 @@ typedef float lh_real;
 struct lh_dims {
     uint32_t high, low, action; /* H, L, A */
     uint32_t classes;           /* distinct rewards if at most 32, else 0 */
+    uint32_t ids;               /* I */
 };

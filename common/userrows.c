@@ -231,6 +231,9 @@ static void move_row(struct lh_userrows *u, struct lh_userrows_made *m, size_t t
     memmove(m->high + to * m->dims.high, m->high + from * m->dims.high, m->dims.high * f);
     memmove(m->low + to * m->dims.low, m->low + from * m->dims.low, m->dims.low * f);
     memmove(m->action + to * m->dims.action, m->action + from * m->dims.action, m->dims.action * f);
+    if (m->dims.ids)
+        memmove(m->ids + to * m->dims.ids, m->ids + from * m->dims.ids,
+                m->dims.ids * sizeof *m->ids);
     m->reward[to] = m->reward[from];
     u->time[to] = u->time[from];
     u->session[to] = u->session[from];
@@ -265,6 +268,7 @@ static int emit(struct cutter *c, size_t lo, size_t hi, bool ends)
     t.reward = m->reward + lo;
     t.time_us = c->u->time + lo;
     t.session = c->u->session + lo;
+    t.ids = m->dims.ids ? m->ids + lo * m->dims.ids : NULL;
     return c->add(c->ctx, &t);
 }
 

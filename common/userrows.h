@@ -23,6 +23,7 @@ int lh_userrows_load(struct lh_userrows *u, const char *rows, size_t n, struct l
 /* What features and rewards made of a log. */
 struct lh_userrows_made {
     float *high, *low, *action, *reward;
+    uint64_t *ids;
     unsigned char *keep; /* 0: the row is left out */
     struct lh_dims dims;
 };

@@ -12,18 +12,20 @@
 
 #define DAY_US INT64_C(86400000000)
 
-enum { H = 3, L = 2, A = 2 };
+enum { H = 3, L = 2, A = 2, I = 2 };
 static const char *const high_names[H] = {"h0", "h1", "h2"};
 static const char *const low_names[L] = {"l0", "l1"};
 static const char *const action_names[A] = {"a0", "a1"};
+static const char *const id_names[I] = {"i0", "i1"};
 
 static struct lh_dataset_spec spec_of(uint32_t hashes, bool by_day)
 {
     return (struct lh_dataset_spec){
-        .dims = {H, L, A, 0},
+        .dims = {.high = H, .low = L, .action = A, .ids = I},
         .high_names = high_names,
         .low_names = low_names,
         .action_names = action_names,
+        .id_names = id_names,
         .hash_partitions = hashes,
         .by_day = by_day,
         .kind = "import",
@@ -40,6 +42,7 @@ struct made {
     float high[40 * H], low[40 * L], action[40 * A], reward[40];
     int64_t time[40];
     uint32_t session[40];
+    uint64_t ids[40 * I];
 };
 
 static float value(uint64_t user, uint64_t id, size_t row, size_t column)
@@ -61,6 +64,8 @@ static void make(struct made *m, enum lh_split split, uint64_t user, uint64_t id
         m->reward[i] = (float)((user + i) % 4);
         m->time[i] = start + (int64_t)i * step;
         m->session[i] = (uint32_t)(i / 3);
+        m->ids[i * I] = i ? UINT64_MAX - user - i : LH_ID_NONE; /* all 64 bits */
+        m->ids[i * I + 1] = (user << 8) + id;
     }
     m->t = (struct lh_trajectory){.split = split,
                                   .user = user,
@@ -72,7 +77,8 @@ static void make(struct made *m, enum lh_split split, uint64_t user, uint64_t id
                                   .action = m->action,
                                   .reward = m->reward,
                                   .time_us = m->time,
-                                  .session = m->session};
+                                  .session = m->session,
+                                  .ids = m->ids};
 }
 
 enum { USERS = 60 };
@@ -113,7 +119,14 @@ static void gather1(const struct lh_dataset *ds, enum lh_split s, uint64_t row, 
                     float *low, float *action, float *reward, float *not_done, float *class,
                     float *nh, float *nl)
 {
-    struct lh_batch b = {high, low, action, reward, not_done, class, nh, nl};
+    struct lh_batch b = {.high = high,
+                         .low = low,
+                         .action = action,
+                         .reward = reward,
+                         .not_done = not_done,
+                         .reward_class = class,
+                         .next_high = nh,
+                         .next_low = nl};
     assert_ok(lh_dataset_gather(ds, s, &row, 1, NULL, &b));
 }
 
@@ -133,6 +146,9 @@ static void check_rows(const struct lh_dataset *ds, bool by_day)
             assert_ok(lh_dataset_row_info(ds, (enum lh_split)s, row, &r));
             gather1(ds, (enum lh_split)s, row, high, low, action, &reward, &not_done, &class, nh,
                     nl);
+            uint64_t ids[I], next_ids[I];
+            struct lh_batch b = {.ids = ids, .next_ids = next_ids};
+            assert_ok(lh_dataset_gather(ds, (enum lh_split)s, &row, 1, NULL, &b));
             make_sample(&m, r.trajectory);
             size_t i = 0;
             while (i < m.t.n && m.time[i] != r.time_us)
@@ -154,6 +170,9 @@ static void check_rows(const struct lh_dataset *ds, bool by_day)
             static const float zeros[H];
             assert_memory_equal(nh, r.has_next ? m.high + (i + 1) * H : zeros, sizeof nh);
             assert_memory_equal(nl, r.has_next ? m.low + (i + 1) * L : zeros, sizeof nl);
+            static const uint64_t none[I] = {LH_ID_NONE, LH_ID_NONE};
+            assert_memory_equal(ids, m.ids + i * I, sizeof ids);
+            assert_memory_equal(next_ids, r.has_next ? m.ids + (i + 1) * I : none, sizeof ids);
             if (r.has_next || r.ends) {
                 assert_int_equal(lh_dataset_transition_row(ds, (enum lh_split)s, next_transition),
                                  row);
@@ -199,6 +218,7 @@ static void open_after_commit_gives_every_row_back(void **state)
         assert_int_equal(info->first_day, 17455);
         assert_true(info->last_day > 17455);
         assert_string_equal(info->low_names[1], "l1");
+        assert_string_equal(info->id_names[1], "i1");
         assert_string_equal(info->kind, "import");
         kit_assert_contains(lh_dataset_manifest(ds), "\"origin\"");
         lh_dataset_close(&ds);

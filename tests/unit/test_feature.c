@@ -126,6 +126,52 @@ static void apply_present_values_are_the_rows_own(void **state)
            (float[]){1, 0.5f, -2, 4, 3, 0, 1, 0.5f, -2, 4, 0, 0});
 }
 
+static void ids_are_those_of_the_row_or_of_one_before(void **state)
+{
+    (void)state;
+    static const char *const base =
+        "reward: {map: {column: rating, values: {1: 1}, otherwise: 0}}\n"
+        "embeddings: {item: {key: movie, file: items.csv}}\n"
+        "action: [{embedding: item}]\n"
+        "state_high: [{count: rows}]\n"
+        "state_low: [{count: sessions}]\n"
+        "ids: ";
+    static const struct {
+        const char *ids, *sentence;
+    } wrong[] = {
+        {"[movie]", "is what the action is made of"},
+        {"[rating]", "is no id"},
+        {"[{back: 1}]", "names no column"},
+        {"[user_id, {id: user_id}]", "is in the list already"},
+        {"[moovie]", "did you mean 'movie'"},
+        {"[{id: movie, back: -1}]", "back"},
+    };
+    char text[2048];
+    struct lh_feature_plan *p = NULL;
+    struct lh_dims dims;
+    uint64_t ids[3 * ROWS];
+    kit_write(kit_path("items.csv"), "id,e_0,e_1\n7,1,0.5\n8,-2,4\n9,3,0\n");
+    snprintf(text, sizeof text, "%s%s\n", base,
+             "[user_id, {id: movie, back: 1}, {id: movie, back: 4, name: x}]");
+    assert_ok(create(&p, text));
+    lh_feature_plan_dims(p, &dims);
+    assert_int_equal(dims.ids, 3);
+    assert_string_equal(lh_feature_plan_id_names(p)[0], "user_id");
+    assert_string_equal(lh_feature_plan_id_names(p)[1], "movie.back1");
+    assert_string_equal(lh_feature_plan_id_names(p)[2], "x");
+    lh_feature_plan_ids(p, &user, ids);
+    for (size_t i = 0; i < ROWS; i++) {
+        assert_true(ids[3 * i] == 1);
+        assert_true(ids[3 * i + 1] == (i ? movie[i - 1] : LH_ID_NONE));
+        assert_true(ids[3 * i + 2] == (i >= 4 ? movie[i - 4] : LH_ID_NONE));
+    }
+    lh_feature_plan_destroy(&p);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        snprintf(text, sizeof text, "%s%s\n", base, wrong[i].ids);
+        assert_err(create(&p, text), LH_ECONFIG, wrong[i].sentence);
+    }
+}
+
 static void apply_range_names_each_column(void **state)
 {
     (void)state;
@@ -434,6 +480,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         kit_test(apply_present_values_are_the_rows_own),
         kit_test(apply_range_names_each_column),
+        kit_test(ids_are_those_of_the_row_or_of_one_before),
         kit_test(apply_means_and_sums_are_over_strictly_past_rows),
         kit_test(apply_mean_of_vectors_takes_the_rows_that_have_one),
         kit_test(apply_rates_and_shares_count_past_rows),

@@ -75,7 +75,8 @@ static void print_and_load_give_the_same_job(void **state)
              "dataset: /x/y z\nalgorithm: il\nnetwork: {hidden: [8, 16, 4]}\n"
              "objective: {gamma: 0.1, bound: none, residual_scale: 0.30000000000000004}\n"
              "train: {normalise: false, sampling: uniform}\n");
-    assert_ok(lh_job_resolve(a, &(struct lh_dims){3, 4, 5, 6}, 0xfedcba9876543210u));
+    assert_ok(lh_job_resolve(a, &(struct lh_dims){.high = 3, .low = 4, .action = 5, .classes = 6},
+                             0xfedcba9876543210u));
     char *first = NULL, *second = NULL;
     assert_ok(lh_job_print(a, &first));
     struct lh_job *b = load(first);
@@ -123,7 +124,8 @@ static void digest_follows_what_determines_the_weights(void **state)
         lh_job_destroy(&other);
     }
     uint64_t before = lh_job_digest(base);
-    assert_ok(lh_job_resolve(base, &(struct lh_dims){1, 1, 1, 0}, 7));
+    assert_ok(
+        lh_job_resolve(base, &(struct lh_dims){.high = 1, .low = 1, .action = 1, .classes = 0}, 7));
     assert_true(lh_job_digest(base) != before);
     lh_job_destroy(&base);
 }
@@ -167,7 +169,8 @@ static void resolve_refuses_another_dataset(void **state)
 {
     (void)state;
     struct lh_job *j = load("");
-    const struct lh_dims d = {3, 4, 5, 0}, e = {3, 4, 6, 0};
+    const struct lh_dims d = {.high = 3, .low = 4, .action = 5, .classes = 0},
+                         e = {.high = 3, .low = 4, .action = 6, .classes = 0};
     assert_ok(lh_job_resolve(j, &d, 11));
     assert_ok(lh_job_resolve(j, &d, 11));
     assert_err(lh_job_resolve(j, &e, 11), LH_EMISMATCH, "actions of 5");

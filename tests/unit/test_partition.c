@@ -149,7 +149,7 @@ static void lying_headers_are_refused_or_harmless(void **state)
     unsigned char *bytes = load(&n);
     uint32_t header;
     memcpy(&header, bytes + 12, 4);
-    for (size_t at = 32; at < sizeof(struct lh_part_fixed) + LH_PART_COLUMNS * 64; at += 4) {
+    for (size_t at = 32; at < sizeof(struct lh_part_fixed) + (LH_PART_COLUMNS - 1) * 64; at += 4) {
         for (size_t v = 0; v < sizeof values / sizeof *values; v++) {
             unsigned char saved[8];
             memcpy(saved, bytes + at, 8);
