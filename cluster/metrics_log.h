@@ -23,5 +23,8 @@ int lh_metrics_log_open(struct lh_metrics_log **out, const struct lh_metrics_log
 /* values [n_metrics] of the step that made `version`, `seconds` after the run began. */
 int lh_metrics_log_add(struct lh_metrics_log *m, uint64_t version, const float *values,
                        double seconds);
+/* Writes the lines of the steps added; what the disk does not take waits (cluster/step_lines.h). */
 int lh_metrics_log_flush(struct lh_metrics_log *m);
+/* The run goes back to `step`, whose clock begins anew: later lines are dropped. */
+int lh_metrics_log_back(struct lh_metrics_log *m, uint64_t step);
 int lh_metrics_log_close(struct lh_metrics_log **m); /* NULL content allowed */

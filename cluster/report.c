@@ -124,6 +124,7 @@ static uint64_t lag(const struct lh_report_facts *f)
 static void count_cuts(struct lh_report *r, const struct lh_cuts *c)
 {
     lh_metrics_set(r->counts, LH_METRIC_CHECKPOINTS, (double)c->completed);
+    lh_metrics_set(r->counts, LH_METRIC_CHECKPOINTS_FAILED, (double)c->failed);
     lh_metrics_set(r->counts, LH_METRIC_EVALUATIONS, (double)c->evaluated);
     if (c->completed > 0)
         lh_metrics_set(r->counts, LH_METRIC_CHECKPOINT_AGE, c->completed_at);
@@ -224,6 +225,8 @@ static void describe_cuts(struct lh_status *s, const struct lh_cuts *c, double n
     s->has_cut = c->record->has_last;
     s->cut = s->has_cut ? c->record->last : 0;
     s->cut_at = c->completed > 0 ? s->written - (now - c->completed_at) : NAN;
+    s->failed_cuts = c->failed_in_row;
+    snprintf(s->trouble, sizeof s->trouble, "%s", c->trouble.code < 0 ? c->trouble.text : "");
     s->has_evaluation = c->evaluated > 0;
     s->value = s->has_evaluation ? c->verdict.value : NAN;
     s->lo = s->has_evaluation ? c->verdict.lo : NAN;

@@ -26,11 +26,10 @@ struct lh_role_node {
     char host[64];
     char metrics[LH_HTTP_ENDPOINT_MAX]; /* where its process serves them; "" if nowhere */
     uint64_t pid;
-    uint32_t shard;    /* of a server */
-    uint32_t epoch;    /* of the assignment it was sent last */
-    double heard;      /* seconds */
-    uint64_t version;  /* where it stands */
-    uint64_t prepared; /* of a server: last version durable there */
+    uint32_t shard;   /* of a server */
+    uint32_t epoch;   /* of the assignment it was sent last */
+    double heard;     /* seconds */
+    uint64_t version; /* where it stands */
     bool paused;
     Lh__Phases phases; /* its last report */
     bool said_goodbye;

@@ -31,6 +31,34 @@ void lh_run_record_fini(struct lh_run_record *r)
     *r = (struct lh_run_record){0};
 }
 
+static int copy_text(char **out, const char *text)
+{
+    return text ? lh_mem_strdup(out, text) : 0;
+}
+
+int lh_run_record_copy(struct lh_run_record *out, const struct lh_run_record *r)
+{
+    struct lh_run_record c = *r;
+    int rc;
+    c.cuts = NULL;
+    c.n_cuts = c.cap_cuts = 0;
+    c.behaviour = c.blas = c.error = NULL;
+    LH_TRY_TO(fail, LH_GROW(&c.cuts, &c.cap_cuts, r->n_cuts + 1, "run record"));
+    for (; c.n_cuts < r->n_cuts; c.n_cuts++) {
+        const struct lh_run_cut *from = &r->cuts[c.n_cuts];
+        c.cuts[c.n_cuts] = (struct lh_run_cut){.version = from->version, .servers = from->servers};
+        LH_TRY_TO(fail, copy_text(&c.cuts[c.n_cuts].evaluation_json, from->evaluation_json));
+    }
+    LH_TRY_TO(fail, copy_text(&c.behaviour, r->behaviour));
+    LH_TRY_TO(fail, copy_text(&c.blas, r->blas));
+    LH_TRY_TO(fail, copy_text(&c.error, r->error));
+    *out = c;
+    return 0;
+fail:
+    lh_run_record_fini(&c);
+    return rc;
+}
+
 /* --- reading --------------------------------------------------------------------------------- */
 
 static int fail(const char *path, const char *member, const char *expected)

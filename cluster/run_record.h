@@ -43,6 +43,9 @@ struct lh_run_record {
 /* An all-zero record is an empty one. */
 void lh_run_record_fini(struct lh_run_record *r); /* idempotent */
 
+/* A copy of its own. Errors: LH_ENOMEM. */
+int lh_run_record_copy(struct lh_run_record *out, const struct lh_run_record *r);
+
 /* Reads DIR/run.json into *out (which holds nothing before). Errors: LH_ENOENT; LH_EFORMAT naming
  * file and member. */
 int lh_run_record_load(struct lh_run_record *out, const char *dir);

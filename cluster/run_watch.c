@@ -218,6 +218,9 @@ static void print_cuts(const struct lh_run_watch *w, FILE *to)
         }
         fputc('\n', to);
     }
+    if (w->has_status && w->lives && *s->trouble)
+        fprintf(to, "trouble  checkpoints fail (%" PRIu64 " in a row): %s\n", s->failed_cuts,
+                s->trouble);
     if (w->has_status && s->has_evaluation)
         fprintf(to, "value    %.4f [%.4f, %.4f], effective sample size %.1f%%\n", s->value, s->lo,
                 s->hi, 100 * s->ess_share);

@@ -3,13 +3,15 @@
  * last cut is complete, the last evaluation is in), stopping (everybody says goodbye).
  *
  * Durability (DESIGN.md, invariant 2): a cut is complete when every server has prepared it and the
- * record lists it; only then are servers told to commit and to drop older ones. */
+ * record lists it; only then are servers told to commit and to drop older ones. One that a server
+ * could not write is void, and training goes on; only the last one must be there in the end. */
 #include "cluster/scheduler.h"
 
 #include "cluster/cuts.h"
 #include "cluster/metrics_log.h"
 #include "cluster/report.h"
 #include "cluster/roster.h"
+#include "cluster/votes.h"
 #include "common/err.h"
 #include "common/log.h"
 #include "common/mem.h"
@@ -25,6 +27,8 @@
 #define POLL_TIME     0.02 /* seconds */
 #define LATE_WORKERS  5.0  /* seconds the first ready workers wait for the others */
 #define RETURNS       20   /* to one and the same cut */
+#define LAST_PATIENCE 5.0  /* seconds for which the last cut is tried again */
+#define LAST_PAUSE    0.5  /* seconds between tries to save its record */
 
 enum stage { GATHERING, RUNNING, PAUSING, FINISHING, STOPPING };
 
@@ -37,6 +41,9 @@ struct scheduler {
     struct lh_metrics_log *metrics;
     struct lh_report report;
     struct lh_cuts cuts;
+    struct lh_votes votes;
+    uint64_t unlisted;     /* the last cut, prepared, whose record could not be saved; 0: none */
+    double tried, failing; /* when that was tried; since when the last cut fails; 0: it does not */
     struct lh_evaluator *evaluator;
     struct lh_progress progress;
     char *job_text;
@@ -139,9 +146,7 @@ static int send_plan(struct scheduler *s, struct lh_role_node *node)
         LH_TRY_TO(done, store_path(s, node->shard, &store));
         p.store = store;
         LH_TRY_TO(done, restore_paths(s, &p.restore, &p.n_restore));
-        LH_TRY_TO(done, LH_NEW_ARRAY(&p.keep, s->opt->record->n_cuts, "versions to keep"));
-        for (; p.n_keep < s->opt->record->n_cuts; p.n_keep++)
-            p.keep[p.n_keep] = s->opt->record->cuts[p.n_keep].version;
+        LH_TRY_TO(done, lh_cuts_kept(&s->cuts, &p.keep, &p.n_keep));
         LH_TRY_TO(done, allowed_workers(s, &allowed, &p));
     } else {
         LH_TRY_TO(done, server_addresses(s, &p));
@@ -200,43 +205,102 @@ static int plan_who_can_be(struct scheduler *s)
 
 /* --- cuts --------------------------------------------------------------------------------------
  */
-/* The last version that all servers have prepared, those that are gone since included: they prepare
- * the same versions in the same order. */
-static uint64_t prepared_everywhere(const struct scheduler *s)
+/* The run does not end without its last cut. */
+static int last_failed(struct scheduler *s, int rc)
 {
-    uint64_t all = UINT64_MAX;
-    for (uint32_t shard = 0; shard < s->opt->servers; shard++) {
-        uint64_t here = 0;
-        for (size_t i = 0; i < s->roster.n_nodes; i++) {
-            const struct lh_role_node *n = &s->roster.nodes[i];
-            if (n->role == LH__ROLE__ROLE_SERVER && n->shard == shard && n->prepared > here)
-                here = n->prepared;
-        }
-        all = here < all ? here : all;
-    }
-    return all;
+    char from[64] = "begin the run anew";
+    const struct lh_run_record *r = s->opt->record;
+    double now = lh_now();
+    if (s->failing == 0)
+        s->failing = now;
+    lh_log_event(LH_LOG_WARN, "checkpoint_failed",
+                 LH_FIELDS(LH_F("step", s->clock.until), LH_F("code", lh_err_name(rc)),
+                           LH_F("reason", lh_err_text())));
+    if (now - s->failing < LAST_PATIENCE)
+        return 0;
+    if (r->has_last)
+        snprintf(from, sizeof from, "go on from step %llu with --resume",
+                 (unsigned long long)r->last);
+    return lh_err_set(rc, "step %llu, the last, cannot be saved: %s; then %s",
+                      (unsigned long long)s->clock.until, lh_err_text(), from);
 }
 
-/* Phase two: the record first, then the servers. */
-static int note_prepared(struct scheduler *s, struct lh_role_node *node, uint64_t version)
+static int tell_commit(struct scheduler *s, uint64_t version)
 {
-    node->prepared = version;
-    lh_log_event(LH_LOG_DEBUG, "prepared",
-                 LH_FIELDS(LH_F("number", node->number), LH_F("step", version)));
-    uint64_t all = prepared_everywhere(s);
-    if (all == 0 || (s->opt->record->has_last && all <= s->opt->record->last))
-        return 0;
-    LH_TRY(lh_cuts_complete(&s->cuts, all, s->opt->servers, s->evaluator));
-    s->returned = 0;
-    s->result->version = all;
+    struct lh_envelope env = {.kind = LH__KIND__KIND_COMMIT, .step = version};
     Lh__Commit c = LH__COMMIT__INIT;
-    LH_TRY(LH_NEW_ARRAY(&c.keep, s->opt->record->n_cuts, "versions to keep"));
-    for (; c.n_keep < s->opt->record->n_cuts; c.n_keep++)
-        c.keep[c.n_keep] = s->opt->record->cuts[c.n_keep].version;
-    struct lh_envelope env = {.kind = LH__KIND__KIND_COMMIT, .step = all};
+    LH_TRY(lh_cuts_kept(&s->cuts, &c.keep, &c.n_keep));
     int rc = lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_SERVER, &env, &c.base);
     lh_mem_free(c.keep);
     return rc;
+}
+
+/* Phase two: the record first, then the servers. Where the record cannot be saved they are told
+ * nothing: the file may list the version all the same, and what they hold beyond it does no harm.
+ */
+static int complete_cut(struct scheduler *s, uint64_t version)
+{
+    struct lh_err err;
+    LH_TRY(lh_metrics_log_flush(s->metrics)); /* lines up to here will not come again */
+    int rc = lh_cuts_complete(&s->cuts, version, s->opt->servers, s->evaluator);
+    if (rc == LH_ENOMEM || rc == LH_EINTERNAL)
+        return rc;
+    if (rc < 0 && version == s->clock.until) {
+        s->unlisted = version;
+        s->tried = lh_now();
+        return last_failed(s, rc);
+    }
+    if (rc < 0) {
+        lh_err_save(&err, rc);
+        lh_cuts_trouble(&s->cuts, version, &err);
+        lh_cuts_void(&s->cuts, version);
+        return 0;
+    }
+    s->unlisted = 0;
+    s->returned = 0;
+    s->result->version = version;
+    return tell_commit(s, version);
+}
+
+static int decide_cuts(struct scheduler *s)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_VOID};
+    bool complete;
+    while (lh_votes_decide(&s->votes, &env.step, &complete)) {
+        if (complete) {
+            LH_TRY(complete_cut(s, env.step));
+            continue;
+        }
+        lh_cuts_void(&s->cuts, env.step);
+        LH_TRY(lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_SERVER, &env, NULL));
+    }
+    return 0;
+}
+
+static int note_prepared(struct scheduler *s, struct lh_role_node *node, uint64_t version)
+{
+    lh_log_event(LH_LOG_DEBUG, "prepared",
+                 LH_FIELDS(LH_F("number", node->number), LH_F("step", version)));
+    LH_TRY(lh_votes_cast(&s->votes, node->shard, version, true));
+    return decide_cuts(s);
+}
+
+/* A server that has not room for the last cut tries again by itself. */
+static int note_unprepared(struct scheduler *s, struct lh_role_node *node,
+                           const struct lh_net_message *msg)
+{
+    char who[512];
+    struct lh_err err;
+    int rc = lh_member_stop_reason(msg);
+    if (rc >= 0)
+        return lh_err_set(LH_EPROTO, "a checkpoint failed without a reason");
+    if (msg->env.step == s->clock.until)
+        return last_failed(s, rc);
+    lh_err_prefix(rc, "%s", lh_roster_describe(node, who, sizeof who));
+    lh_err_save(&err, rc);
+    lh_cuts_trouble(&s->cuts, msg->env.step, &err);
+    LH_TRY(lh_votes_cast(&s->votes, node->shard, msg->env.step, false));
+    return decide_cuts(s);
 }
 
 /* --- messages ----------------------------------------------------------------------------------
@@ -287,6 +351,10 @@ static int pause_is_over(struct scheduler *s)
             return 0;
         newest = n->version > newest ? n->version : newest;
     }
+    /* what some have failed to write, and others have dropped, is not tried once more */
+    while (newest < s->clock.total &&
+           (lh_cuts_is_void(&s->cuts, newest) || lh_votes_failed(&s->votes, newest)))
+        newest++;
     struct lh_envelope env = {.kind = LH__KIND__KIND_UNTIL, .step = newest};
     s->clock.until = newest;
     s->stage = FINISHING;
@@ -330,6 +398,7 @@ static int open_lines(struct scheduler *s)
 {
     const struct lh_scheduler_options *o = s->opt;
     s->version = s->clock.start;
+    LH_TRY(lh_votes_init(&s->votes, o->servers));
     LH_TRY(lh_cuts_init(&s->cuts, o->record, o->dir, o->job, s->clock.evaluate_start, o->quiet));
     return lh_metrics_log_open(&s->metrics,
                                &(struct lh_metrics_log_spec){.dir = o->dir,
@@ -345,11 +414,12 @@ static int open_lines(struct scheduler *s)
 static int go_back(struct scheduler *s)
 {
     lh_evaluator_stop(&s->evaluator);
-    LH_TRY(lh_metrics_log_close(&s->metrics));
-    lh_cuts_fini(&s->cuts);
     LH_TRY(lh_roster_dismiss(&s->roster));
     lh_run_record_start(s->opt->record, &s->clock);
-    LH_TRY(open_lines(s));
+    s->version = s->clock.start;
+    LH_TRY(lh_metrics_log_back(s->metrics, s->clock.start));
+    LH_TRY(lh_cuts_back(&s->cuts, s->clock.evaluate_start));
+    lh_votes_clear(&s->votes);
     s->stage = GATHERING;
     s->began = s->noted = lh_now();
     s->ready_at = 0;
@@ -401,6 +471,8 @@ static int take_from(struct scheduler *s, struct lh_role_node *node,
         return server ? take_metrics(s, msg) : 0;
     case LH__KIND__KIND_PREPARED:
         return server ? note_prepared(s, node, msg->env.step) : 0;
+    case LH__KIND__KIND_UNPREPARED:
+        return server ? note_unprepared(s, node, msg) : 0;
     case LH__KIND__KIND_PAUSED:
         node->paused = server;
         node->version = msg->env.step;
@@ -599,6 +671,8 @@ static int turn(struct scheduler *s)
     LH_TRY(drain(s));
     LH_TRY(look_after(s));
     LH_TRY(lh_cuts_judge(&s->cuts, s->evaluator));
+    if (s->unlisted && lh_now() - s->tried > LAST_PAUSE)
+        LH_TRY(complete_cut(s, s->unlisted));
     report(s, false);
     double now = lh_now();
     if (now - s->flushed > 1) {
@@ -748,12 +822,15 @@ int lh_scheduler_run(void *zmq, const struct lh_scheduler_options *opt,
     lh_err_save(&err, rc);
     lh_evaluator_stop(&s.evaluator);
     int closed = lh_metrics_log_close(&s.metrics);
+    if (closed >= 0)
+        closed = lh_step_lines_close(&s.cuts.evaluations);
     rc = end_record(&s, err.code < 0 ? lh_err_load(&err) : closed);
     tell_stop(&s, rc < 0 ? rc : 0);
     lh_log_as(before);
     lh_net_close(&s.roster.socket);
     lh_roster_fini(&s.roster);
     lh_cuts_fini(&s.cuts);
+    lh_votes_fini(&s.votes);
     lh_report_fini(&s.report);
     lh_mem_free(s.job_text);
     return rc;

@@ -46,6 +46,8 @@ static const struct member of_status[] = {
     MEMBER(lh_status, has_cut, BOOL),
     MEMBER(lh_status, cut, U64),
     MEMBER(lh_status, cut_at, DOUBLE),
+    MEMBER(lh_status, failed_cuts, U64),
+    MEMBER(lh_status, trouble, TEXT),
     MEMBER(lh_status, has_evaluation, BOOL),
     MEMBER(lh_status, value, DOUBLE),
     MEMBER(lh_status, lo, DOUBLE),

@@ -8,6 +8,7 @@
  * stood last. Elsewhere the same numbers are among the metrics. */
 #pragma once
 
+#include "common/err.h"
 #include "common/http.h"
 #include "common/metrics.h"
 #include "common/net.h"
@@ -45,7 +46,9 @@ struct lh_status {
     bool has_cut;
     uint64_t cut; /* the last complete one; 0 where it is older than this scheduler */
     double cut_at;
-    bool has_evaluation; /* the last one of this scheduler */
+    uint64_t failed_cuts;     /* that did not come about since the last that did */
+    char trouble[LH_ERR_MAX]; /* why; "": none failed */
+    bool has_evaluation;      /* the last one of this scheduler */
     double value, lo, hi, ess_share;
     bool has_best;
     uint64_t best;

@@ -185,15 +185,30 @@ struct lh_envelope lh_member_envelope(const struct lh_member *m, Lh__Kind kind)
                                 .epoch = m->plan->generation};
 }
 
-int lh_member_tell(struct lh_member *m, Lh__Kind kind, uint64_t version)
+static int told(const struct lh_member *m, int rc)
 {
-    struct lh_envelope env = lh_member_envelope(m, kind);
-    env.step = version;
-    int rc = lh_net_send(m->socket, NULL, &env, NULL, 0);
     if (rc == LH_AGAIN)
         return lh_err_set(LH_EPEER, "%s: the scheduler at %s takes no messages any more", m->role,
                           lh_net_endpoint(m->socket));
     return rc < 0 ? rc : 0;
+}
+
+int lh_member_tell(struct lh_member *m, Lh__Kind kind, uint64_t version)
+{
+    struct lh_envelope env = lh_member_envelope(m, kind);
+    env.step = version;
+    return told(m, lh_net_send(m->socket, NULL, &env, NULL, 0));
+}
+
+int lh_member_tell_failure(struct lh_member *m, Lh__Kind kind, uint64_t version,
+                           const struct lh_err *err)
+{
+    struct lh_envelope env = lh_member_envelope(m, kind);
+    Lh__Failure f = LH__FAILURE__INIT;
+    env.step = version;
+    f.code = err->code;
+    f.text = (char *)(uintptr_t)err->text;
+    return told(m, lh_net_send_body(m->socket, NULL, &env, &f.base));
 }
 
 static int send_phases(struct lh_member *m, Lh__Kind kind)
@@ -265,11 +280,7 @@ int lh_member_leave(struct lh_member *m, int rc, bool from_scheduler)
         if (rc >= 0 || from_scheduler) {
             send_phases(m, LH__KIND__KIND_GOODBYE);
         } else {
-            struct lh_envelope env = lh_member_envelope(m, LH__KIND__KIND_FAILED);
-            Lh__Failure f = LH__FAILURE__INIT;
-            f.code = rc;
-            f.text = saved.text;
-            lh_net_send_body(m->socket, NULL, &env, &f.base);
+            lh_member_tell_failure(m, LH__KIND__KIND_FAILED, m->version, &saved);
         }
     }
     lh_wire_free((ProtobufCMessage **)&m->plan);

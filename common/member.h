@@ -49,6 +49,9 @@ struct lh_envelope lh_member_envelope(const struct lh_member *m, Lh__Kind kind);
 /* A message without body about `version`. It is no beat: a role that has much to tell beats all the
  * same, since beats carry where its time went. */
 int lh_member_tell(struct lh_member *m, Lh__Kind kind, uint64_t version);
+/* The same with a failure, by code and sentence. */
+int lh_member_tell_failure(struct lh_member *m, Lh__Kind kind, uint64_t version,
+                           const struct lh_err *err);
 /* Beats if due. Errors: LH_EPEER when the scheduler has been silent beyond the deadline. */
 int lh_member_tick(struct lh_member *m);
 /* The next order, or LH_AGAIN; beats of the scheduler are taken in here. */

@@ -91,6 +91,8 @@ enum lh_metric_kind {
       "Time to make this shard's part of a checkpoint durable.")                                   \
     X(CHECKPOINTS, COUNTER, DURABLE, NONE, "longhaul_checkpoints_total",                           \
       "Checkpoints made durable: of a server its part, of the scheduler complete ones.")           \
+    X(CHECKPOINTS_FAILED, COUNTER, DURABLE, NONE, "longhaul_checkpoints_failed_total",             \
+      "Checkpoints that could not be made durable, likewise.")                                     \
     X(CHECKPOINT_AGE, SINCE, DURABLE, NONE, "longhaul_checkpoint_age_seconds",                     \
       "Time since the last of them.")                                                              \
     X(JOB_STEPS, GAUGE, SCHEDULER, NONE, "longhaul_job_steps",                                     \

@@ -27,6 +27,8 @@ static const unsigned char authority[] = {
     [LH__KIND__KIND_COMMIT] = FROM(SCHEDULER),
     [LH__KIND__KIND_METRICS] = FROM(SERVER),
     [LH__KIND__KIND_AGAIN] = FROM(SCHEDULER),
+    [LH__KIND__KIND_UNPREPARED] = FROM(SERVER),
+    [LH__KIND__KIND_VOID] = FROM(SCHEDULER),
 
     [LH__KIND__KIND_PUSH] = FROM(WORKER),
     [LH__KIND__KIND_PULL] = FROM(WORKER) | FROM(SCHEDULER), /* its evaluation */

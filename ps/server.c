@@ -23,6 +23,7 @@
 #define METRICS_EVERY 0.05 /* seconds */
 #define BURST         256  /* messages taken before other work is looked after */
 #define BUSY_POLL     0.002
+#define RETRY_EVERY   0.5 /* seconds between tries to write the last version */
 
 struct waiting { /* a pull that is not answered yet; one a peer */
     struct lh_net_peer peer;
@@ -41,8 +42,10 @@ struct lh_server {
     struct lh_store *store;
     struct lh_writer *writer;
     struct lh_clock clock;
-    uint64_t limit;     /* no version beyond this */
-    uint64_t cut;       /* last version handed to the writer */
+    uint64_t limit;  /* no version beyond this */
+    uint64_t cut;    /* last version handed to the writer */
+    uint64_t failed; /* last version that it could not write; 0: none */
+    double failed_at;
     uint64_t evaluated; /* last version the evaluation has fetched; UINT64_MAX: none */
     struct lh_pull_piece *pieces;
     size_t n_pieces;
@@ -278,9 +281,13 @@ static int flush_metrics(struct lh_server *s)
     return rc < 0 ? rc : 0;
 }
 
+/* A version that could not be written is passed without a cut, but for the last, which is tried
+ * again until the scheduler gives up. */
 static bool cut_is_due(const struct lh_server *s)
 {
     uint64_t v = lh_shard_version(s->shard);
+    if (v == s->failed && v == s->clock.until)
+        return lh_now() - s->failed_at > RETRY_EVERY;
     return s->cut != v && lh_clock_cuts(&s->clock, v);
 }
 
@@ -308,6 +315,7 @@ static int start_cut(struct lh_server *s)
         return rc;
     }
     s->cut = frozen->version;
+    s->failed = 0;
     return 0;
 }
 
@@ -440,6 +448,8 @@ static int take_order(struct lh_server *s, const struct lh_net_message *msg)
         return advance(s);
     case LH__KIND__KIND_COMMIT:
         return take_commit(s, msg);
+    case LH__KIND__KIND_VOID:
+        return lh_writer_drop(s->writer, msg->env.step);
     case LH__KIND__KIND_STOP:
         s->stopped = true;
         s->reason = lh_member_stop_reason(msg);
@@ -464,16 +474,30 @@ static int drain_orders(struct lh_server *s, bool *busy)
     return rc < 0 ? rc : 0;
 }
 
+/* What a disk does not take is no end: training goes on, and the scheduler says so. Commits and
+ * drops are made up for by the next. */
+static int cut_failed(struct lh_server *s, const struct lh_writer_done *done)
+{
+    lh_log_event(LH_LOG_WARN, "disk_error",
+                 LH_FIELDS(LH_F("step", done->version), LH_F("code", lh_err_name(done->err.code)),
+                           LH_F("reason", done->err.text)));
+    if (done->err.code == LH_EINTERNAL)
+        return lh_err_load(&done->err);
+    if (done->kind != LH_WRITER_PREPARE)
+        return 0;
+    lh_metrics_add(s->counts, LH_METRIC_CHECKPOINTS_FAILED, 1);
+    s->failed = done->version;
+    s->failed_at = lh_now();
+    return lh_member_tell_failure(&s->member, LH__KIND__KIND_UNPREPARED, done->version, &done->err);
+}
+
 static int report_cuts(struct lh_server *s)
 {
     struct lh_writer_done done;
     while (lh_writer_poll(s->writer, &done)) {
         if (done.err.code < 0) {
-            lh_log_event(LH_LOG_ERROR, "disk_error",
-                         LH_FIELDS(LH_F("step", done.version),
-                                   LH_F("code", lh_err_name(done.err.code)),
-                                   LH_F("reason", done.err.text)));
-            return lh_err_load(&done.err);
+            LH_TRY(cut_failed(s, &done));
+            continue;
         }
         if (done.kind != LH_WRITER_PREPARE)
             continue;
@@ -570,7 +594,7 @@ double lh_server_patience(const struct lh_server *s)
 {
     if (lh_writer_busy(s->writer))
         return BUSY_POLL;
-    if (s->metrics_rows > 0 || s->withheld)
+    if (s->metrics_rows > 0 || s->withheld || s->failed)
         return METRICS_EVERY / 2;
     return s->member.heartbeat / 4;
 }

@@ -330,23 +330,42 @@ static int look_up(struct lh_store *st, MDB_txn *txn, void *ctx)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
+static const char writing[] = "a checkpoint cannot be written";
+
+/* Deletes blocks of versions that do not exist. */
+static int sweep_orphans(struct lh_store *st)
+{
+    struct sweep orphans = {.orphans_only = 1};
+    return lh_store_txn_write(st, sweep, &orphans, writing);
+}
+
+static int put_version(struct lh_store *st, struct prepare *p)
+{
+    while (p->at.segment < p->frozen->range->n_segments) {
+        LH_TRY(lh_store_txn_write(st, put_batch, p, writing));
+        p->at = p->next;
+    }
+    return lh_store_txn_write(st, put_prepared, p, writing);
+}
+
 static int prepare(struct lh_store *st, const struct lh_frozen *frozen)
 {
-    static const char doing[] = "a checkpoint cannot be written";
     struct prepare p = {.frozen = frozen};
     struct lookup x = {.version = frozen->version};
-    struct sweep orphans = {.orphans_only = 1};
     if (st->read_only)
-        return lh_err_set(LH_EINTERNAL, "%s: %s: it is open for reading only", st->dir, doing);
+        return lh_err_set(LH_EINTERNAL, "%s: %s: it is open for reading only", st->dir, writing);
     LH_TRY(lh_store_txn_read(st, look_up, &x, "cannot be read"));
     if (x.found)
         return 0;
-    LH_TRY(lh_store_txn_write(st, sweep, &orphans, doing));
-    while (p.at.segment < frozen->range->n_segments) {
-        LH_TRY(lh_store_txn_write(st, put_batch, &p, doing));
-        p.at = p.next;
+    LH_TRY(sweep_orphans(st));
+    int rc = put_version(st, &p);
+    if (rc < 0) { /* what got there goes again; where not even that can be written, the next time */
+        struct lh_err err;
+        lh_err_save(&err, rc);
+        sweep_orphans(st);
+        rc = lh_err_load(&err);
     }
-    return lh_store_txn_write(st, put_prepared, &p, doing);
+    return rc;
 }
 
 int lh_store_prepare(struct lh_store *st, const struct lh_frozen *frozen)

@@ -58,7 +58,13 @@ static void free_command(struct command *c)
     lh_mem_free(c);
 }
 
-/* Prunes to the cuts that are kept and what has been prepared since: it may become one. */
+/* Whether a commit or a drop of `done` leaves a version alone that it was not told to keep: what
+ * has been prepared since may become a cut, and a drop is of one version. */
+static bool stays(const struct lh_writer_done *done, uint64_t version)
+{
+    return done->kind == LH_WRITER_COMMIT ? version > done->version : version != done->version;
+}
+
 static int prune(struct lh_writer *w, struct command *c)
 {
     struct lh_store_version *there = NULL;
@@ -66,7 +72,7 @@ static int prune(struct lh_writer *w, struct command *c)
     int rc;
     LH_TRY(lh_store_versions(w->store, &there, &n));
     for (size_t i = 0; i < n; i++) {
-        if (there[i].version <= c->done.version)
+        if (!stays(&c->done, there[i].version))
             continue;
         LH_TRY_TO(done, LH_GROW(&c->keep, &cap, c->n_keep + 1, "versions to keep"));
         c->keep[c->n_keep++] = there[i].version;
@@ -85,7 +91,7 @@ static void execute(struct lh_writer *w, struct command *c)
         rc = lh_store_prepare(w->store, c->frozen);
         lh_shard_thaw(c->shard, c->frozen);
     } else {
-        rc = lh_store_commit(w->store, c->done.version);
+        rc = c->done.kind == LH_WRITER_COMMIT ? lh_store_commit(w->store, c->done.version) : 0;
         if (rc >= 0)
             rc = prune(w, c);
     }
@@ -199,6 +205,16 @@ int lh_writer_commit(struct lh_writer *w, uint64_t version, const uint64_t *keep
 fail:
     free_command(c);
     return rc;
+}
+
+int lh_writer_drop(struct lh_writer *w, uint64_t version)
+{
+    struct command *c = NULL;
+    LH_TRY(LH_NEW(&c, "checkpoint command"));
+    c->done.kind = LH_WRITER_DROP;
+    c->done.version = version;
+    enqueue(w, c);
+    return 0;
 }
 
 bool lh_writer_poll(struct lh_writer *w, struct lh_writer_done *out)

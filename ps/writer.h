@@ -11,7 +11,7 @@
 
 struct lh_writer;
 
-enum lh_writer_kind { LH_WRITER_PREPARE, LH_WRITER_COMMIT };
+enum lh_writer_kind { LH_WRITER_PREPARE, LH_WRITER_COMMIT, LH_WRITER_DROP };
 
 struct lh_writer_done {
     enum lh_writer_kind kind;
@@ -30,6 +30,8 @@ void lh_writer_stop(struct lh_writer **w);
 int lh_writer_prepare(struct lh_writer *w, struct lh_shard *shard, const struct lh_frozen *frozen);
 /* Queues a commit of `version`, then a pruning to `keep` (copied). Errors: LH_ENOMEM. */
 int lh_writer_commit(struct lh_writer *w, uint64_t version, const uint64_t *keep, size_t n);
+/* Queues deleting `version`, which will not be a cut. Errors: LH_ENOMEM. */
+int lh_writer_drop(struct lh_writer *w, uint64_t version);
 
 /* The oldest thing done that was not asked for yet; false if there is none. */
 bool lh_writer_poll(struct lh_writer *w, struct lh_writer_done *out);

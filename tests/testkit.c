@@ -2,9 +2,12 @@
 
 #include <ftw.h>
 #include <math.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -131,4 +134,27 @@ int kit_run(char **out, const char *fmt, ...)
     else
         free(text);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+void kit_small_disk(const char *size)
+{
+    char options[32];
+    assert_int_equal(mkdir(kit_path("disk"), 0777), 0);
+    snprintf(options, sizeof options, "size=%s", size);
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("tmpfs", kit_path("disk"), "tmpfs", 0, options) != 0)
+        skip();
+}
+
+void kit_resize_disk(const char *size)
+{
+    char options[32];
+    snprintf(options, sizeof options, "size=%s", size);
+    assert_int_equal(mount("tmpfs", kit_path("disk"), "tmpfs", MS_REMOUNT, options), 0);
+}
+
+int kit_disk_teardown(void **state)
+{
+    umount2(kit_path("disk"), MNT_DETACH);
+    return kit_teardown(state);
 }

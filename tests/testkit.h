@@ -48,4 +48,11 @@ char *kit_read(const char *path, size_t *n); /* caller frees with free() */
 /* Runs a shell command, returns its exit status, output (stdout+stderr) in *out (free()). */
 int kit_run(char **out, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* A small disk of its own at kit_path("disk"), of `size` ("4k"), which no other process sees and
+ * which ends with this one. Only root may have it; else the test is skipped. */
+void kit_small_disk(const char *size);
+void kit_resize_disk(const char *size);
+/* cmocka teardown of a test with one, also of one that failed. */
+int kit_disk_teardown(void **state);
+
 #define kit_test(f) cmocka_unit_test_setup_teardown(f, kit_setup, kit_teardown)

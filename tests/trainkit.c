@@ -1,5 +1,7 @@
 #include "tests/trainkit.h"
 
+#include "cluster/export.h"
+#include "cluster/run.h"
 #include "cluster/run_record.h"
 #include "common/dataset.h"
 #include "common/rng.h"
@@ -108,6 +110,24 @@ struct lh_train_options trainkit_options(const char *dir)
                                      .launcher = LH_LAUNCH_LOCAL,
                                      .quiet = true,
                                      .no_evaluation = true};
+}
+
+void trainkit_imitator(const char *snapshot)
+{
+    struct lh_job *job = trainkit_job(30, 30, NULL);
+    struct lh_train_options opt = trainkit_options(kit_path("imitation"));
+    struct lh_train_result result;
+    struct lh_run *run = NULL;
+    struct lh_dataset *ds = NULL;
+    lh_mem_free((void *)(uintptr_t)job->algorithm);
+    assert_ok(lh_mem_strdup((char **)(uintptr_t)&job->algorithm, "il"));
+    assert_ok(lh_train(job, &opt, &result));
+    assert_ok(lh_run_open(&run, opt.dir, LH_CUT_LAST));
+    assert_ok(lh_dataset_open(&ds, job->dataset));
+    assert_ok(lh_export_run(snapshot, run, ds, "last", false));
+    lh_dataset_close(&ds);
+    lh_run_close(&run);
+    lh_job_destroy(&job);
 }
 
 /* --- what a cut holds ---------------------------------------------------------------------------

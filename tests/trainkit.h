@@ -17,6 +17,9 @@ void trainkit_job_file(const char *path, unsigned steps, unsigned cut_every, con
 /* Local, 1 worker, 1 server, no evaluation, quiet; to be changed as needed. */
 struct lh_train_options trainkit_options(const char *dir);
 
+/* A behaviour model for evaluations of jobs of this kit, trained and exported to `snapshot`. */
+void trainkit_imitator(const char *snapshot);
+
 /* Weights, moments, targets of a run's last cut, one after the other; free with lh_mem_free. */
 struct trainkit_state {
     uint64_t version;

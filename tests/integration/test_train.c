@@ -152,24 +152,6 @@ static void train_on_a_port_in_use_says_so(void **state)
 
 /* --- evaluation ---------------------------------------------------------------------------------
  */
-static void export_imitator(const char *snapshot)
-{
-    struct lh_job *job = trainkit_job(30, 30, NULL);
-    struct lh_train_options opt = trainkit_options(kit_path("imitation"));
-    struct lh_train_result result;
-    struct lh_run *run = NULL;
-    struct lh_dataset *ds = NULL;
-    lh_mem_free((void *)(uintptr_t)job->algorithm);
-    assert_ok(lh_mem_strdup((char **)(uintptr_t)&job->algorithm, "il"));
-    assert_ok(lh_train(job, &opt, &result));
-    assert_ok(lh_run_open(&run, opt.dir, LH_CUT_LAST));
-    assert_ok(lh_dataset_open(&ds, job->dataset));
-    assert_ok(lh_export_run(snapshot, run, ds, "last", false));
-    lh_dataset_close(&ds);
-    lh_run_close(&run);
-    lh_job_destroy(&job);
-}
-
 static void train_evaluates_its_cuts_and_the_best_does_not_depend_on_interruptions(void **state)
 {
     (void)state;
@@ -177,7 +159,7 @@ static void train_evaluates_its_cuts_and_the_best_does_not_depend_on_interruptio
     char more[600];
     snprintf(more, sizeof more, "evaluation: {every: 4, ess_floor: 0, behaviour: %s}",
              kit_path("imitator"));
-    export_imitator(kit_path("imitator"));
+    trainkit_imitator(kit_path("imitator"));
     struct lh_job *job = trainkit_job(14, 6, more);
     struct lh_train_options opt = trainkit_options(kit_path("whole"));
     struct lh_train_result whole, parts = {0};

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* The evaluator's verdict on a version, as if it had just been polled. */
 static void verdict(struct lh_cuts *c, uint64_t version, double value, bool eligible)
@@ -118,14 +120,128 @@ static void verdict_before_its_cut_waits_for_it(void **state)
     assert_true(r.has_best && r.best == 20);
     assert_cuts(&r, "20");
     assert_lines("{\"step\": 20, \"evaluation\": {\"policy\": {\"value\": 4}}}\n");
-    /* one that waits keeps the cuts that may still turn out best */
     verdict(&c, 40, 5, true);
     assert_ok(lh_cuts_complete(&c, 30, 1, NULL));
     assert_true(c.has_verdict);
-    assert_ok(lh_cuts_complete(&c, 50, 1, NULL));
-    assert_ok(lh_cuts_complete(&c, 60, 1, NULL));
-    assert_cuts(&r, "20 50 60");
     lh_cuts_fini(&c); /* with a verdict that nobody took */
+    lh_run_record_fini(&r);
+}
+
+/* Training goes on without it; what was evaluated cannot be chosen, since it is not there. */
+static void version_that_is_void_is_counted_and_its_verdict_chooses_nothing(void **state)
+{
+    (void)state;
+    struct lh_run_record r = {0};
+    struct lh_cuts c;
+    struct lh_err full;
+    lh_err_save(&full, lh_err_set(LH_ENOSPC, "store-1: the disk is full"));
+    assert_ok(lh_cuts_init(&c, &r, kit_dir(), &(struct lh_job){.checkpoint_keep = 3}, false, true));
+    assert_ok(lh_cuts_complete(&c, 10, 1, NULL));
+    assert_false(lh_cuts_is_void(&c, 10) || lh_cuts_is_void(&c, 20));
+    verdict(&c, 20, 9, true);
+    assert_ok(lh_cuts_judge(&c, NULL));
+    assert_true(c.has_verdict);
+    lh_cuts_trouble(&c, 20, &full);
+    lh_cuts_void(&c, 20);
+    assert_true(lh_cuts_is_void(&c, 20));
+    assert_ok(lh_cuts_judge(&c, NULL));
+    assert_false(c.has_verdict || r.has_best);
+    lh_cuts_trouble(&c, 30, &full);
+    lh_cuts_void(&c, 30);
+    verdict(&c, 30, 9, true); /* one that comes later */
+    assert_ok(lh_cuts_judge(&c, NULL));
+    assert_false(c.has_verdict || r.has_best);
+    assert_true(c.failed == 2 && c.failed_in_row == 2 && c.trouble.code == LH_ENOSPC);
+    assert_ok(lh_cuts_complete(&c, 40, 1, NULL));
+    assert_true(c.failed == 2 && c.failed_in_row == 0 && c.trouble.code == 0);
+    assert_cuts(&r, "10 40");
+    assert_lines("{\"step\": 20, \"evaluation\": {\"policy\": {\"value\": 9}}}\n"
+                 "{\"step\": 30, \"evaluation\": {\"policy\": {\"value\": 9}}}\n");
+    lh_cuts_fini(&c);
+    lh_run_record_fini(&r);
+}
+
+static void back_forgets_what_comes_again(void **state)
+{
+    (void)state;
+    struct lh_run_record r = {0};
+    struct lh_cuts c;
+    assert_ok(lh_cuts_init(&c, &r, kit_dir(), &(struct lh_job){.checkpoint_keep = 3}, false, true));
+    assert_ok(lh_cuts_complete(&c, 10, 1, NULL));
+    verdict(&c, 10, 1, true);
+    assert_ok(lh_cuts_judge(&c, NULL));
+    lh_cuts_void(&c, 20);
+    verdict(&c, 30, 9, true);
+    assert_ok(lh_cuts_judge(&c, NULL));
+    assert_ok(lh_cuts_back(&c, false));
+    assert_false(c.has_verdict || lh_cuts_is_void(&c, 20));
+    assert_ok(lh_cuts_complete(&c, 20, 1, NULL));
+    verdict(&c, 20, 2, true);
+    assert_ok(lh_cuts_judge(&c, NULL));
+    assert_true(r.best == 20);
+    assert_lines("{\"step\": 10, \"evaluation\": {\"policy\": {\"value\": 1}}}\n"
+                 "{\"step\": 20, \"evaluation\": {\"policy\": {\"value\": 2}}}\n");
+    lh_cuts_fini(&c);
+    lh_run_record_fini(&r);
+}
+
+/* The record cannot be saved: a directory stands where it is written aside. */
+static void complete_without_its_record_changes_nothing_and_succeeds_later(void **state)
+{
+    (void)state;
+    struct lh_run_record r = {0}, there;
+    struct lh_cuts c;
+    uint64_t *kept = NULL;
+    size_t n;
+    assert_ok(lh_cuts_init(&c, &r, kit_dir(), &(struct lh_job){.checkpoint_keep = 1}, false, true));
+    assert_ok(lh_cuts_complete(&c, 10, 1, NULL));
+    verdict(&c, 20, 4, true); /* waits for its cut */
+    assert_ok(lh_cuts_judge(&c, NULL));
+    assert_int_equal(mkdir(kit_path("run.json.partial"), 0777), 0);
+    for (int tries = 0; tries < 2; tries++) {
+        assert_true(lh_cuts_complete(&c, 20, 1, NULL) < 0);
+        kit_assert_contains(lh_err_text(), "run.json");
+        assert_cuts(&r, "10");
+        assert_true(c.has_verdict && !c.has_best && !r.has_best && c.completed == 1);
+        /* it might stand there all the same: stores keep both */
+        assert_ok(lh_cuts_kept(&c, &kept, &n));
+        assert_true(n == 2 && kept[0] == 10 && kept[1] == 20);
+        lh_mem_free(kept);
+    }
+    assert_int_equal(rmdir(kit_path("run.json.partial")), 0);
+    assert_ok(lh_cuts_complete(&c, 20, 1, NULL));
+    assert_cuts(&r, "20");
+    assert_true(!c.has_verdict && r.has_best && r.best == 20);
+    assert_lines("{\"step\": 20, \"evaluation\": {\"policy\": {\"value\": 4}}}\n");
+    assert_ok(lh_cuts_kept(&c, &kept, &n));
+    assert_true(n == 1 && kept[0] == 20);
+    lh_mem_free(kept);
+    assert_ok(lh_run_record_load(&there, kit_dir()));
+    assert_cuts(&there, "20");
+    lh_run_record_fini(&there);
+    lh_cuts_fini(&c);
+    lh_run_record_fini(&r);
+}
+
+/* A verdict whose record cannot be saved at once is there with the next cut. */
+static void judge_without_its_record_goes_on(void **state)
+{
+    (void)state;
+    struct lh_run_record r = {0}, there;
+    struct lh_cuts c;
+    assert_ok(lh_cuts_init(&c, &r, kit_dir(), &(struct lh_job){.checkpoint_keep = 2}, false, true));
+    assert_ok(lh_cuts_complete(&c, 10, 1, NULL));
+    assert_int_equal(mkdir(kit_path("run.json.partial"), 0777), 0);
+    verdict(&c, 10, 4, true);
+    assert_ok(lh_cuts_judge(&c, NULL));
+    assert_true(c.unsaved && r.best == 10);
+    assert_int_equal(rmdir(kit_path("run.json.partial")), 0);
+    assert_ok(lh_cuts_complete(&c, 20, 1, NULL));
+    assert_false(c.unsaved);
+    assert_ok(lh_run_record_load(&there, kit_dir()));
+    assert_true(there.has_best && there.best == 10 && there.cuts[0].evaluation_json);
+    lh_run_record_fini(&there);
+    lh_cuts_fini(&c);
     lh_run_record_fini(&r);
 }
 
@@ -188,6 +304,10 @@ int main(void)
         kit_test(judge_takes_the_highest_eligible_and_the_earlier_of_equals),
         kit_test(judge_takes_the_last_eligible_where_the_job_chooses_so),
         kit_test(verdict_before_its_cut_waits_for_it),
+        kit_test(version_that_is_void_is_counted_and_its_verdict_chooses_nothing),
+        kit_test(back_forgets_what_comes_again),
+        kit_test(complete_without_its_record_changes_nothing_and_succeeds_later),
+        kit_test(judge_without_its_record_goes_on),
         kit_test(init_recalls_the_best_and_drops_lines_that_will_come_again),
         kit_test(init_survives_every_failed_allocation),
     };

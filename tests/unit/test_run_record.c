@@ -52,6 +52,29 @@ static void save_then_load_gives_the_same(void **state)
     lh_run_record_fini(&b);
 }
 
+static void copy_is_the_same_and_its_own(void **state)
+{
+    (void)state;
+    struct lh_run_record a, b;
+    fill(&a);
+    for (uint64_t at = 1;; at++) {
+        lh_mem_fail_at(at);
+        int rc = lh_run_record_copy(&b, &a);
+        lh_mem_fail_at(0);
+        if (rc == 0)
+            break;
+        assert_int_equal(rc, LH_ENOMEM);
+    }
+    lh_run_record_fini(&a);
+    assert_int_equal(b.n_cuts, 4);
+    assert_string_equal(b.cuts[1].evaluation_json, "{\"value\":1.25,\"ess\":[1,2]}");
+    assert_null(b.cuts[0].evaluation_json);
+    assert_true(b.state == LH_RUN_STOPPED && b.servers == 2 && b.best == 200 && b.last == 400);
+    assert_string_equal(b.behaviour, "runs/behaviour \"x\"");
+    assert_ok(lh_run_record_add_cut(&b, 500, 3));
+    lh_run_record_fini(&b);
+}
+
 static void save_empty_record_can_be_loaded(void **state)
 {
     (void)state;
@@ -171,6 +194,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(save_then_load_gives_the_same),
+        kit_test(copy_is_the_same_and_its_own),
         kit_test(save_empty_record_can_be_loaded),
         kit_test(retain_keeps_the_newest_and_the_best),
         kit_test(set_evaluation_wrong_is_refused),

@@ -34,6 +34,8 @@ static struct lh_status some_status(void)
                           .has_cut = true,
                           .cut = 7,
                           .cut_at = 5.5,
+                          .failed_cuts = 3,
+                          .trouble = "server 1: run/store-1: the disk is full",
                           .has_evaluation = true,
                           .value = -0.25,
                           .lo = -1,

@@ -105,6 +105,24 @@ static void commands_are_done_in_order_and_each_is_told(void **state)
     rig_close(&x);
 }
 
+static void drop_deletes_one_version_and_no_other(void **state)
+{
+    (void)state;
+    struct rig x;
+    rig_open(&x);
+    for (uint64_t v = 1; v <= 3; v++) {
+        assert_ok(prepare_next(&x));
+        await_done(&x);
+    }
+    for (int twice = 0; twice < 2; twice++) {
+        assert_ok(lh_writer_drop(x.writer, 2));
+        struct lh_writer_done d = await_done(&x);
+        assert_true(d.kind == LH_WRITER_DROP && d.version == 2 && d.err.code == 0);
+        assert_versions(x.store, 2, (const uint64_t[]){1, 3});
+    }
+    rig_close(&x);
+}
+
 static void failure_is_told_by_value_and_the_next_command_is_done(void **state)
 {
     (void)state;
@@ -170,6 +188,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(commands_are_done_in_order_and_each_is_told),
+        kit_test(drop_deletes_one_version_and_no_other),
         kit_test(failure_is_told_by_value_and_the_next_command_is_done),
         kit_test(finish_does_what_is_queued_and_it_can_still_be_polled),
         kit_test(command_without_memory_is_refused_and_nothing_is_queued),
