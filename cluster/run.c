@@ -21,7 +21,7 @@ struct opened {
     struct lh_model model; /* owns run.graph */
 };
 
-static int load_job(struct lh_job **out, const char *dir)
+int lh_run_job(struct lh_job **out, const char *dir)
 {
     int rc;
     char *path = NULL, *text = NULL;
@@ -75,7 +75,7 @@ static int read_cut(struct opened *o, const char *dir, const struct lh_run_recor
                     const struct lh_run_cut *cut)
 {
     uint64_t taken = 0;
-    LH_TRY(load_job(&o->run.job, dir));
+    LH_TRY(lh_run_job(&o->run.job, dir));
     if (lh_job_digest(o->run.job) != r->job_digest)
         return lh_err_set(LH_EMISMATCH,
                           "%s: config.yaml describes job %016" PRIx64 ", run.json job %016" PRIx64

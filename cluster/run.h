@@ -23,3 +23,6 @@ struct lh_run {
  * the config. */
 int lh_run_open(struct lh_run **out, const char *dir, enum lh_which_cut which);
 void lh_run_close(struct lh_run **run);
+
+/* The run's job alone, as its config.yaml says; caller destroys it. Errors: those of reading it. */
+int lh_run_job(struct lh_job **out, const char *dir);

@@ -6,6 +6,7 @@
 #include "cluster/cli.h"
 #include "cluster/cut_evaluation.h"
 #include "cluster/launch.h"
+#include "cluster/run.h"
 #include "cluster/run_record.h"
 #include "cluster/scheduler.h"
 #include "common/err.h"
@@ -177,12 +178,17 @@ static int reopen_run(struct train *t)
         return lh_err_set(LH_ENOENT, "%s: no run to resume; leave out --resume to begin one",
                           t->opt->dir);
     LH_TRY(rc);
-    if (t->record.job_digest != lh_job_digest(t->job))
-        return lh_err_set(LH_EMISMATCH,
-                          "%s: the run was begun with another job or dataset; resume it with its "
-                          "own config.yaml, or choose another --dir",
-                          t->opt->dir);
-    return 0;
+    if (t->record.job_digest == lh_job_digest(t->job))
+        return 0;
+    char how[300] = "";
+    struct lh_job *was = NULL;
+    if (lh_run_job(&was, t->opt->dir) == 0)
+        lh_job_difference(t->job, was, how, sizeof how);
+    lh_job_destroy(&was);
+    return lh_err_set(LH_EMISMATCH,
+                      "%s: the run was begun with another job or dataset%s%s%s; resume it with its "
+                      "own config.yaml, or choose another --dir",
+                      t->opt->dir, how[0] ? " (" : "", how, how[0] ? ")" : "");
 }
 
 /* Stores of servers that this run does not have, once no cut needs them any more. */

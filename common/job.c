@@ -510,25 +510,46 @@ uint64_t lh_job_total_steps(const struct lh_job *job, uint64_t transitions)
     return steps < 1 ? 1 : (uint64_t)steps;
 }
 
+/* The texts, not the bytes in memory: the same on every machine and for every later layout of the
+ * struct. */
+enum { VALUE_MAX = 256 };
+static bool value_text(const struct lh_job *job, const struct lh_job_key *k, char out[VALUE_MAX])
+{
+    memset(out, 0, VALUE_MAX);
+    FILE *to = fmemopen(out, VALUE_MAX, "w");
+    if (to) {
+        print_value(to, job, k);
+        fclose(to);
+    }
+    return to;
+}
+
 uint64_t lh_job_digest(const struct lh_job *job)
 {
     uint64_t digest = 0;
     for (size_t i = 0; i < lh_job_n_keys; i++) {
         const struct lh_job_key *k = &lh_job_keys[i];
-        if (!k->digested)
+        char value[VALUE_MAX], line[VALUE_MAX + 80];
+        if (!k->digested || !value_text(job, k, value))
             continue;
-        /* the texts, not the bytes in memory: the same on every machine and for every later
-         * layout of the struct */
-        char line[256] = "";
-        FILE *to = fmemopen(line, sizeof line, "w");
-        if (!to)
-            continue;
-        fprintf(to, "%s.%s=", k->section ? k->section : "", k->name);
-        print_value(to, job, k);
-        fclose(to);
-        digest = XXH3_64bits_withSeed(line, strlen(line), digest);
+        int n =
+            snprintf(line, sizeof line, "%s.%s=%s", k->section ? k->section : "", k->name, value);
+        digest = XXH3_64bits_withSeed(line, (size_t)n, digest);
     }
     return digest;
+}
+
+void lh_job_difference(const struct lh_job *a, const struct lh_job *b, char *out, size_t size)
+{
+    out[0] = '\0';
+    for (size_t i = 0; i < lh_job_n_keys && !out[0]; i++) {
+        const struct lh_job_key *k = &lh_job_keys[i];
+        char of_a[VALUE_MAX], of_b[VALUE_MAX];
+        if (k->digested && value_text(a, k, of_a) && value_text(b, k, of_b) &&
+            strcmp(of_a, of_b) != 0)
+            snprintf(out, size, "%s%s%s is %s, not %s", k->section ? k->section : "",
+                     k->section ? "." : "", k->name, of_a, of_b);
+    }
 }
 
 /* --- documentation ------------------------------------------------------------------------- */

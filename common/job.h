@@ -118,3 +118,6 @@ int lh_job_help(char **out);
  * cluster, evaluation and checkpoint sections and without the length of the run (a run may be
  * prolonged), dims, dataset digest, seed. Roles compare it when they meet. */
 uint64_t lh_job_digest(const struct lh_job *job);
+/* The first key of the digest in which a differs from b, as "train.batch is 64, not 128"; "" where
+ * there is none. */
+void lh_job_difference(const struct lh_job *a, const struct lh_job *b, char *out, size_t size);

@@ -457,6 +457,8 @@ static void snapshot_and_dataset_of_other_shapes_do_not_meet(void **state)
                      "exit $s; }");
     faultkit_refuses(LH_EMISMATCH, "run|another job or dataset",
                      "longhaul train job.yaml --dir run --resume --quiet --set dataset=wide");
+    faultkit_refuses(LH_EMISMATCH, "run|another job or dataset (optimiser.tau is 0.5, not 0.01)",
+                     "longhaul train job.yaml --dir run --resume --quiet --set optimiser.tau=0.5");
     faultkit_refuses(LH_EMISMATCH, "wide", "longhaul export --dir run --out new --dataset wide");
     faultkit_refuses(LH_EFORMAT, "states.csv:1|'x'",
                      "sed -i s/x/z/ states.csv; longhaul act --snapshot snap states.csv; s=$?; "

@@ -100,27 +100,29 @@ static void digest_follows_what_determines_the_weights(void **state)
     (void)state;
     struct lh_job *base = load("");
     static const struct {
-        const char *text;
-        bool same;
+        const char *text, *difference; /* "": the digests are the same */
     } cases[] = {
-        {"seed: 2\n", false},
-        {"train: {batch: 8192}\n", false},
-        {"objective: {gamma: 0.91}\n", false},
-        {"network: {hidden: [256, 257]}\n", false},
-        {"network: {hidden: [256]}\n", false},
-        {"optimiser: {tau: 0.02}\n", false},
-        {"name: other\n", true},
-        {"dataset: elsewhere\n", true},
-        {"train: {epochs: 7}\n", true},
-        {"train: {steps: 7}\n", true},
-        {"evaluation: {ncis_cap: 3}\n", true},
-        {"checkpoint: {every: 3}\n", true},
-        {"cluster: {deadline_seconds: 30}\n", true},
+        {"seed: 2\n", "seed is 1, not 2"},
+        {"train: {batch: 8192}\n", "train.batch is 4096, not 8192"},
+        {"objective: {gamma: 0.91}\n", "objective.gamma is 0.9, not 0.91"},
+        {"network: {hidden: [256, 257]}\n", "network.hidden is [256, 256], not [256, 257]"},
+        {"network: {hidden: [256]}\n", "network.hidden is [256, 256], not [256]"},
+        {"optimiser: {tau: 0.02}\n", "optimiser.tau is 0.01, not 0.02"},
+        {"name: other\n", ""},
+        {"dataset: elsewhere\n", ""},
+        {"train: {epochs: 7}\n", ""},
+        {"train: {steps: 7}\n", ""},
+        {"evaluation: {ncis_cap: 3}\n", ""},
+        {"checkpoint: {every: 3}\n", ""},
+        {"cluster: {deadline_seconds: 30}\n", ""},
     };
+    char how[100];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct lh_job *other = load(cases[i].text);
-        if ((lh_job_digest(base) == lh_job_digest(other)) != cases[i].same)
+        if ((lh_job_digest(base) == lh_job_digest(other)) != !cases[i].difference[0])
             fail_msg("digest of '%s'", cases[i].text);
+        lh_job_difference(base, other, how, sizeof how);
+        assert_string_equal(how, cases[i].difference);
         lh_job_destroy(&other);
     }
     uint64_t before = lh_job_digest(base);
