@@ -258,17 +258,21 @@ static int check_target(const char *target, bool replace, const char *marker)
 {
     if (!lh_fs_exists(target))
         return 0;
-    if (!replace)
-        return lh_err_set(LH_EEXIST, "%s: already exists; choose another name or remove it first",
-                          target);
     char *path;
     LH_TRY(lh_mem_printf(&path, "%s/%s", target, marker));
     bool known = lh_fs_exists(path);
     lh_mem_free(path);
-    if (!known)
-        return lh_err_set(LH_EEXIST, "%s: has no %s, so it is not replaced; remove it yourself",
-                          target, marker);
-    return 0;
+    if (known)
+        return replace ? 0
+                       : lh_err_set(LH_EEXIST,
+                                    "%s: already exists; replace it with --force, or choose "
+                                    "another name",
+                                    target);
+    return replace
+               ? lh_err_set(LH_EEXIST, "%s: has no %s, so it is not replaced; remove it yourself",
+                            target, marker)
+               : lh_err_set(LH_EEXIST, "%s: already exists; choose another name or remove it first",
+                            target);
 }
 
 int lh_fs_partial_begin(struct lh_fs_partial *p, const char *target, bool replace,

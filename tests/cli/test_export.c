@@ -55,7 +55,8 @@ static void export_without_what_it_needs_is_refused(void **state)
     faultkit_refuses(LH_EUSAGE, "--dir RUN is needed", "longhaul export --out new");
     faultkit_refuses(LH_EUSAGE, "--out SNAPSHOT is needed", "longhaul export --dir run");
     faultkit_refuses(LH_EUSAGE, "--cut", "longhaul export --dir run --out new --cut worst");
-    faultkit_refuses(LH_EEXIST, "snap: already exists", "longhaul export --dir run --out snap");
+    faultkit_refuses(LH_EEXIST, "snap: already exists; replace it with --force",
+                     "longhaul export --dir run --out snap");
     faultkit_refuses(LH_ENOENT, "nowhere", "longhaul export --dir nowhere --out new");
     faultkit_refuses(LH_ENOENT, "moved", "longhaul export --dir run --out new --dataset moved");
 }
