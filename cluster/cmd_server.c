@@ -3,6 +3,7 @@
 #include "cluster/cmd_train.h"
 #include "cluster/role_model.h"
 #include "common/err.h"
+#include "common/mem.h"
 #include "common/metrics.h"
 #include "common/security.h"
 #include "ps/server.h"
@@ -47,6 +48,7 @@ static int serve(const struct options *o)
         if (!o->launched) /* else the scheduler tells where */
             lh_cmd_tell_metrics(metrics);
     }
+    lh_mem_keep();
     void *zmq = zmq_ctx_new();
     if (!zmq) {
         lh_metrics_close(&metrics);

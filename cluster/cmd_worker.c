@@ -2,6 +2,7 @@
 #include "cluster/cli.h"
 #include "cluster/cmd_train.h"
 #include "common/err.h"
+#include "common/mem.h"
 #include "common/metrics.h"
 #include "common/security.h"
 #include "worker/worker.h"
@@ -44,6 +45,7 @@ static int work(const struct options *o)
         if (!o->launched) /* else the scheduler tells where */
             lh_cmd_tell_metrics(metrics);
     }
+    lh_mem_keep();
     void *zmq = zmq_ctx_new();
     if (!zmq) {
         lh_metrics_close(&metrics);

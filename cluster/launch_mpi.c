@@ -550,6 +550,7 @@ static void run_in(struct lh_launch_mpi *l, void *zmq)
 static void *run_role(void *arg)
 {
     struct lh_launch_mpi *l = arg;
+    lh_mem_keep();
     void *zmq = zmq_ctx_new();
     if (zmq)
         run_in(l, zmq);

@@ -4,6 +4,8 @@
 
 #include "common/err.h"
 
+#include <limits.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -135,6 +137,15 @@ int lh_mem_add(size_t *out, size_t a, size_t b)
     if (__builtin_add_overflow(a, b, out))
         return lh_err_set(LH_ERANGE, "a size of %zu + %zu does not fit in memory", a, b);
     return 0;
+}
+
+void lh_mem_keep(void)
+{
+    /* Setting one of them stops glibc from moving them by itself. Padding is address space, not
+     * memory; without it the arena of ZeroMQ's thread would give its last 64 MB back. */
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, INT_MAX);
+    mallopt(M_TOP_PAD, 64 << 20);
 }
 
 uint64_t lh_mem_count(void)

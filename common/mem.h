@@ -39,6 +39,11 @@ void lh_mem_free(void *p); /* NULL allowed; for all of the above */
 int lh_mem_mul(size_t *out, size_t a, size_t b);
 int lh_mem_add(size_t *out, size_t a, size_t b);
 
+/* From now on memory below 32 MB that is freed stays with the process, for the next who asks. For
+ * roles: frames of 1 MB come and go all the time, and a frame in memory that the kernel has to map
+ * and clear first costs twice as much as one in memory that was used before. */
+void lh_mem_keep(void);
+
 /* For tests. Allocations made so far in this process (all threads), and how many are live. */
 uint64_t lh_mem_count(void);
 uint64_t lh_mem_live(void);

@@ -306,10 +306,23 @@ static void release_parts(const struct lh_net_part *parts, size_t n)
             parts[i].release((void *)(uintptr_t)parts[i].data, parts[i].hint);
 }
 
+/* That the other end has taken messages ZeroMQ learns from a command, and it looks for commands now
+ * and then only: a fast sender can meet a queue that is full no more. Asking for events looks. */
+static int send_frame(struct lh_net_socket *s, const void *data, size_t n, int flags)
+{
+    int events;
+    size_t size = sizeof events;
+    int sent = zmq_send(s->zmq, data, n, flags | ZMQ_DONTWAIT);
+    if (sent < 0 && zmq_errno() == EAGAIN &&
+        zmq_getsockopt(s->zmq, ZMQ_EVENTS, &events, &size) == 0)
+        sent = zmq_send(s->zmq, data, n, flags | ZMQ_DONTWAIT);
+    return sent;
+}
+
 /* First frame of a message: the only one that can meet a full queue. */
 static int send_first(struct lh_net_socket *s, const void *data, size_t n, int flags)
 {
-    if (zmq_send(s->zmq, data, n, flags | ZMQ_DONTWAIT) >= 0)
+    if (send_frame(s, data, n, flags) >= 0)
         return 0;
     switch (zmq_errno()) {
     case EAGAIN:

@@ -1,7 +1,9 @@
 #include "tests/testkit.h"
 
+#include <pthread.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/resource.h>
 
 static void alloc_gives_zeroed_counted_memory(void **state)
 {
@@ -79,6 +81,45 @@ static void resident_is_known(void **state)
     assert_true(lh_mem_resident_peak() >= lh_mem_resident() / 2);
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* their malloc is another */
+enum { FRAMES = 48, FRAME = 1 << 20 };
+
+/* As a connection does: one thread takes memory and fills it, another frees it. */
+static void *fill_frames(void *arg)
+{
+    void **frames = arg;
+    for (int i = 0; i < FRAMES; i++) {
+        assert_ok(lh_mem_alloc_aligned(&frames[i], FRAME, 1, "t"));
+        memset(frames[i], 1, FRAME);
+    }
+    return NULL;
+}
+
+static long faults(void)
+{
+    struct rusage use;
+    assert_int_equal(getrusage(RUSAGE_SELF, &use), 0);
+    return use.ru_minflt;
+}
+
+static void keep_lets_freed_memory_be_used_again_without_page_faults(void **state)
+{
+    (void)state;
+    void *frames[FRAMES];
+    long began = 0;
+    lh_mem_keep();
+    for (int round = 0; round < 3; round++) {
+        pthread_t thread;
+        began = faults();
+        assert_int_equal(pthread_create(&thread, NULL, fill_frames, frames), 0);
+        pthread_join(thread, NULL);
+        for (int i = 0; i < FRAMES; i++)
+            lh_mem_free(frames[i]);
+    }
+    assert_true(faults() - began < FRAMES * (FRAME / 4096) / 8);
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -89,6 +130,9 @@ int main(void)
         kit_test(grow_keeps_contents),
         kit_test(printf_builds_a_string),
         kit_test(resident_is_known),
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+        kit_test(keep_lets_freed_memory_be_used_again_without_page_faults),
+#endif
     };
     return cmocka_run_group_tests_name("mem", tests, NULL, NULL);
 }

@@ -120,6 +120,22 @@ static void full_queue_and_gone_peer_are_told_not_dropped(void **state)
     assert_int_equal(atomic_load(&released), sent + 1);
 }
 
+/* ZeroMQ looks only now and then whether the other end has made room. */
+static void queue_that_is_emptied_is_never_full(void **state)
+{
+    (void)state;
+    struct pair p = pair_open("inproc://test");
+    for (int i = 0; i < 20000; i++) {
+        struct lh_net_message m;
+        assert_int_equal(lh_net_send(p.dealer, NULL,
+                                     &(struct lh_envelope){.kind = LH__KIND__KIND_PULL}, NULL, 0),
+                         0);
+        rig_receive(p.router, &m);
+        lh_net_message_fini(&m);
+    }
+    pair_close(&p);
+}
+
 static void raw_send(void *socket, const char *const *frames, const size_t *sizes, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -211,6 +227,7 @@ int main(void)
         kit_test(message_goes_there_and_back_on_every_transport),
         kit_test(dealer_may_connect_before_the_router_binds),
         kit_test(full_queue_and_gone_peer_are_told_not_dropped),
+        kit_test(queue_that_is_emptied_is_never_full),
         kit_test(malformed_messages_are_counted_and_the_next_good_one_comes),
         kit_test(endpoints_that_cannot_be_are_refused_with_a_sentence),
         kit_test(shut_down_context_cancels_every_call),
