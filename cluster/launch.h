@@ -12,6 +12,7 @@ struct lh_launch_spec {
     void *zmq;            /* local: the context that the scheduler uses too */
     const char *endpoint; /* of the scheduler */
     uint32_t workers, servers;
+    bool apart; /* local: no worker shares its thread with a server */
     enum lh_transport transport;
     const char *sockets;                /* directory for ipc */
     const char *program;                /* of processes */

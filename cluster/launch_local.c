@@ -1,6 +1,7 @@
 /* Roles as threads, over inproc:// in one ZeroMQ context: as many threads as the more numerous of
  * workers and servers, each carrying one of both as far as they go. While a worker computes its
- * shard answers nobody; in a step that all workers share, that is no loss. */
+ * shard answers nobody; in a step that all workers share, that is no loss. Where each has steps of
+ * its own, others would wait for it: there each role has a thread of its own. */
 #include "cluster/launch.h"
 
 #include "cluster/role_model.h"
@@ -139,13 +140,16 @@ int lh_launch_local_start(struct lh_launch_local **out, const struct lh_launch_s
     snprintf(l->endpoint, sizeof l->endpoint, "%s", spec->endpoint);
     l->spec.endpoint = l->endpoint;
     *out = l; /* the caller stops it, also after a failure */
-    size_t threads = spec->servers > spec->workers ? spec->servers : spec->workers;
+    const bool apart = spec->apart;
+    size_t threads = apart                            ? spec->servers + spec->workers
+                     : spec->servers > spec->workers ? spec->servers
+                                                     : spec->workers;
     LH_TRY_TO(fail, LH_NEW_ARRAY(&l->roles, threads, "role threads"));
     for (; l->n < threads; l->n++) {
         struct role_thread *r = &l->roles[l->n];
         r->spec = &l->spec;
         r->server = l->n < spec->servers;
-        r->worker = l->n < spec->workers;
+        r->worker = apart ? !r->server : l->n < spec->workers;
         r->spin = cores_suffice(threads) ? SPIN : 0;
         r->index = (uint32_t)l->n;
         int e = pthread_create(&r->thread, NULL, run_roles, r);

@@ -390,7 +390,11 @@ static int worker_is_gone(struct scheduler *s, struct lh_role_node *node, const 
     lh_report_lost(&s->report, node);
     lh_log_tell(LH_LOG_WARN, "lost", LH_FIELDS(LH_F("number", node->number), LH_F("how", how)),
                 "%s %s; the others take its share", lh_roster_describe(node, who, sizeof who), how);
-    return s->stage == GATHERING ? 0 : lh_roster_assign(&s->roster);
+    if (s->stage == GATHERING)
+        return 0;
+    struct lh_envelope env = {.kind = LH__KIND__KIND_LOST, .index = node->number};
+    LH_TRY(lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_SERVER, &env, NULL));
+    return lh_roster_assign(&s->roster);
 }
 
 /* Opens what is written as the run goes, from clock.start on: lines behind it come again. */

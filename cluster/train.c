@@ -315,6 +315,7 @@ static int place_roles(void *ctx, const char *endpoint)
 {
     struct train *t = ctx;
     struct lh_launch_spec spec = {.zmq = t->zmq,
+                                  .apart = t->job->consistency != LH_SYNC,
                                   .endpoint = endpoint,
                                   .workers = t->opt->workers,
                                   .servers = t->opt->servers,

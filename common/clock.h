@@ -28,3 +28,13 @@ static inline bool lh_clock_cuts(const struct lh_clock *c, uint64_t version)
     return version > c->start && (version % c->checkpoint_every == 0 || version == c->until ||
                                   lh_clock_evaluates(c, version));
 }
+
+/* The last version at or before `step` that is cut or evaluated, or the run began at: what all
+ * shards must hold before the step may begin, in any model of consistency. */
+static inline uint64_t lh_clock_barrier(const struct lh_clock *c, uint64_t step)
+{
+    uint64_t last = c->start, cut = step - step % c->checkpoint_every;
+    last = cut > last ? cut : last;
+    cut = c->evaluate_every > 0 ? step - step % c->evaluate_every : 0;
+    return cut > last ? cut : last;
+}

@@ -524,13 +524,33 @@ static bool value_text(const struct lh_job *job, const struct lh_job_key *k, cha
     return to;
 }
 
+/* Of keys that hold a number. */
+static bool is_default(const struct lh_job *job, const struct lh_job_key *k)
+{
+    const void *at = member_const(job, k);
+    switch (k->type) {
+    case LH_KEY_ENUM:
+        return *(const int *)at == (int)k->number;
+    case LH_KEY_BOOL:
+        return *(const bool *)at == (k->number != 0);
+    case LH_KEY_U32:
+        return *(const uint32_t *)at == (uint32_t)k->number;
+    case LH_KEY_U64:
+        return *(const uint64_t *)at == (uint64_t)k->number;
+    case LH_KEY_DOUBLE:
+        return *(const double *)at == k->number;
+    default:
+        return false;
+    }
+}
+
 uint64_t lh_job_digest(const struct lh_job *job)
 {
     uint64_t digest = 0;
     for (size_t i = 0; i < lh_job_n_keys; i++) {
         const struct lh_job_key *k = &lh_job_keys[i];
         char value[VALUE_MAX], line[VALUE_MAX + 80];
-        if (!k->digested || !value_text(job, k, value))
+        if (!k->digested || (k->younger && is_default(job, k)) || !value_text(job, k, value))
             continue;
         int n =
             snprintf(line, sizeof line, "%s.%s=%s", k->section ? k->section : "", k->name, value);

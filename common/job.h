@@ -13,6 +13,7 @@
 enum lh_bound { LH_BOUND_CLIP, LH_BOUND_NONE };      /* DESIGN.md section 9, Bounds */
 enum lh_job_security { LH_JOB_CURVE, LH_JOB_CLEAR }; /* cluster/SECURITY.md */
 enum lh_sampling { LH_SAMPLING_EPOCH, LH_SAMPLING_UNIFORM };
+enum lh_consistency { LH_SYNC, LH_SSP, LH_ASYNC }; /* ps/CONSISTENCY.md */
 enum lh_unit { LH_UNIT_ROW, LH_UNIT_SESSION }; /* what an importance weight is of */
 extern const char *const lh_unit_names[];      /* "row", "session", NULL */
 enum lh_choose { LH_CHOOSE_VALUE, LH_CHOOSE_LAST };
@@ -56,6 +57,11 @@ struct lh_job {
     uint64_t steps;            /* 0 */
     enum lh_sampling sampling; /* epoch */
     bool normalise;            /* true */
+
+    /* consistency: */
+    enum lh_consistency consistency; /* sync */
+    uint32_t staleness_bound;        /* steps, 4: of ssp */
+    bool takeover;                   /* true: of sync */
 
     /* checkpoint: */
     uint64_t checkpoint_every; /* steps; 0 = a tenth of the run */

@@ -12,6 +12,7 @@ static_assert(sizeof(size_t) == sizeof(uint64_t), "sizes are read and written as
 static const char *const algorithms[] = {"resact", "il", "il_cvae", NULL};
 static const char *const bounds[] = {"clip", "none", NULL};
 static const char *const samplings[] = {"epoch", "uniform", NULL};
+static const char *const consistencies[] = {"sync", "ssp", "async", NULL};
 static const char *const chooses[] = {"value", "last", NULL};
 const char *const lh_unit_names[] = {"row", "session", NULL};
 static const char *const securities[] = {"curve", "none", NULL};
@@ -118,6 +119,21 @@ const struct lh_job_key lh_job_keys[] = {
      .doc =
          "Shift and scale states to mean 0 and deviation 1, actions to [-1, 1], by statistics of\n"
          "the training split; they travel inside snapshots."},
+
+    {"consistency", "model", LH_KEY_ENUM, AT(consistency), .number = LH_SYNC,
+     .words = consistencies, .digested = true, .younger = true,
+     .doc = "sync: all workers share each step, and the weights are the same bits for any number of\n"
+            "them. ssp, async: each worker has a step of its own, whose gradient is applied when it\n"
+            "comes, so that none waits for a slow one; the weights then depend on timing. ssp: a\n"
+            "step begins once the weights contain all steps but the last 'bound' before it. async:\n"
+            "without a bound. Checkpoints and evaluations contain exactly the steps before them."},
+    {"consistency", "bound", LH_KEY_U32, AT(staleness_bound), .number = 4, BETWEEN(0, 65536),
+     .unit = "steps", .digested = true, .younger = true,
+     .doc = "Of ssp: how many of the steps before it the weights of a step may lack. 0: none, which\n"
+            "gives the bits of sync, by one worker at a time."},
+    {"consistency", "takeover", LH_KEY_BOOL, AT(takeover), .number = 1,
+     .doc = "Of sync: workers that have done their share of a step take over micro-batches of late\n"
+            "ones. The bits stay the same."},
 
     {"checkpoint", "every", LH_KEY_U64, AT(checkpoint_every), .number = 0, BETWEEN(0, UNBOUNDED),
      .unit = "steps", .doc = "Steps between checkpoints; 0: a tenth of the run."},

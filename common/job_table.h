@@ -28,6 +28,7 @@ struct lh_job_key {
     const char *const *words; /* NULL-terminated */
     const char *unit;
     bool digested; /* the weights depend on it */
+    bool younger;  /* than runs that can still be resumed: at its default it is not digested */
     bool resolved; /* written by longhaul, not by people */
     const char *doc;
 };

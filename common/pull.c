@@ -92,7 +92,7 @@ void lh_pull_close(struct lh_pull *p)
 
 static int ask(struct lh_pull *p, size_t i)
 {
-    struct lh_envelope env = {.kind = LH__KIND__KIND_PULL,
+    struct lh_envelope env = {.kind = p->each ? LH__KIND__KIND_TAKE : LH__KIND__KIND_PULL,
                               .job = p->job,
                               .node = p->node,
                               .step = p->version,
@@ -105,7 +105,7 @@ static int ask(struct lh_pull *p, size_t i)
     return rc;
 }
 
-int lh_pull_begin(struct lh_pull *p, uint64_t version)
+static int begin(struct lh_pull *p, uint64_t version)
 {
     p->version = version;
     p->request++;
@@ -122,6 +122,18 @@ int lh_pull_begin(struct lh_pull *p, uint64_t version)
     for (size_t i = 0; i < n; i++)
         LH_TRY(ask(p, i));
     return 0;
+}
+
+int lh_pull_begin(struct lh_pull *p, uint64_t version)
+{
+    p->each = false;
+    return begin(p, version);
+}
+
+int lh_pull_begin_step(struct lh_pull *p, uint64_t step)
+{
+    p->each = true;
+    return begin(p, step);
 }
 
 static int take_piece(struct lh_pull *p, size_t i, struct lh_net_message *msg, bool targets)
@@ -151,24 +163,39 @@ static int take_piece(struct lh_pull *p, size_t i, struct lh_net_message *msg, b
     return 0;
 }
 
+/* Shard 0 has said which version, or step, it is: the others are asked for it. */
+static int take_latest(struct lh_pull *p, uint64_t version)
+{
+    p->version = version;
+    for (size_t k = 1; k < p->n_shards; k++)
+        LH_TRY(ask(p, k));
+    return 0;
+}
+
+static int take_step(struct lh_pull *p, uint64_t step)
+{
+    return p->version == LH_WIRE_LATEST ? take_latest(p, step) : 0; /* else: said before */
+}
+
 int lh_pull_take(struct lh_pull *p, size_t i, struct lh_net_message *msg)
 {
     const struct lh_envelope *env = &msg->env;
     if (p->complete || env->request != p->request)
         return 0;
-    if (env->kind == LH__KIND__KIND_MOVED)
+    if (env->kind == LH__KIND__KIND_MOVED && !p->each)
         return lh_pull_begin(
             p, env->step > p->version || p->version == LH_WIRE_LATEST ? env->step : p->version);
+    if (env->kind == LH__KIND__KIND_STEP && p->each && i == 0)
+        return take_step(p, env->step);
     bool targets = env->kind == LH__KIND__KIND_TARGETS;
     if (!targets && env->kind != LH__KIND__KIND_WEIGHTS)
         return lh_err_set(LH_EPROTO, "server %zu sent a %s where weights were expected", i,
                           lh_wire_kind_name(env->kind));
-    if (p->version == LH_WIRE_LATEST) {
-        p->version = env->step;
-        for (size_t k = 1; k < p->n_shards; k++)
-            LH_TRY(ask(p, k));
-    }
-    if (env->step != p->version)
+    if (p->version == LH_WIRE_LATEST && p->each)
+        return lh_err_set(LH_EPROTO, "server %zu sent weights before it gave a step", i);
+    if (p->version == LH_WIRE_LATEST)
+        LH_TRY(take_latest(p, env->step));
+    if (env->step != p->version && !p->each)
         return lh_err_set(LH_EPROTO, "server %zu sent version %llu where %llu was expected", i,
                           (unsigned long long)env->step, (unsigned long long)p->version);
     LH_TRY(take_piece(p, i, msg, targets));

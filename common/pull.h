@@ -38,6 +38,7 @@ struct lh_pull {
     uint64_t version; /* asked for, then what came */
     uint64_t request;
     bool complete;
+    bool each;    /* what was asked for is a step's weights: */
     double asked; /* when, or when the last piece came; seconds */
 };
 
@@ -60,6 +61,10 @@ void lh_pull_close(struct lh_pull *p); /* idempotent */
 /* Asks all shards for `version` (LH_WIRE_LATEST: what shard 0 has now), forgetting what was asked
  * before and what `held` holds. Errors: LH_EPEER if a shard takes no requests. */
 int lh_pull_begin(struct lh_pull *p, uint64_t version);
+/* The same for the weights that step `step` may be computed at, where each step is a worker's own:
+ * each shard gives the version that it has once it may. LH_WIRE_LATEST: of a step that shard 0
+ * gives; `version` becomes it. */
+int lh_pull_begin_step(struct lh_pull *p, uint64_t step);
 /* Takes in one message from shard i, whose frame `held` may keep. Sets `complete` when the version
  * is whole; begins anew where a shard says that the version is gone. Messages of other requests are
  * ignored. Errors: LH_EPROTO for a piece that does not fit (nothing is written outside the arrays).

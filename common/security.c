@@ -35,6 +35,12 @@ static const unsigned char authority[] = {
     [LH__KIND__KIND_WEIGHTS] = FROM(SERVER),
     [LH__KIND__KIND_TARGETS] = FROM(SERVER),
     [LH__KIND__KIND_MOVED] = FROM(SERVER),
+    [LH__KIND__KIND_TAKE] = FROM(WORKER),
+    [LH__KIND__KIND_STEP] = FROM(SERVER),
+    [LH__KIND__KIND_IDLE] = FROM(WORKER),
+    [LH__KIND__KIND_LATE] = FROM(SERVER),
+    [LH__KIND__KIND_LOST] = FROM(SCHEDULER),
+    [LH__KIND__KIND_IN] = FROM(SERVER),
 };
 
 bool lh_security_may_send(Lh__Role sender, uint32_t kind)

@@ -13,6 +13,7 @@
 #include "common/metrics.h"
 #include "common/pull.h"
 #include "common/term.h"
+#include "ps/flight.h"
 #include "ps/loan.h"
 #include "ps/writer.h"
 
@@ -24,11 +25,14 @@
 #define BURST         256  /* messages taken before other work is looked after */
 #define BUSY_POLL     0.002
 #define RETRY_EVERY   0.5 /* seconds between tries to write the last version */
+#define LATE          2.0 /* times what a step takes an idle worker: then it may have another's */
 
 struct waiting { /* a pull that is not answered yet; one a peer */
     struct lh_net_peer peer;
     uint64_t version, request;
+    uint32_t node;
     bool evaluation;
+    bool each; /* the version is a step, whose weights are wanted; LATEST: one that is given here */
 };
 
 struct lh_server {
@@ -39,6 +43,7 @@ struct lh_server {
     struct lh_job *job;
     struct lh_server_model model;
     struct lh_shard *shard;
+    struct lh_flight *flight; /* of the shard, where each step is a worker's own; else NULL */
     struct lh_store *store;
     struct lh_writer *writer;
     struct lh_clock clock;
@@ -128,7 +133,10 @@ static int start(struct lh_server *s)
                                                               .beta1 = s->job->beta1,
                                                               .beta2 = s->job->beta2,
                                                               .epsilon = s->job->epsilon,
-                                                              .n_metrics = s->n_metrics}));
+                                                              .n_metrics = s->n_metrics,
+                                                              .each = s->job->consistency !=
+                                                                      LH_SYNC}));
+    s->flight = lh_shard_flight(s->shard);
     LH_TRY(lh_loans_create(&s->loans, s->shard, s->member.deadline));
     LH_TRY(open_store(s, plan));
     /* What was prepared but never became a cut may be of another number of shards. */
@@ -166,6 +174,47 @@ static int send_moved(struct lh_server *s, const struct waiting *w)
     return rc < 0 ? rc : 0; /* a peer that is gone or stuck asks again when it can */
 }
 
+/* The version that must be in before a step begins: all steps but the last few, those before the
+ * last cut or evaluation in any case (ps/CONSISTENCY.md). */
+static uint64_t needed_for(const struct lh_server *s, uint64_t step)
+{
+    uint64_t barrier = lh_clock_barrier(&s->clock, step), bound = s->job->staleness_bound;
+    if (s->job->consistency == LH_ASYNC || step < bound)
+        return barrier;
+    return step - bound > barrier ? step - bound : barrier;
+}
+
+/* The step that who waits is to have weights for; LH_FLIGHT_NONE if there is none yet. */
+static uint64_t step_for(const struct lh_server *s, const struct waiting *w)
+{
+    return w->version == LH_WIRE_LATEST ? lh_flight_choose(s->flight, w->node, s->limit)
+                                        : w->version;
+}
+
+/* Who waits has its step from now on, and is told which, where it does not know. A step may be in
+ * here, and wanted for another shard, which lost it. Returns 0 if weights are to follow. */
+static int give_step(struct lh_server *s, const struct waiting *w)
+{
+    uint64_t step = step_for(s, w);
+    struct lh_envelope env = {.kind = LH__KIND__KIND_STEP,
+                              .job = s->member.job,
+                              .node = s->member.node,
+                              .step = step,
+                              .request = w->request};
+    int rc = lh_flight_give(s->flight, step, w->node, &w->peer, lh_now());
+    if (rc < 0 || w->version != LH_WIRE_LATEST)
+        return rc < 0 ? rc : 0;
+    return lh_net_send(s->socket, &w->peer, &env, NULL, 0);
+}
+
+/* The last `left` pieces of a loan were not sent: a peer that is gone or stuck asks again. */
+static int give_back(struct lh_loan *loan, size_t left, int rc)
+{
+    for (; left > 0; left--)
+        lh_loan_release(NULL, loan);
+    return rc < 0 ? rc : 0;
+}
+
 /* LH_AGAIN: not now, the peer has too much to take yet. */
 static int send_version(struct lh_server *s, const struct waiting *w)
 {
@@ -176,6 +225,9 @@ static int send_version(struct lh_server *s, const struct waiting *w)
     struct lh_loan *loan = NULL;
     if (lh_loans_begin(s->loans, &w->peer, (uint32_t)s->n_pieces, &loan) == LH_AGAIN)
         return LH_AGAIN;
+    int rc = w->each ? give_step(s, w) : 0;
+    if (rc != 0)
+        return give_back(loan, s->n_pieces, rc);
     for (size_t i = 0; i < s->n_pieces; i++) {
         const struct lh_pull_piece *p = &s->pieces[i];
         const float *from = p->targets ? lh_shard_targets(s->shard) : lh_shard_weights(s->shard);
@@ -186,12 +238,9 @@ static int send_version(struct lh_server *s, const struct waiting *w)
         env.kind = p->targets ? LH__KIND__KIND_TARGETS : LH__KIND__KIND_WEIGHTS;
         env.first = p->first;
         env.count = p->count;
-        int rc = lh_net_send(s->socket, &w->peer, &env, &part, 1);
-        if (rc != 0) { /* as above; but after LH_AGAIN this piece is released too */
-            for (size_t left = s->n_pieces - i - (rc != LH_AGAIN); left > 0; left--)
-                lh_loan_release(NULL, loan);
-            return rc < 0 ? rc : 0;
-        }
+        rc = lh_net_send(s->socket, &w->peer, &env, &part, 1);
+        if (rc != 0) /* after LH_AGAIN this piece is to be released too */
+            return give_back(loan, s->n_pieces - i - (rc != LH_AGAIN), rc);
     }
     if (w->evaluation)
         s->evaluated = env.step;
@@ -201,7 +250,7 @@ static int send_version(struct lh_server *s, const struct waiting *w)
 static int answer(struct lh_server *s, const struct waiting *w)
 {
     double began = lh_now();
-    int rc = w->version == LH_WIRE_LATEST || w->version == lh_shard_version(s->shard)
+    int rc = w->each || w->version == LH_WIRE_LATEST || w->version == lh_shard_version(s->shard)
                  ? send_version(s, w)
                  : send_moved(s, w);
     s->member.phases.reply += lh_now() - began;
@@ -210,6 +259,10 @@ static int answer(struct lh_server *s, const struct waiting *w)
 
 static bool is_due(const struct lh_server *s, const struct waiting *w)
 {
+    if (w->each) {
+        uint64_t step = step_for(s, w);
+        return step != LH_FLIGHT_NONE && lh_flight_low(s->flight) >= needed_for(s, step);
+    }
     return w->version == LH_WIRE_LATEST || w->version <= lh_shard_version(s->shard);
 }
 
@@ -219,13 +272,24 @@ static int answer_waiting(struct lh_server *s)
     s->withheld = false;
     for (size_t i = 0; i < s->n_waiting; i++) {
         const struct waiting w = s->waiting[i];
-        int rc = is_due(s, &w) ? answer(s, &w) : 0;
+        bool due = is_due(s, &w);
+        int rc = due ? answer(s, &w) : 0;
         LH_TRY(rc);
-        if (rc == LH_AGAIN || !is_due(s, &w))
+        if (rc == LH_AGAIN || !due)
             s->waiting[kept++] = w;
         s->withheld = s->withheld || rc == LH_AGAIN;
     }
     s->n_waiting = kept;
+    return 0;
+}
+
+static int check_take(const struct lh_server *s, const struct waiting *w)
+{
+    bool gives = s->member.plan->shard == 0;
+    if (!s->flight || w->evaluation || (w->version == LH_WIRE_LATEST && !gives) ||
+        (w->version != LH_WIRE_LATEST && w->version >= s->clock.until))
+        return lh_err_set(LH_EPROTO, "worker %u wants a step that shard %u does not give", w->node,
+                          s->member.plan->shard);
     return 0;
 }
 
@@ -236,11 +300,15 @@ static int take_pull(struct lh_server *s, const struct lh_net_message *msg)
     struct waiting w = {.peer = msg->peer,
                         .version = msg->env.step,
                         .request = msg->env.request,
-                        .evaluation = msg->env.node == 0};
+                        .node = msg->env.node,
+                        .evaluation = msg->env.node == 0,
+                        .each = msg->env.kind == LH__KIND__KIND_TAKE};
     if (w.evaluation != (msg->role == LH__ROLE__ROLE_SCHEDULER) &&
         msg->role != LH__ROLE__ROLE_NONE) /* versions wait for the evaluation to fetch them */
         return lh_err_set(LH_EPROTO, "a pull of a %s as node %u", lh_keys_role_name(msg->role),
                           msg->env.node);
+    if (w.each)
+        LH_TRY(check_take(s, &w));
     lh_metrics_add(s->counts, LH_METRIC_PULLS, 1);
     size_t i = 0; /* a peer's newer request replaces its older */
     while (i < s->n_waiting && (s->waiting[i].peer.size != w.peer.size ||
@@ -346,16 +414,38 @@ static void show_sum(const struct lh_server *s)
         s->opt->look(s->opt->onlooker, &sum);
 }
 
+/* A step that was a worker's own is applied. Who had it before another may stop at it. */
+static int step_is_in(struct lh_server *s, const struct lh_flight_step *step)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_IN,
+                              .job = s->member.job,
+                              .node = s->member.node,
+                              .step = step->step};
+    lh_metrics_observe(s->counts, LH_METRIC_STALENESS, (double)step->lacked);
+    s->member.phases.lacked += step->lacked;
+    if (step->lacked > s->member.phases.lacked_most)
+        s->member.phases.lacked_most = step->lacked;
+    if (step->given < 2 || s->member.plan->shard != 0)
+        return 0;
+    lh_metrics_add(s->counts, LH_METRIC_TAKEN_OVER, 1);
+    int rc = lh_net_send(s->socket, &step->first, &env, NULL, 0);
+    return rc < 0 ? rc : 0;
+}
+
 static int advance(struct lh_server *s)
 {
     int applied = 1;
     while (applied && !is_held(s)) {
         double began = lh_now();
+        const struct lh_flight_step *next = s->flight ? lh_flight_next(s->flight) : NULL;
+        const struct lh_flight_step step = next ? *next : (struct lh_flight_step){0};
         if (s->opt->look)
             show_sum(s);
         LH_TRY(lh_shard_advance(s->shard, &applied, s->metrics + s->metrics_rows * s->n_metrics));
         if (applied) {
             s->member.phases.optimise += lh_now() - began;
+            if (s->flight)
+                LH_TRY(step_is_in(s, &step));
             LH_TRY(new_version(s));
         }
     }
@@ -374,18 +464,40 @@ static int take_push(struct lh_server *s, const struct lh_net_message *msg)
     if (metrics && metrics_bytes != s->n_metrics * sizeof(float))
         return lh_err_set(LH_EPROTO, "a push with %zu bytes of metrics: expected %zu",
                           metrics_bytes, s->n_metrics * sizeof(float));
+    /* what may not have begun would enter a cut that it is not of */
+    if (s->flight && (env->step >= s->clock.until ||
+                      lh_flight_low(s->flight) < needed_for(s, env->step)))
+        return lh_err_set(LH_EPROTO, "a push for step %llu, which nobody was given",
+                          (unsigned long long)env->step);
     double began = lh_now();
     uint64_t version = lh_shard_version(s->shard);
     int rc = lh_shard_push(s->shard, env->step,
                            (struct lh_tree_node){.level = env->level, .index = env->index},
                            env->first, data, env->count, metrics);
     s->member.phases.reduce += lh_now() - began;
-    if (rc >= 0 && env->step <= version) {
-        lh_metrics_observe(s->counts, LH_METRIC_STALENESS, (double)(version - env->step));
+    if (rc >= 0) {
+        if (!s->flight)
+            lh_metrics_observe(s->counts, LH_METRIC_STALENESS, (double)(version - env->step));
         lh_metrics_add(s->counts, rc == 0 ? LH_METRIC_PUSHES : LH_METRIC_PUSHES_IGNORED, 1);
     }
     if (rc == 0)
         rc = advance(s);
+    return rc < 0 ? rc : 0;
+}
+
+/* A worker has nothing to do: it may have what is late. */
+static int take_idle(struct lh_server *s, const struct lh_net_message *msg)
+{
+    struct lh_envelope env = {
+        .kind = LH__KIND__KIND_LATE, .job = s->member.job, .node = s->member.node};
+    if (msg->env.epoch != s->member.plan->generation || !s->flight)
+        return 0;
+    env.step = lh_flight_late(s->flight, msg->env.node, LATE * 1e-6 * (double)msg->env.count,
+                              lh_now());
+    if (env.step == LH_FLIGHT_NONE)
+        return 0;
+    env.level = lh_tree_height(s->model.leaves);
+    int rc = lh_net_send(s->socket, &msg->peer, &env, NULL, 0);
     return rc < 0 ? rc : 0;
 }
 
@@ -399,7 +511,11 @@ static int take_data(struct lh_server *s, const struct lh_net_message *msg)
         rc = take_push(s, msg);
         break;
     case LH__KIND__KIND_PULL:
+    case LH__KIND__KIND_TAKE:
         rc = take_pull(s, msg);
+        break;
+    case LH__KIND__KIND_IDLE:
+        rc = take_idle(s, msg);
         break;
     default:
         rc = lh_err_set(LH_EPROTO, "a %s, which servers do not take",
@@ -442,7 +558,9 @@ static int take_order(struct lh_server *s, const struct lh_net_message *msg)
     case LH__KIND__KIND_PAUSE:
         s->limit = lh_shard_version(s->shard);
         LH_TRY(flush_metrics(s));
-        return lh_member_tell(&s->member, LH__KIND__KIND_PAUSED, s->limit);
+        /* steps that workers have are to come in; no other is given */
+        return lh_member_tell(&s->member, LH__KIND__KIND_PAUSED,
+                              s->flight ? lh_flight_high(s->flight) : s->limit);
     case LH__KIND__KIND_UNTIL:
         s->limit = s->clock.until = msg->env.step;
         return advance(s);
@@ -450,6 +568,10 @@ static int take_order(struct lh_server *s, const struct lh_net_message *msg)
         return take_commit(s, msg);
     case LH__KIND__KIND_VOID:
         return lh_writer_drop(s->writer, msg->env.step);
+    case LH__KIND__KIND_LOST:
+        if (s->flight)
+            lh_flight_lose(s->flight, msg->env.index);
+        return s->flight ? answer_waiting(s) : 0;
     case LH__KIND__KIND_STOP:
         s->stopped = true;
         s->reason = lh_member_stop_reason(msg);

@@ -5,6 +5,7 @@
 
 #include "common/err.h"
 #include "common/mem.h"
+#include "ps/flight.h"
 #include "ps/optimiser.h"
 #include "ps/reduce.h"
 
@@ -44,7 +45,8 @@ struct lh_shard {
     struct generation *current;
     float *m, *v;      /* [size] */
     uint64_t *updates; /* [n_segments] */
-    struct lh_reduce *reduce;
+    struct lh_reduce *reduce; /* of the current step, or, where each is a worker's own, */
+    struct lh_flight *flight; /* of all that are under way */
     struct frozen frozen;
 };
 
@@ -190,7 +192,9 @@ int lh_shard_create(struct lh_shard **out, const struct lh_shard_spec *spec)
     LH_TRY_TO(fail, zeroed(&s->m, s->size));
     LH_TRY_TO(fail, zeroed(&s->v, s->size));
     LH_TRY_TO(fail, LH_NEW_ARRAY(&s->updates, s->range.n_segments, "shard"));
-    LH_TRY_TO(fail, lh_reduce_create(&s->reduce, s->leaves, s->size + s->n_metrics));
+    LH_TRY_TO(fail, spec->each
+                        ? lh_flight_create(&s->flight, s->size + s->n_metrics)
+                        : lh_reduce_create(&s->reduce, s->leaves, s->size + s->n_metrics));
     generation_renew(s);
     *out = s;
     return 0;
@@ -209,6 +213,7 @@ void lh_shard_destroy(struct lh_shard **shard)
         generation_drop(s->generations[i]);
     lh_mem_free(s->generations);
     lh_reduce_destroy(&s->reduce);
+    lh_flight_destroy(&s->flight);
     lh_mem_free(s->frozen.moments);
     lh_mem_free(s->frozen.updates);
     lh_mem_free(s->m);
@@ -218,6 +223,14 @@ void lh_shard_destroy(struct lh_shard **shard)
     lh_mem_free(s->names);
     lh_mem_free(s);
     *shard = NULL;
+}
+
+static void forget_sums(struct lh_shard *s)
+{
+    if (s->flight)
+        lh_flight_reset(s->flight, s->version);
+    else
+        lh_reduce_reset(s->reduce);
 }
 
 void lh_shard_init(struct lh_shard *s, const float *weights)
@@ -236,7 +249,7 @@ void lh_shard_init(struct lh_shard *s, const float *weights)
     memset(s->v, 0, s->size * sizeof(float));
     s->version = 0;
     generation_renew(s);
-    lh_reduce_reset(s->reduce);
+    forget_sums(s);
 }
 
 void lh_shard_init_targets(struct lh_shard *s, const float *targets)
@@ -264,6 +277,11 @@ size_t lh_shard_size(const struct lh_shard *s)
 const struct lh_shard_range *lh_shard_range_of(const struct lh_shard *s)
 {
     return &s->range;
+}
+
+struct lh_flight *lh_shard_flight(struct lh_shard *s)
+{
+    return s->flight;
 }
 
 const float *lh_shard_weights(const struct lh_shard *s)
@@ -294,17 +312,34 @@ void lh_shard_release(void *data, void *token)
 
 /* --- a step ---------------------------------------------------------------------------------- */
 
-int lh_shard_push(struct lh_shard *s, uint64_t step, struct lh_tree_node node, size_t first,
-                  const void *data, size_t n, const void *metrics)
+static int check_node(const struct lh_shard *s, struct lh_tree_node node)
 {
-    if (step < s->version)
-        return LH_AGAIN;
-    if (step > s->version)
-        return lh_err_set(LH_EPROTO, "a push for step %llu came to shard %u at step %llu",
-                          (unsigned long long)step, s->range.shard, (unsigned long long)s->version);
     if (!lh_tree_has(s->leaves, node))
         return lh_err_set(LH_EPROTO, "a push names node (%u, %u), but a step has %u micro-batches",
                           node.level, node.index, s->leaves);
+    if (s->flight && node.level != lh_tree_height(s->leaves))
+        return lh_err_set(LH_EPROTO,
+                          "a push names node (%u, %u) of a step that is one worker's own",
+                          node.level, node.index);
+    return 0;
+}
+
+static int add(struct lh_shard *s, uint64_t step, struct lh_tree_node node, size_t first, size_t n,
+               const void *data)
+{
+    return s->flight ? lh_flight_add(s->flight, step, first, n, data)
+                     : lh_reduce_add(s->reduce, node, first, n, data);
+}
+
+int lh_shard_push(struct lh_shard *s, uint64_t step, struct lh_tree_node node, size_t first,
+                  const void *data, size_t n, const void *metrics)
+{
+    if (step < (s->flight ? lh_flight_low(s->flight) : s->version))
+        return LH_AGAIN;
+    if (!s->flight && step > s->version)
+        return lh_err_set(LH_EPROTO, "a push for step %llu came to shard %u at step %llu",
+                          (unsigned long long)step, s->range.shard, (unsigned long long)s->version);
+    LH_TRY(check_node(s, node));
     if (n == 0 || first >= s->size || n > s->size - first)
         return lh_err_set(LH_EPROTO,
                           "a push of %zu elements from %zu on does not fit in the %zu "
@@ -316,25 +351,38 @@ int lh_shard_push(struct lh_shard *s, uint64_t step, struct lh_tree_node node, s
      * memory runs out between the two, may be sent again. */
     int taken = LH_AGAIN, rc = LH_AGAIN;
     if (first == 0 && s->n_metrics > 0)
-        LH_TRY(taken = lh_reduce_add(s->reduce, node, s->size, s->n_metrics, metrics));
-    LH_TRY(rc = lh_reduce_add(s->reduce, node, first, n, data));
+        LH_TRY(taken = add(s, step, node, s->size, s->n_metrics, metrics));
+    LH_TRY(rc = add(s, step, node, first, n, data));
     return taken == 0 ? 0 : rc;
+}
+
+/* The tree of the step that is applied next; NULL if none is whole. */
+static const struct lh_reduce *next_tree(const struct lh_shard *s, uint64_t *step)
+{
+    *step = s->version;
+    if (!s->flight)
+        return lh_reduce_root(s->reduce) ? s->reduce : NULL;
+    const struct lh_flight_step *next = lh_flight_next(s->flight);
+    *step = next ? next->step : *step;
+    return next ? next->tree : NULL;
 }
 
 const float *lh_shard_gradient(const struct lh_shard *s)
 {
-    return lh_reduce_root(s->reduce);
+    uint64_t step;
+    const struct lh_reduce *tree = next_tree(s, &step);
+    return tree ? lh_reduce_root(tree) : NULL;
 }
 
 const float *lh_shard_metrics(const struct lh_shard *s)
 {
-    const float *root = lh_reduce_root(s->reduce);
+    const float *root = lh_shard_gradient(s);
     return root && s->n_metrics > 0 ? root + s->size : NULL;
 }
 
 /* Names the first gradient of a trained tensor that is not below 2^64: then its square, which Adam
  * keeps, is not finite either. */
-static int find_divergence(const struct lh_shard *s, const float *g)
+static int find_divergence(const struct lh_shard *s, uint64_t step, const float *g)
 {
     for (size_t i = 0; i < s->range.n_segments; i++) {
         const struct lh_segment *seg = &s->range.segments[i];
@@ -345,7 +393,7 @@ static int find_divergence(const struct lh_shard *s, const float *g)
                 return lh_err_set(LH_EDIVERGED,
                                   "step %llu: the gradient of %s, row %llu, is %g: training "
                                   "diverged; lower the learning rates, or bound the actions",
-                                  (unsigned long long)s->version, seg->name, row, (double)x);
+                                  (unsigned long long)step, seg->name, row, (double)x);
             }
         }
     }
@@ -398,12 +446,14 @@ static void apply_segment(struct lh_shard *s, size_t i, const float *g, struct g
 int lh_shard_advance(struct lh_shard *s, int *applied, float *metrics_out)
 {
     struct generation *next = NULL;
+    uint64_t step;
     *applied = 0;
-    const float *g = lh_reduce_root(s->reduce);
-    if (!g)
+    const struct lh_reduce *tree = next_tree(s, &step);
+    if (!tree)
         return 0;
-    if (!lh_reduce_sound(s->reduce))
-        LH_TRY(find_divergence(s, g));
+    const float *g = lh_reduce_root(tree);
+    if (!lh_reduce_sound(tree))
+        LH_TRY(find_divergence(s, step, g));
     LH_TRY(generation_next(s, &next));
     for (size_t i = 0; i < s->range.n_segments; i++)
         apply_segment(s, i, g, next);
@@ -411,7 +461,10 @@ int lh_shard_advance(struct lh_shard *s, int *applied, float *metrics_out)
         memcpy(metrics_out, g + s->size, s->n_metrics * sizeof *g);
     s->version++;
     s->current = next;
-    lh_reduce_reset(s->reduce);
+    if (s->flight)
+        lh_flight_done(s->flight, step);
+    else
+        lh_reduce_reset(s->reduce);
     *applied = 1;
     return 0;
 }
@@ -510,6 +563,6 @@ int lh_shard_set_version(struct lh_shard *s, uint64_t version, uint64_t taken)
                           (unsigned long long)elements, s->range.shard);
     s->version = version;
     generation_renew(s);
-    lh_reduce_reset(s->reduce);
+    forget_sums(s);
     return 0;
 }

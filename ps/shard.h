@@ -11,8 +11,10 @@
 
 #include "common/layout.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
+struct lh_flight;
 struct lh_shard;
 
 struct lh_shard_spec {
@@ -21,6 +23,8 @@ struct lh_shard_spec {
     double beta1, beta2, epsilon;       /* Adam (Kingma & Ba), with bias correction by the number of
                                            updates this segment has had */
     size_t n_metrics;                   /* > 0 on shard 0: metrics are summed in the same tree */
+    bool each;                          /* each step is one worker's own, and is applied when it is
+                                           whole, in whatever order (ps/CONSISTENCY.md) */
 };
 
 /* Errors: LH_ERANGE for a spec that makes no sense (no elements, no leaves, a period of 0),
@@ -38,6 +42,8 @@ void lh_shard_init_targets(struct lh_shard *s, const float *targets);
 uint64_t lh_shard_version(const struct lh_shard *s);
 size_t lh_shard_size(const struct lh_shard *s); /* elements, hi - lo */
 const struct lh_shard_range *lh_shard_range_of(const struct lh_shard *s);
+/* Where each step is a worker's own: the steps under way (ps/flight.h); else NULL. The shard's. */
+struct lh_flight *lh_shard_flight(struct lh_shard *s);
 
 /* Current weights and targets [hi - lo] (targets: NULL if no tensor here has one; a tensor without
  * a target is 0 there). They stay valid and unchanged until the step after the next is applied (two
@@ -58,7 +64,8 @@ void lh_shard_release(void *data, void *token);
 /* A piece of a node's sum arrives: elements [first, first + n) of the range, unaligned allowed.
  * `metrics` [n_metrics], unaligned allowed, with a piece that has first == 0, else NULL.
  * A node may be cut into pieces in any way, may arrive again cut otherwise, may arrive as its
- * descendants before or after: the bits of the sum are the same.
+ * descendants before or after: the bits of the sum are the same. With `each` the node is the root,
+ * and the step any that is not in.
  * Returns 0: something was taken; LH_AGAIN: nothing new (already known, or an earlier step).
  * Errors: LH_EPROTO for a step ahead of the version, a node outside the tree, a piece outside the
  * range or empty, missing metrics; LH_ENOMEM. After an error nothing has changed.
@@ -66,13 +73,13 @@ void lh_shard_release(void *data, void *token);
 int lh_shard_push(struct lh_shard *s, uint64_t step, struct lh_tree_node node, size_t first,
                   const void *data, size_t n, const void *metrics);
 
-/* The summed gradient [hi - lo] of the current step once its root is whole, else NULL; valid until
- * lh_shard_advance. */
+/* The summed gradient [hi - lo] of the step that is applied next once its root is whole, else NULL;
+ * valid until lh_shard_advance. */
 const float *lh_shard_gradient(const struct lh_shard *s);
 /* Its metrics [n_metrics]; NULL also where there are none. */
 const float *lh_shard_metrics(const struct lh_shard *s);
 
-/* If the root of the current step is whole: applies it, version becomes + 1, *applied = 1 and
+/* If the root of the current step (with `each`, of any: of the lowest) is whole: applies it, version becomes + 1, *applied = 1 and
  * metrics_out [n_metrics] (may be NULL) receives the step's metrics. Else *applied = 0.
  *   Adam runs on a segment when (step + 1) % period == 0; the gradients of the steps between are
  *   dropped (delayed updates skip, they do not accumulate).

@@ -214,6 +214,14 @@ void lh_gradient_done(struct lh_gradient *g)
     g->current = NULL;
 }
 
+void lh_gradient_abandon(struct lh_gradient *g)
+{
+    drop_stack(g);
+    if (g->current)
+        g->current->used = false;
+    g->current = NULL;
+}
+
 void *lh_gradient_lend(struct lh_gradient *g)
 {
     atomic_fetch_add_explicit(&g->current->lent, 1, memory_order_relaxed);

@@ -63,6 +63,8 @@ void lh_gradient_last_begin(struct lh_gradient *g);
 void lh_gradient_last_param(struct lh_gradient *g, size_t param, lh_gradient_ready piece,
                             void *ctx);
 void lh_gradient_last_end(struct lh_gradient *g, lh_gradient_ready piece, void *ctx);
+/* The subtree under way is not wanted any more. */
+void lh_gradient_abandon(struct lh_gradient *g);
 /* All pieces are handed over: the buffer is free when the network has let go of it. */
 void lh_gradient_done(struct lh_gradient *g);
 

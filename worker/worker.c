@@ -16,11 +16,22 @@
 #include "worker/gradient.h"
 #include "worker/model.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define NODES_MAX 64
 #define PATIENCE  2.0   /* seconds; a message was lost only if a connection broke */
 #define FULL_POLL 0.001 /* while a queue is full or all buffers are lent */
+#define IDLE      0.5   /* times what its own work on a step usually takes: a wait this long is said */
+
+/* For tests: LONGHAUL_TEST_SLOW=INDEX:FACTOR slows the worker with that index of the assignment, as
+ * if its processor were so many times slower. */
+struct slow {
+    uint32_t index;
+    double factor; /* 0: nobody */
+    double block;  /* seconds that the last block took */
+};
 
 struct worker {
     const struct lh_worker_options *opt;
@@ -54,6 +65,12 @@ struct worker {
     double turns;              /* seconds that the companion worked */
     double patience;           /* seconds until a pull is repeated; doubles */
     double stepped;            /* when the version at hand was taken */
+    /* waiting: what its own work on a step takes, from weights to pushed; since when it waits, or
+     * has said so last; the step that it was given because it does */
+    double usual, idle_since;
+    uint64_t late; /* LH_WIRE_LATEST: none */
+    bool dropped;  /* the step at hand is in, by another's hand */
+    struct slow slow;
     bool stopped, left, again; /* again: the run goes back, say hello again */
     int reason;
 };
@@ -67,8 +84,16 @@ static int open_dataset(struct worker *w)
     return lh_job_resolve(w->job, &info->dims, info->digest);
 }
 
+static void read_slow(struct slow *s)
+{
+    const char *text = getenv("LONGHAUL_TEST_SLOW");
+    if (text && sscanf(text, "%u:%lf", &s->index, &s->factor) != 2)
+        s->factor = 0;
+}
+
 static int start(struct worker *w)
 {
+    read_slow(&w->slow);
     const Lh__Plan *plan = w->member.plan;
     LH_TRY(lh_job_load_text(&w->job, plan->job, strlen(plan->job), "job", NULL));
     lh_log_adopt(w->job->log_format, w->job->log_level);
@@ -200,6 +225,17 @@ static bool is_over(const struct worker *w)
     return w->stopped || w->left;
 }
 
+/* Whether what is left of the step at hand need not be computed. */
+static bool is_off(const struct worker *w)
+{
+    return is_over(w) || w->dropped;
+}
+
+static bool has_own_steps(const struct worker *w)
+{
+    return w->job->consistency != LH_SYNC;
+}
+
 /* Lets the network work for a moment; takes in nothing but orders. */
 static int breathe(struct worker *w)
 {
@@ -270,6 +306,77 @@ static int send_unsent(struct worker *w)
     return 0;
 }
 
+/* --- hearing ------------------------------------------------------------------------------------
+ */
+static int take_from_shard(struct worker *w, size_t i, struct lh_net_message *msg)
+{
+    switch (msg->env.kind) {
+    case LH__KIND__KIND_LATE: /* only who still waits has nothing better to do */
+        if (!w->pull.complete && has_own_steps(w))
+            w->late = msg->env.step;
+        return 0;
+    case LH__KIND__KIND_IN:
+        w->dropped = w->dropped || (has_own_steps(w) && msg->env.step == w->version);
+        return 0;
+    default:
+        return lh_pull_take(&w->pull, i, msg);
+    }
+}
+
+/* Takes in what has come from the servers. */
+static int drain_shards(struct worker *w, bool *any)
+{
+    for (size_t i = 0; i < w->pull.n_shards; i++) {
+        struct lh_net_message msg;
+        int rc;
+        while ((rc = lh_net_recv(w->pull.shards[i].socket, &msg)) == 0) {
+            double began = lh_now();
+            *any = true;
+            rc = take_from_shard(w, i, &msg);
+            if (rc == LH_EPROTO) {
+                lh_net_reject(w->pull.shards[i].socket, &msg);
+                rc = 0;
+            }
+            lh_net_message_fini(&msg);
+            w->member.phases.reply += lh_now() - began;
+            LH_TRY(rc);
+        }
+        LH_TRY(rc < 0 ? rc : 0);
+    }
+    return 0;
+}
+
+/* Between two blocks: also what the servers say, since another may have done what this one does. */
+static int look_up_and_hear(struct worker *w)
+{
+    bool any = false;
+    LH_TRY(look_up(w));
+    LH_TRY(drain_shards(w, &any));
+    if (!has_own_steps(w))
+        w->dropped = w->pull.complete; /* all shards have the next version */
+    return 0;
+}
+
+/* Nothing came for long: whoever has what is late may be helped. */
+static int say_idle(struct worker *w)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_IDLE,
+                              .job = w->member.job,
+                              .node = w->member.node,
+                              .step = w->version,
+                              .count = (uint64_t)(1e6 * w->usual),
+                              .epoch = w->pull.generation};
+    w->idle_since = lh_now();
+    size_t n = w->pull.version == LH_WIRE_LATEST ? 1 : w->pull.n_shards;
+    for (size_t i = 0; i < n; i++) {
+        int rc = w->pull.shards[i].done
+                     ? 0
+                     : lh_net_send(w->pull.shards[i].socket, NULL, &env, NULL, 0);
+        LH_TRY(rc < 0 ? rc : 0);
+    }
+    return 0;
+}
+
 /* --- computing ---------------------------------------------------------------------------------
  */
 static int acquire(struct worker *w)
@@ -316,20 +423,41 @@ static uint32_t end_block(const struct worker *w, uint64_t leaf)
     return end < blocks ? end : (uint32_t)blocks;
 }
 
+/* For tests: the time that a slower processor would take more, spent before the block, since its
+ * last pieces go out while it runs. */
+static int dawdle(struct worker *w)
+{
+    const double until = lh_now() + (w->slow.factor - 1) * w->slow.block;
+    double left, most = w->member.heartbeat / 4;
+    if (w->slow.factor <= 1 || w->index != w->slow.index)
+        return 0;
+    while ((left = until - lh_now()) > 0 && !is_off(w)) {
+        LH_TRY(lh_companion_poll(w->opt->companion, w->polls, w->pull.n_shards + 1,
+                                 left < most ? left : most));
+        LH_TRY(look_up_and_hear(w));
+    }
+    return 0;
+}
+
 static int compute_leaf(struct worker *w, uint32_t leaf, bool last)
 {
     const uint32_t first = first_block(w, leaf), end = end_block(w, leaf);
     LH_TRY(acquire(w));
     if (last)
         lh_gradient_last_begin(&w->gradient);
-    for (uint32_t block = first; block < end && !is_over(w); block++) {
+    for (uint32_t block = first; block < end && !is_off(w); block++) {
+        LH_TRY(dawdle(w));
+        if (is_off(w))
+            break;
+        double began = lh_now();
         LH_TRY(fill(w, w->version, block));
         lh_exec_accumulate(w->exec, block > first);
         run_block(w, block, last && block + 1 == end);
+        w->slow.block = lh_now() - began;
         if (block + 1 < end)
-            LH_TRY(look_up(w));
+            LH_TRY(look_up_and_hear(w));
     }
-    if (is_over(w))
+    if (is_off(w))
         return 0;
     if (!last) {
         lh_gradient_join(&w->gradient, leaf);
@@ -349,8 +477,10 @@ static int compute_node(struct worker *w, struct lh_tree_node node)
         end = w->model.leaves;
     w->node = node;
     w->n_unsent = 0;
-    for (uint64_t leaf = first; leaf < end && !is_over(w); leaf++)
+    for (uint64_t leaf = first; leaf < end && !is_off(w); leaf++)
         LH_TRY(compute_leaf(w, (uint32_t)leaf, leaf + 1 == end));
+    if (w->dropped)
+        lh_gradient_abandon(&w->gradient);
     return 0;
 }
 
@@ -374,14 +504,14 @@ static int compute_share(struct worker *w)
         n = lh_tree_share(w->model.leaves, w->index, w->count, nodes);
         lh_exec_reuse(w->exec,
                       w->model.leaves / w->count > 1 || w->job->micro_batch > w->model.block);
-        for (i = 0; i < n && !w->reassigned && !is_over(w); i++) {
+        for (i = 0; i < n && !w->reassigned && !is_off(w); i++) {
             if (is_pushed(w, nodes[i]))
                 continue;
             LH_TRY(compute_node(w, nodes[i]));
-            if (w->n_pushed < NODES_MAX)
+            if (w->n_pushed < NODES_MAX && !w->dropped)
                 w->pushed[w->n_pushed++] = nodes[i];
         }
-    } while (w->reassigned && !is_over(w));
+    } while (w->reassigned && !is_off(w));
     /* What the next step will read does not depend on its weights: fetch it while they come. */
     if (n > 0 && !is_over(w) && w->version + 1 < w->until)
         LH_TRY(fill(w, w->version + 1, first_block(w, (uint64_t)nodes[0].index << nodes[0].level)));
@@ -394,30 +524,8 @@ static int compute_share(struct worker *w)
 static int ask(struct worker *w, uint64_t version)
 {
     w->pull.held = &w->held[w->at ^ 1];
-    return lh_pull_begin(&w->pull, version);
-}
-
-/* Takes in what has come from the servers. */
-static int drain_shards(struct worker *w, bool *any)
-{
-    for (size_t i = 0; i < w->pull.n_shards; i++) {
-        struct lh_net_message msg;
-        int rc;
-        while ((rc = lh_net_recv(w->pull.shards[i].socket, &msg)) == 0) {
-            double began = lh_now();
-            *any = true;
-            rc = lh_pull_take(&w->pull, i, &msg);
-            if (rc == LH_EPROTO) {
-                lh_net_reject(w->pull.shards[i].socket, &msg);
-                rc = 0;
-            }
-            lh_net_message_fini(&msg);
-            w->member.phases.reply += lh_now() - began;
-            LH_TRY(rc);
-        }
-        LH_TRY(rc < 0 ? rc : 0);
-    }
-    return 0;
+    return has_own_steps(w) ? lh_pull_begin_step(&w->pull, version)
+                            : lh_pull_begin(&w->pull, version);
 }
 
 /* A connection that broke may have lost pushes, or the answer: do the step again. */
@@ -428,36 +536,43 @@ static int ask_again(struct worker *w)
     lh_log_event(LH_LOG_WARN, "retry",
                  LH_FIELDS(LH_F("version", w->pull.version), LH_F("patience", w->patience)));
     w->n_pushed = 0;
-    w->reassigned = true;
+    w->reassigned = !has_own_steps(w);
     return ask(w, w->pull.version);
 }
 
 /* Blocks until something comes. A short wait is not worth a sleep, which costs as much to be woken
  * from: so first it is only looked, again and again, where the launcher says that a core is free.
  */
-static int block(const struct worker *w, double idle_since)
+static int block(const struct worker *w, double quiet_since)
 {
     const struct lh_companion *c = w->opt->companion;
-    if (c && lh_now() - idle_since < c->spin)
+    double now = lh_now(), most = w->member.heartbeat / 4;
+    if (c && now - quiet_since < c->spin)
         return 0;
-    return lh_companion_poll(c, w->polls, w->pull.n_shards + 1, w->member.heartbeat / 4);
+    if (w->usual > 0 && w->idle_since + IDLE * w->usual < now + most)
+        most = w->idle_since + IDLE * w->usual - now;
+    return lh_companion_poll(c, w->polls, w->pull.n_shards + 1, most > 0 ? most : 0);
 }
 
-/* Returns when the version asked for is whole, the share changed, or it is over. */
+/* Returns when the version asked for is whole, the share changed, something late is to be taken
+ * over, or it is over. */
 static int await(struct worker *w)
 {
-    double idle_since = lh_now();
-    while (!w->pull.complete && !w->reassigned && !is_over(w)) {
+    double quiet_since = w->idle_since = lh_now();
+    while (!w->pull.complete && !w->reassigned && w->late == LH_WIRE_LATEST && !is_over(w)) {
         bool any = give_turn(w);
         LH_TRY(drain_shards(w, &any));
         if (any) {
-            idle_since = lh_now();
+            quiet_since = lh_now();
             continue;
         }
-        LH_TRY(block(w, idle_since));
+        LH_TRY(block(w, quiet_since));
         LH_TRY(look_up(w));
+        double now = lh_now();
+        if (w->usual > 0 && now - w->idle_since > IDLE * w->usual)
+            LH_TRY(say_idle(w));
         if (!w->pull.complete && w->version < w->until && w->count > 0 &&
-            lh_now() - w->pull.asked > w->patience)
+            now - w->pull.asked > w->patience)
             LH_TRY(ask_again(w));
     }
     return 0;
@@ -484,10 +599,52 @@ static int take_version(struct worker *w)
     w->member.phases.steps++;
     w->n_pushed = 0;
     w->patience = PATIENCE > w->member.deadline / 2 ? PATIENCE : w->member.deadline / 2;
-    return ask(w, w->version + 1);
+    w->dropped = false;
+    return has_own_steps(w) ? 0 : ask(w, w->version + 1);
 }
 
-static int work(struct worker *w)
+/* How long its own work takes, over the last few steps. */
+static void note_work(struct worker *w)
+{
+    double took = lh_now() - w->stepped;
+    w->usual = w->usual > 0 ? 0.75 * w->usual + 0.25 * took : took;
+}
+
+/* The whole of a step, which no other worker shares. */
+static int compute_step(struct worker *w)
+{
+    lh_exec_reuse(w->exec, w->model.leaves > 1 || w->job->micro_batch > w->model.block);
+    LH_TRY(compute_node(w, (struct lh_tree_node){.level = lh_tree_height(w->model.leaves)}));
+    note_work(w);
+    return 0;
+}
+
+/* Each step is one worker's own: take one, compute it, push it, take another. */
+static int work_on_own(struct worker *w)
+{
+    while (w->count == 0 && !is_over(w)) {
+        LH_TRY(lh_companion_poll(w->opt->companion, &w->polls[w->pull.n_shards], 1,
+                                 w->member.heartbeat / 4));
+        LH_TRY(look_up(w));
+    }
+    w->patience = w->member.deadline;
+    w->pull.complete = true;
+    while (!is_over(w)) {
+        if (w->pull.complete || w->late != LH_WIRE_LATEST)
+            LH_TRY(ask(w, w->late));
+        w->late = LH_WIRE_LATEST;
+        w->reassigned = false; /* shares are nothing here */
+        LH_TRY(wait_for_version(w));
+        if (!w->pull.complete || is_over(w))
+            continue;
+        LH_TRY(take_version(w));
+        LH_TRY(compute_step(w));
+        w->pull.asked = lh_now();
+    }
+    return w->stopped ? w->reason : 0;
+}
+
+static int work_together(struct worker *w)
 {
     bool have = false;
     w->patience = w->member.deadline;
@@ -508,7 +665,7 @@ static int work(struct worker *w)
 /* From hello to the end, or to the next hello (*again). */
 static int take_part(void *zmq, const struct lh_worker_options *opt, bool *again)
 {
-    struct worker w = {.opt = opt, .zmq = zmq};
+    struct worker w = {.opt = opt, .zmq = zmq, .late = LH_WIRE_LATEST};
     *again = false;
     Lh__Hello hello = LH__HELLO__INIT;
     hello.role = LH__ROLE__ROLE_WORKER;
@@ -524,7 +681,7 @@ static int take_part(void *zmq, const struct lh_worker_options *opt, bool *again
                           &hello));
     int rc = start(&w);
     if (rc >= 0)
-        rc = work(&w);
+        rc = has_own_steps(&w) ? work_on_own(&w) : work_together(&w);
     *again = !w.left && lh_member_returns(&w.member, rc, w.again, opt->rejoin);
     rc = *again ? 0 : rc;
     count(&w);

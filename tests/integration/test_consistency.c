@@ -1,0 +1,271 @@
+/* What each model of consistency promises (ps/CONSISTENCY.md): sync's bits where a model must give
+ * them, the bound of ssp, no waiting in async, every step exactly once whoever dies. */
+#include "tests/scrapekit.h"
+#include "tests/testkit.h"
+#include "tests/trainkit.h"
+
+#include "common/err.h"
+#include "common/metrics.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROGRAM LH_BINARY_DIR "/longhaul"
+#define SLOW    "LONGHAUL_TEST_SLOW"
+#define SSP(s)  "consistency: {model: ssp, bound: " #s "}"
+#define ASYNC   "consistency: {model: async}"
+
+enum { STEPS = 24, EVERY = 7 };
+
+struct fixture {
+    struct trainkit_state want; /* of sync, one worker */
+};
+
+static struct fixture fixture_new(void)
+{
+    struct fixture f;
+    struct lh_train_result result;
+    trainkit_dataset();
+    struct lh_job *job = trainkit_job(STEPS, EVERY, NULL);
+    struct lh_train_options opt = trainkit_options(kit_path("sync"));
+    assert_ok(lh_train(job, &opt, &result));
+    f.want = trainkit_read(kit_path("sync"));
+    lh_job_destroy(&job);
+    return f;
+}
+
+static void fixture_free(struct fixture *f)
+{
+    lh_mem_free(f->want.values);
+}
+
+/* Local where `servers` is positive, else as many processes. */
+static void train(const char *dir, const char *model, unsigned workers, int servers, char **page)
+{
+    struct lh_job *job = trainkit_job(STEPS, EVERY, model);
+    struct lh_train_options opt = trainkit_options(dir);
+    struct lh_train_result result;
+    struct lh_metrics *metrics = NULL;
+    size_t n;
+    assert_ok(lh_metrics_open(&metrics, NULL));
+    opt.workers = workers;
+    opt.servers = (unsigned)abs(servers);
+    opt.launcher = servers > 0 ? LH_LAUNCH_LOCAL : LH_LAUNCH_PROCESSES;
+    opt.transport = servers > 0 ? LH_TRANSPORT_INPROC : LH_TRANSPORT_TCP;
+    opt.program = PROGRAM;
+    opt.metrics = metrics;
+    assert_ok(lh_train(job, &opt, &result));
+    assert_int_equal(result.version, STEPS);
+    if (page)
+        assert_ok(lh_metrics_render(metrics, page, &n));
+    lh_metrics_close(&metrics);
+    lh_job_destroy(&job);
+}
+
+/* --- where the bits of sync are promised ------------------------------------------------------ */
+
+static void ssp_of_bound_0_gives_the_bits_of_sync(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_new();
+    train(kit_path("local"), SSP(0), 3, 2, NULL);
+    trainkit_assert_same(&f.want, kit_path("local"), "3 workers, 2 servers, local");
+    train(kit_path("tcp"), SSP(0), 2, -2, NULL);
+    trainkit_assert_same(&f.want, kit_path("tcp"), "2 workers, 2 servers, tcp");
+    fixture_free(&f);
+}
+
+static void one_worker_gives_the_bits_of_sync_in_every_model(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_new();
+    train(kit_path("ssp"), SSP(3), 1, 2, NULL);
+    trainkit_assert_same(&f.want, kit_path("ssp"), "ssp, local");
+    train(kit_path("async"), ASYNC, 1, 1, NULL);
+    trainkit_assert_same(&f.want, kit_path("async"), "async, local");
+    train(kit_path("ipc"), ASYNC, 1, -2, NULL);
+    trainkit_assert_same(&f.want, kit_path("ipc"), "async, processes");
+    fixture_free(&f);
+}
+
+/* A cut holds exactly the steps before it: so another number of roles, and another model, where
+ * that has one worker, go on to the same bits. */
+static void run_stopped_and_resumed_by_others_gives_the_bits_of_sync(void **state)
+{
+    (void)state;
+    static const unsigned stop[] = {5, 14, 0}, workers[] = {3, 1, 2}, servers[] = {2, 3, 1};
+    struct fixture f = fixture_new();
+    struct lh_job *job = trainkit_job(STEPS, EVERY, SSP(0));
+    for (int i = 0; i < 3; i++) {
+        struct lh_train_options opt = trainkit_options(kit_path("parts"));
+        struct lh_train_result result;
+        opt.workers = workers[i];
+        opt.servers = servers[i];
+        opt.stop_after = stop[i];
+        opt.resume = i > 0;
+        assert_ok(lh_train(job, &opt, &result));
+    }
+    trainkit_assert_same(&f.want, kit_path("parts"), "stopped at 5 and 14");
+    lh_job_destroy(&job);
+    fixture_free(&f);
+}
+
+static void model_is_part_of_the_job_and_sync_leaves_its_digest_alone(void **state)
+{
+    (void)state;
+    trainkit_dataset();
+    struct lh_job *plain = trainkit_job(STEPS, EVERY, NULL),
+                  *sync = trainkit_job(STEPS, EVERY, "consistency: {model: sync, takeover: false}"),
+                  *ssp = trainkit_job(STEPS, EVERY, SSP(4)), *async = trainkit_job(STEPS, EVERY, ASYNC);
+    assert_int_equal(lh_job_digest(plain), lh_job_digest(sync));
+    assert_int_not_equal(lh_job_digest(plain), lh_job_digest(ssp));
+    assert_int_not_equal(lh_job_digest(ssp), lh_job_digest(async));
+    lh_job_destroy(&plain);
+    lh_job_destroy(&sync);
+    lh_job_destroy(&ssp);
+    lh_job_destroy(&async);
+}
+
+/* --- one worker is slow ------------------------------------------------------------------------
+ */
+/* Of server `shard`: gradients whose weights lacked at most `le` of the steps before ("+Inf"). */
+static double lacking(const char *page, unsigned shard, const char *le)
+{
+    const char *at = page, *name = "longhaul_push_staleness_steps_bucket{role=\"server\"";
+    char of_shard[32], of_le[32];
+    snprintf(of_shard, sizeof of_shard, "shard=\"%u\"", shard);
+    snprintf(of_le, sizeof of_le, "le=\"%s\"} ", le);
+    while ((at = strstr(at, name))) {
+        const char *end = strchr(at, '\n'), *s = strstr(at, of_shard), *l = strstr(at, of_le);
+        if (s && s < end && l && l < end)
+            return strtod(l + strlen(of_le), NULL);
+        at = end;
+    }
+    fail_msg("no bucket %s of shard %u", le, shard);
+    return 0;
+}
+
+/* Steps of the worker that took the fewest, and of the one that took the most. */
+static void steps_of_workers(const char *page, double *fewest, double *most)
+{
+    const char *at = page, *name = "\nlonghaul_steps_total{role=\"worker\"";
+    *fewest = 1e9;
+    *most = 0;
+    while ((at = strstr(at, name))) {
+        double n = strtod(strchr(at, '}') + 1, NULL);
+        *fewest = n < *fewest ? n : *fewest;
+        *most = n > *most ? n : *most;
+        at += strlen(name);
+    }
+}
+
+static void staleness_of_ssp_never_exceeds_its_bound(void **state)
+{
+    (void)state;
+    trainkit_dataset();
+    setenv(SLOW, "0:20", 1);
+    char *page = NULL;
+    train(kit_path("run"), SSP(2), 3, 2, &page);
+    unsetenv(SLOW);
+    for (unsigned shard = 0; shard < 2; shard++) {
+        assert_true(lacking(page, shard, "+Inf") == STEPS); /* each step once */
+        assert_true(lacking(page, shard, "2") == STEPS);
+    }
+    lh_mem_free(page);
+}
+
+/* The slow worker never ends its first step by itself. In async the other makes all those behind
+ * it meanwhile, up to the cut, which must have them all: there it takes that one over. */
+static void async_waits_for_a_slow_worker_at_cuts_only(void **state)
+{
+    (void)state;
+    trainkit_dataset();
+    struct lh_job *job = trainkit_job(STEPS, STEPS, ASYNC);
+    struct lh_train_options opt = trainkit_options(kit_path("run"));
+    struct lh_train_result result;
+    struct lh_metrics *metrics = NULL;
+    char *page = NULL;
+    size_t n;
+    double fewest, most;
+    assert_ok(lh_metrics_open(&metrics, NULL));
+    setenv(SLOW, "0:1e9", 1);
+    opt.workers = 2;
+    opt.metrics = metrics;
+    assert_ok(lh_train(job, &opt, &result));
+    unsetenv(SLOW);
+    assert_ok(lh_metrics_render(metrics, &page, &n));
+    steps_of_workers(page, &fewest, &most);
+    assert_true(fewest <= 1);
+    assert_true(most >= STEPS - 1);
+    assert_true(lacking(page, 0, "+Inf") == STEPS);
+    assert_true(lacking(page, 0, "1") == STEPS); /* of the slow one's step alone */
+    lh_mem_free(page);
+    lh_metrics_close(&metrics);
+    lh_job_destroy(&job);
+}
+
+/* With a bound the other comes no further than that, and then takes the late step over. */
+static void ssp_takes_the_step_of_a_worker_that_never_ends_over(void **state)
+{
+    (void)state;
+    trainkit_dataset();
+    setenv(SLOW, "0:1e9", 1);
+    char *page = NULL;
+    double taken = 0;
+    train(kit_path("run"), SSP(3), 2, 1, &page);
+    unsetenv(SLOW);
+    const char *at = strstr(page, "\nlonghaul_taken_over_total{role=\"server\"");
+    assert_non_null(at);
+    taken = strtod(strchr(at, '}') + 1, NULL);
+    assert_true(taken >= 1);
+    assert_true(lacking(page, 0, "+Inf") == STEPS);
+    assert_true(lacking(page, 0, "4") == STEPS);
+    lh_mem_free(page);
+}
+
+/* --- workers die -------------------------------------------------------------------------------
+ */
+/* Bound 0 gives bits, which a step that is lost or applied twice would change. */
+static void run_whose_workers_are_killed_applies_each_step_once(void **state)
+{
+    (void)state;
+    enum { LONG = 150, CUT = 10 };
+    struct lh_train_result result;
+    trainkit_dataset();
+    struct lh_job *job = trainkit_job(LONG, CUT, NULL);
+    struct lh_train_options opt = trainkit_options(kit_path("sync"));
+    assert_ok(lh_train(job, &opt, &result));
+    struct trainkit_state want = trainkit_read(kit_path("sync"));
+    trainkit_job_file(kit_path("job.yaml"), LONG, CUT, SSP(0));
+    const char *argv[] = {PROGRAM,       "train", kit_path("job.yaml"), "--dir",
+                          kit_path("run"), "--launcher", "processes", "--workers", "3",
+                          "--servers",   "2",     "--no-evaluation",    "--quiet",   NULL};
+    pid_t run = trainkit_spawn(kit_path("log"), argv);
+    for (unsigned i = 1; i <= 3; i++) {
+        assert_true(trainkit_wait_cut(kit_path("run"), 3 * i * CUT));
+        pid_t worker = trainkit_find_role(run, "worker");
+        assert_true(worker > 0);
+        assert_int_equal(kill(worker, SIGKILL), 0);
+    }
+    assert_int_equal(trainkit_wait_exit(run), 0);
+    trainkit_assert_same(&want, kit_path("run"), "ssp of bound 0, three workers killed");
+    lh_mem_free(want.values);
+    lh_job_destroy(&job);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        kit_test(ssp_of_bound_0_gives_the_bits_of_sync),
+        kit_test(one_worker_gives_the_bits_of_sync_in_every_model),
+        kit_test(run_stopped_and_resumed_by_others_gives_the_bits_of_sync),
+        kit_test(model_is_part_of_the_job_and_sync_leaves_its_digest_alone),
+        kit_test(staleness_of_ssp_never_exceeds_its_bound),
+        kit_test(async_waits_for_a_slow_worker_at_cuts_only),
+        kit_test(ssp_takes_the_step_of_a_worker_that_never_ends_over),
+        kit_test(run_whose_workers_are_killed_applies_each_step_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
