@@ -141,7 +141,7 @@ int lh_launch_local_start(struct lh_launch_local **out, const struct lh_launch_s
     l->spec.endpoint = l->endpoint;
     *out = l; /* the caller stops it, also after a failure */
     const bool apart = spec->apart;
-    size_t threads = apart                            ? spec->servers + spec->workers
+    size_t threads = apart                           ? spec->servers + spec->workers
                      : spec->servers > spec->workers ? spec->servers
                                                      : spec->workers;
     LH_TRY_TO(fail, LH_NEW_ARRAY(&l->roles, threads, "role threads"));

@@ -183,7 +183,10 @@ static void describe_role(const struct lh_role_node *n, double now, struct lh_st
                                    .dropped = p->dropped,
                                    .bytes_in = p->bytes_in,
                                    .bytes_out = p->bytes_out,
-                                   .memory = p->memory};
+                                   .memory = p->memory,
+                                   .lacked = p->lacked,
+                                   .lacked_most = p->lacked_most,
+                                   .taken_over = p->taken_over};
     copy_plain(out->host, sizeof out->host, n->host);
     copy_plain(out->metrics, sizeof out->metrics, n->metrics);
     snprintf(out->standing, sizeof out->standing, "%s", standings[n->standing]);

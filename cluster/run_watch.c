@@ -272,6 +272,14 @@ static int print_bytes(struct lh_table *t, double bytes)
     return lh_table_cell(t, "%sB", text);
 }
 
+/* How many earlier steps the weights lacked that gradients were computed on: mean and most. */
+static int print_staleness(struct lh_table *t, const struct lh_status_role *r)
+{
+    if (!r->server || r->steps == 0)
+        return lh_table_cell(t, "-");
+    return lh_table_cell(t, "%.1f, %" PRIu64, (double)r->lacked / (double)r->steps, r->lacked_most);
+}
+
 static int add_role(struct lh_table *t, const struct lh_run_watch *w,
                     const struct lh_run_watch *before, const struct lh_status_role *r)
 {
@@ -291,6 +299,7 @@ static int add_role(struct lh_table *t, const struct lh_run_watch *w,
     LH_TRY(lh_table_cell(t, "%" PRIu64 " %s", r->pid, r->host));
     LH_TRY(lh_table_cell(t, "%s", r->standing));
     LH_TRY(lh_table_cell(t, "%" PRIu64, r->version));
+    LH_TRY(print_staleness(t, r));
     LH_TRY(lh_table_cell(t, "%.1f", r->silent));
     LH_TRY(print_bytes(t, (double)r->memory));
     LH_TRY(print_bytes(t, seconds > 0 ? (double)moved / seconds : (double)moved));
@@ -300,8 +309,9 @@ static int add_role(struct lh_table *t, const struct lh_run_watch *w,
 
 static int print_roles(const struct lh_run_watch *w, const struct lh_run_watch *before, FILE *to)
 {
-    const char *const headers[] = {"node",    "role",    "process", "state",
-                                   "step",    "heard s", "memory",  before ? "bytes/s" : "bytes",
+    const char *const headers[] = {"node",    "role",   "process",
+                                   "state",   "step",   "stale",
+                                   "heard s", "memory", before ? "bytes/s" : "bytes",
                                    "dropped", "time"};
     struct lh_table *t = NULL;
     int rc;

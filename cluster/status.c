@@ -77,6 +77,9 @@ static const struct member of_role[] = {
     MEMBER(lh_status_role, bytes_in, U64),
     MEMBER(lh_status_role, bytes_out, U64),
     MEMBER(lh_status_role, memory, U64),
+    MEMBER(lh_status_role, lacked, U64),
+    MEMBER(lh_status_role, lacked_most, U64),
+    MEMBER(lh_status_role, taken_over, U64),
 };
 
 static const struct member of_loss[] = {

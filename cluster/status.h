@@ -27,6 +27,9 @@ struct lh_status_role {
     double silent;             /* seconds since it was heard */
     double phases[LH_PHASE_N]; /* seconds, in the order of LH_PHASE_… */
     uint64_t steps, rows, dropped, bytes_in, bytes_out, memory;
+    /* of a server: steps that weights lacked, over all steps, and at most; of shard 0: what idle
+     * workers took over of others */
+    uint64_t lacked, lacked_most, taken_over;
 };
 
 struct lh_status_loss {

@@ -14,8 +14,8 @@ enum lh_bound { LH_BOUND_CLIP, LH_BOUND_NONE };      /* DESIGN.md section 9, Bou
 enum lh_job_security { LH_JOB_CURVE, LH_JOB_CLEAR }; /* cluster/SECURITY.md */
 enum lh_sampling { LH_SAMPLING_EPOCH, LH_SAMPLING_UNIFORM };
 enum lh_consistency { LH_SYNC, LH_SSP, LH_ASYNC }; /* ps/CONSISTENCY.md */
-enum lh_unit { LH_UNIT_ROW, LH_UNIT_SESSION }; /* what an importance weight is of */
-extern const char *const lh_unit_names[];      /* "row", "session", NULL */
+enum lh_unit { LH_UNIT_ROW, LH_UNIT_SESSION };     /* what an importance weight is of */
+extern const char *const lh_unit_names[];          /* "row", "session", NULL */
 enum lh_choose { LH_CHOOSE_VALUE, LH_CHOOSE_LAST };
 
 struct lh_job {
@@ -61,7 +61,7 @@ struct lh_job {
     /* consistency: */
     enum lh_consistency consistency; /* sync */
     uint32_t staleness_bound;        /* steps, 4: of ssp */
-    bool takeover;                   /* true: of sync */
+    bool takeover;                   /* true: idle workers do what is late */
 
     /* checkpoint: */
     uint64_t checkpoint_every; /* steps; 0 = a tenth of the run */

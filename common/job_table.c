@@ -122,18 +122,19 @@ const struct lh_job_key lh_job_keys[] = {
 
     {"consistency", "model", LH_KEY_ENUM, AT(consistency), .number = LH_SYNC,
      .words = consistencies, .digested = true, .younger = true,
-     .doc = "sync: all workers share each step, and the weights are the same bits for any number of\n"
-            "them. ssp, async: each worker has a step of its own, whose gradient is applied when it\n"
-            "comes, so that none waits for a slow one; the weights then depend on timing. ssp: a\n"
-            "step begins once the weights contain all steps but the last 'bound' before it. async:\n"
-            "without a bound. Checkpoints and evaluations contain exactly the steps before them."},
+     .doc =
+         "sync: all workers share each step, and the weights are the same bits for any number of\n"
+         "them. ssp, async: each worker has a step of its own, whose gradient is applied when it\n"
+         "comes, so that none waits for a slow one; the weights then depend on timing. ssp: a\n"
+         "step begins once the weights contain all steps but the last 'bound' before it. async:\n"
+         "without a bound. Checkpoints and evaluations contain exactly the steps before them."},
     {"consistency", "bound", LH_KEY_U32, AT(staleness_bound), .number = 4, BETWEEN(0, 65536),
      .unit = "steps", .digested = true, .younger = true,
-     .doc = "Of ssp: how many of the steps before it the weights of a step may lack. 0: none, which\n"
-            "gives the bits of sync, by one worker at a time."},
+     .doc =
+         "Of ssp: how many of the steps before it the weights of a step may lack. 0: none, which\n"
+         "gives the bits of sync, by one worker at a time."},
     {"consistency", "takeover", LH_KEY_BOOL, AT(takeover), .number = 1,
-     .doc = "Of sync: workers that have done their share of a step take over micro-batches of late\n"
-            "ones. The bits stay the same."},
+     .doc = "Of ssp and async: a worker that has nothing to do takes over a step that is late."},
 
     {"checkpoint", "every", LH_KEY_U64, AT(checkpoint_every), .number = 0, BETWEEN(0, UNBOUNDED),
      .unit = "steps", .doc = "Steps between checkpoints; 0: a tenth of the run."},

@@ -108,18 +108,18 @@ static bool is_whole(const struct lh_flight_step *s)
 
 uint64_t lh_flight_choose(const struct lh_flight *f, uint32_t worker, uint64_t limit)
 {
-    uint64_t nobodys = LH_FLIGHT_NONE;
+    uint64_t lost = LH_FLIGHT_NONE;
     for (size_t i = 0; i < f->n; i++) {
         const struct lh_flight_step *s = &f->steps[i];
         if (is_whole(s))
             continue;
         if (s->holder == worker)
             return s->step;
-        if (s->holder == 0 && nobodys == LH_FLIGHT_NONE)
-            nobodys = s->step;
+        if (s->lost && lost == LH_FLIGHT_NONE)
+            lost = s->step;
     }
-    if (nobodys != LH_FLIGHT_NONE)
-        return nobodys;
+    if (lost != LH_FLIGHT_NONE)
+        return lost;
     return f->high < limit ? f->high : LH_FLIGHT_NONE;
 }
 
@@ -133,7 +133,7 @@ static int expect(struct lh_flight *f, uint64_t step, struct lh_flight_step **ou
         size_t more = (size_t)(step - f->high) + 1;
         LH_TRY(LH_GROW(&f->steps, &f->cap, f->n + more, "steps under way"));
         for (; f->high <= step; f->high++)
-            f->steps[f->n++] = (struct lh_flight_step){.step = f->high};
+            f->steps[f->n++] = (struct lh_flight_step){.step = f->high, .since = -1};
     }
     *out = find(f, step);
     return *out ? 0 : LH_AGAIN;
@@ -147,6 +147,7 @@ int lh_flight_give(struct lh_flight *f, uint64_t step, uint32_t worker,
     if (rc != 0)
         return rc;
     s->holder = worker;
+    s->lost = false;
     s->since = now;
     s->lacked = lh_flight_lacking(f, step);
     s->given++;
@@ -159,16 +160,19 @@ void lh_flight_lose(struct lh_flight *f, uint32_t worker)
 {
     for (size_t i = 0; i < f->n; i++)
         if (f->steps[i].holder == worker)
-            f->steps[i].holder = 0;
+            f->steps[i].lost = true;
 }
 
 uint64_t lh_flight_late(struct lh_flight *f, uint32_t worker, double late, double now)
 {
     for (size_t i = 0; i < f->n; i++) {
         struct lh_flight_step *s = &f->steps[i];
-        if (is_whole(s) || (s->holder != worker && s->holder != 0 && now - s->since <= late))
+        if (s->since < 0) /* it may be under way to whoever has it */
+            s->since = now;
+        if (is_whole(s) || (s->holder != worker && !s->lost && now - s->since <= late))
             continue;
         s->since = now;
+        s->lost = false;
         return s->step;
     }
     return LH_FLIGHT_NONE;

@@ -17,6 +17,7 @@
 #include "ps/loan.h"
 #include "ps/writer.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -128,14 +129,14 @@ static int start(struct lh_server *s)
                            &s->counts));
     const struct lh_shard_range *range = &s->model.layout->shards[plan->shard];
     s->n_metrics = plan->shard == 0 ? s->model.n_metrics : 0;
-    LH_TRY(lh_shard_create(&s->shard, &(struct lh_shard_spec){.range = range,
-                                                              .leaves = s->model.leaves,
-                                                              .beta1 = s->job->beta1,
-                                                              .beta2 = s->job->beta2,
-                                                              .epsilon = s->job->epsilon,
-                                                              .n_metrics = s->n_metrics,
-                                                              .each = s->job->consistency !=
-                                                                      LH_SYNC}));
+    LH_TRY(lh_shard_create(&s->shard,
+                           &(struct lh_shard_spec){.range = range,
+                                                   .leaves = s->model.leaves,
+                                                   .beta1 = s->job->beta1,
+                                                   .beta2 = s->job->beta2,
+                                                   .epsilon = s->job->epsilon,
+                                                   .n_metrics = s->n_metrics,
+                                                   .each = s->job->consistency != LH_SYNC}));
     s->flight = lh_shard_flight(s->shard);
     LH_TRY(lh_loans_create(&s->loans, s->shard, s->member.deadline));
     LH_TRY(open_store(s, plan));
@@ -428,6 +429,7 @@ static int step_is_in(struct lh_server *s, const struct lh_flight_step *step)
     if (step->given < 2 || s->member.plan->shard != 0)
         return 0;
     lh_metrics_add(s->counts, LH_METRIC_TAKEN_OVER, 1);
+    s->member.phases.taken_over++;
     int rc = lh_net_send(s->socket, &step->first, &env, NULL, 0);
     return rc < 0 ? rc : 0;
 }
@@ -465,8 +467,8 @@ static int take_push(struct lh_server *s, const struct lh_net_message *msg)
         return lh_err_set(LH_EPROTO, "a push with %zu bytes of metrics: expected %zu",
                           metrics_bytes, s->n_metrics * sizeof(float));
     /* what may not have begun would enter a cut that it is not of */
-    if (s->flight && (env->step >= s->clock.until ||
-                      lh_flight_low(s->flight) < needed_for(s, env->step)))
+    if (s->flight &&
+        (env->step >= s->clock.until || lh_flight_low(s->flight) < needed_for(s, env->step)))
         return lh_err_set(LH_EPROTO, "a push for step %llu, which nobody was given",
                           (unsigned long long)env->step);
     double began = lh_now();
@@ -492,8 +494,10 @@ static int take_idle(struct lh_server *s, const struct lh_net_message *msg)
         .kind = LH__KIND__KIND_LATE, .job = s->member.job, .node = s->member.node};
     if (msg->env.epoch != s->member.plan->generation || !s->flight)
         return 0;
-    env.step = lh_flight_late(s->flight, msg->env.node, LATE * 1e-6 * (double)msg->env.count,
-                              lh_now());
+    /* With bound 0 all wait for one, which alone has the weights of its version of all shards. */
+    bool alone = s->job->consistency == LH_SSP && s->job->staleness_bound == 0;
+    double late = alone || !s->job->takeover ? INFINITY : LATE * 1e-6 * (double)msg->env.count;
+    env.step = lh_flight_late(s->flight, msg->env.node, late, lh_now());
     if (env.step == LH_FLIGHT_NONE)
         return 0;
     env.level = lh_tree_height(s->model.leaves);

@@ -43,8 +43,8 @@ struct lh_shard {
     struct generation **generations;
     size_t n_generations, cap_generations;
     struct generation *current;
-    float *m, *v;      /* [size] */
-    uint64_t *updates; /* [n_segments] */
+    float *m, *v;             /* [size] */
+    uint64_t *updates;        /* [n_segments] */
     struct lh_reduce *reduce; /* of the current step, or, where each is a worker's own, */
     struct lh_flight *flight; /* of all that are under way */
     struct frozen frozen;
@@ -192,9 +192,8 @@ int lh_shard_create(struct lh_shard **out, const struct lh_shard_spec *spec)
     LH_TRY_TO(fail, zeroed(&s->m, s->size));
     LH_TRY_TO(fail, zeroed(&s->v, s->size));
     LH_TRY_TO(fail, LH_NEW_ARRAY(&s->updates, s->range.n_segments, "shard"));
-    LH_TRY_TO(fail, spec->each
-                        ? lh_flight_create(&s->flight, s->size + s->n_metrics)
-                        : lh_reduce_create(&s->reduce, s->leaves, s->size + s->n_metrics));
+    LH_TRY_TO(fail, spec->each ? lh_flight_create(&s->flight, s->size + s->n_metrics)
+                               : lh_reduce_create(&s->reduce, s->leaves, s->size + s->n_metrics));
     generation_renew(s);
     *out = s;
     return 0;

@@ -23,7 +23,7 @@
 #define NODES_MAX 64
 #define PATIENCE  2.0   /* seconds; a message was lost only if a connection broke */
 #define FULL_POLL 0.001 /* while a queue is full or all buffers are lent */
-#define IDLE      0.5   /* times what its own work on a step usually takes: a wait this long is said */
+#define IDLE      0.5 /* times what its own work on a step usually takes: a wait this long is said */
 
 /* For tests: LONGHAUL_TEST_SLOW=INDEX:FACTOR slows the worker with that index of the assignment, as
  * if its processor were so many times slower. */
@@ -61,10 +61,10 @@ struct worker {
     struct lh_gradient_piece **unsent; /* [n_pieces] that met a full queue */
     size_t n_unsent;
     int push_rc;
-    bool reassigned;           /* the assignment changed since the share was last looked at */
-    double turns;              /* seconds that the companion worked */
-    double patience;           /* seconds until a pull is repeated; doubles */
-    double stepped;            /* when the version at hand was taken */
+    bool reassigned; /* the assignment changed since the share was last looked at */
+    double turns;    /* seconds that the companion worked */
+    double patience; /* seconds until a pull is repeated; doubles */
+    double stepped;  /* when the version at hand was taken */
     /* waiting: what its own work on a step takes, from weights to pushed; since when it waits, or
      * has said so last; the step that it was given because it does */
     double usual, idle_since;
@@ -369,9 +369,8 @@ static int say_idle(struct worker *w)
     w->idle_since = lh_now();
     size_t n = w->pull.version == LH_WIRE_LATEST ? 1 : w->pull.n_shards;
     for (size_t i = 0; i < n; i++) {
-        int rc = w->pull.shards[i].done
-                     ? 0
-                     : lh_net_send(w->pull.shards[i].socket, NULL, &env, NULL, 0);
+        int rc =
+            w->pull.shards[i].done ? 0 : lh_net_send(w->pull.shards[i].socket, NULL, &env, NULL, 0);
         LH_TRY(rc < 0 ? rc : 0);
     }
     return 0;

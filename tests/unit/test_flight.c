@@ -128,6 +128,10 @@ static void late_gives_what_is_old_or_nobodys_or_was_lost_on_the_way(void **stat
     push(f, 0);
     lh_flight_lose(f, 2);
     assert_int_equal(lh_flight_late(f, 3, 10, 12), 1);
+    push(f, 1);
+    assert_ok(lh_flight_add(f, 3, 0, SIZE, ones)); /* before 2 was heard of here */
+    assert_int_equal(lh_flight_late(f, 3, 10, 20), LH_FLIGHT_NONE);
+    assert_int_equal(lh_flight_late(f, 3, 10, 31), 2);
     lh_flight_destroy(&f);
 }
 

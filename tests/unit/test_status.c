@@ -61,7 +61,10 @@ static struct lh_status some_status(void)
                                        .dropped = 1,
                                        .bytes_in = 13,
                                        .bytes_out = 14,
-                                       .memory = 15};
+                                       .memory = 15,
+                                       .lacked = 16,
+                                       .lacked_most = 2,
+                                       .taken_over = 3};
     roles[0].phases[LH_PHASE_OPTIMISE] = 1.5;
     roles[1] = (struct lh_status_role){.node = 2, .standing = "gone", .rows = 99};
     roles[1].phases[LH_PHASE_GATHER] = 0.25;
