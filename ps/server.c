@@ -17,7 +17,6 @@
 #include "ps/loan.h"
 #include "ps/writer.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -494,9 +493,11 @@ static int take_idle(struct lh_server *s, const struct lh_net_message *msg)
         .kind = LH__KIND__KIND_LATE, .job = s->member.job, .node = s->member.node};
     if (msg->env.epoch != s->member.plan->generation || !s->flight)
         return 0;
-    /* With bound 0 all wait for one, which alone has the weights of its version of all shards. */
+    /* With bound 0 all wait for one, which alone has the weights of its version of all shards. But
+     * what a dead worker asked for may have come after the word that it died. */
     bool alone = s->job->consistency == LH_SSP && s->job->staleness_bound == 0;
-    double late = alone || !s->job->takeover ? INFINITY : LATE * 1e-6 * (double)msg->env.count;
+    double late =
+        alone || !s->job->takeover ? s->member.deadline : LATE * 1e-6 * (double)msg->env.count;
     env.step = lh_flight_late(s->flight, msg->env.node, late, lh_now());
     if (env.step == LH_FLIGHT_NONE)
         return 0;

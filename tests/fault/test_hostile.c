@@ -22,11 +22,12 @@ static struct lh_envelope any_envelope(uint64_t job, uint64_t i)
 {
     struct lh_rng_at at = {.seed = 31, .step = i};
     static const uint32_t kinds[] = {
-        LH__KIND__KIND_PUSH,    LH__KIND__KIND_PUSH,  LH__KIND__KIND_PULL, LH__KIND__KIND_WEIGHTS,
-        LH__KIND__KIND_TARGETS, LH__KIND__KIND_MOVED, LH__KIND__KIND_HELLO};
+        LH__KIND__KIND_PUSH,    LH__KIND__KIND_PUSH,    LH__KIND__KIND_PULL,
+        LH__KIND__KIND_WEIGHTS, LH__KIND__KIND_TARGETS, LH__KIND__KIND_MOVED,
+        LH__KIND__KIND_HELLO,   LH__KIND__KIND_TAKE,    LH__KIND__KIND_IDLE};
     static const uint64_t numbers[] = {0, 1, 7, 1000, UINT32_MAX, UINT64_MAX, UINT64_MAX / 4 + 1};
     struct lh_envelope e = {.job = job};
-    e.kind = kinds[lh_rng_below(&at, 0, 7)];
+    e.kind = kinds[lh_rng_below(&at, 0, sizeof kinds / sizeof *kinds)];
     e.step = numbers[3 + lh_rng_below(&at, 1, 4)]; /* a step that is not at hand */
     e.level = (uint32_t)numbers[lh_rng_below(&at, 2, 7)];
     e.index = (uint32_t)numbers[lh_rng_below(&at, 3, 7)];
@@ -59,11 +60,11 @@ static void attack(const char *endpoint, uint64_t job)
     zmq_ctx_term(zmq);
 }
 
-static void job_under_attack_ends_with_the_same_bits(void **state)
+/* One worker gives the same bits in every model. */
+static void attack_job(const char *model)
 {
-    (void)state;
     trainkit_dataset();
-    struct lh_job *job = trainkit_job(STEPS, EVERY, NULL);
+    struct lh_job *job = trainkit_job(STEPS, EVERY, model);
     struct lh_train_options opt = trainkit_options(kit_path("undisturbed"));
     struct lh_train_result result;
     assert_ok(lh_train(job, &opt, &result));
@@ -72,7 +73,7 @@ static void job_under_attack_ends_with_the_same_bits(void **state)
     assert_ok(lh_job_load(&resolved, kit_path("undisturbed/config.yaml"), NULL, 0));
     uint64_t digest = lh_job_digest(resolved);
     lh_job_destroy(&resolved);
-    trainkit_job_file(kit_path("job.yaml"), STEPS, EVERY, NULL);
+    trainkit_job_file(kit_path("job.yaml"), STEPS, EVERY, model);
     char scheduler[300], server[300];
     snprintf(scheduler, sizeof scheduler, "ipc://%s/s", kit_dir());
     snprintf(server, sizeof server, "ipc://%s/p", kit_dir());
@@ -98,10 +99,23 @@ static void job_under_attack_ends_with_the_same_bits(void **state)
     lh_job_destroy(&job);
 }
 
+static void job_under_attack_ends_with_the_same_bits(void **state)
+{
+    (void)state;
+    attack_job(NULL);
+}
+
+static void job_whose_steps_are_each_a_workers_own_ends_with_the_same_bits(void **state)
+{
+    (void)state;
+    attack_job("consistency: {model: ssp, bound: 4}");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(job_under_attack_ends_with_the_same_bits),
+        kit_test(job_whose_steps_are_each_a_workers_own_ends_with_the_same_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

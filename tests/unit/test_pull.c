@@ -165,6 +165,36 @@ static void latest_is_what_the_first_shard_says(void **state)
     rig_close(&x);
 }
 
+/* Where each step is a worker's own: shard 0 says which, and each gives the version it has. */
+static void step_is_what_the_first_shard_gives_at_whatever_version(void **state)
+{
+    (void)state;
+    struct rig x;
+    struct lh_net_message m;
+    rig_open(&x);
+    assert_ok(lh_pull_begin_step(&x.pull, LH_WIRE_LATEST));
+    rig_expect(x.server[0], &m, LH__KIND__KIND_TAKE);
+    struct lh_envelope given = {.kind = LH__KIND__KIND_STEP, .step = 21, .request = m.env.request};
+    lh_net_message_fini(&m);
+    assert_int_equal(lh_net_recv(x.server[1], &m), LH_AGAIN);
+    const struct lh_envelope early = {
+        .kind = LH__KIND__KIND_WEIGHTS, .request = given.request, .count = 1};
+    assert_err(give(&x, 0, early, sizeof(float), 0), LH_EPROTO, "before it gave a step");
+    assert_err(give(&x, 1, given, 0, 0), LH_EPROTO, "sent a STEP");
+    assert_ok(give(&x, 0, given, 0, 0));
+    rig_expect(x.server[1], &m, LH__KIND__KIND_TAKE);
+    assert_int_equal(m.env.step, 21);
+    lh_net_message_fini(&m);
+    give_all(&x, 0, 8, given.request);
+    give_all(&x, 1, 9, given.request);
+    assert_true(x.pull.complete);
+    assert_int_equal(x.pull.version, 21);
+    assert_true(x.weights[0] == 8 && x.weights[FLAT - 1] == 9);
+    assert_ok(lh_pull_begin(&x.pull, 5)); /* a version again */
+    requested(&x, 0, 5);
+    rig_close(&x);
+}
+
 static void moved_begins_anew_where_the_server_stands(void **state)
 {
     (void)state;
@@ -296,6 +326,7 @@ int main(void)
         kit_test(pieces_cover_each_shard_once_and_only_targets_that_are),
         kit_test(version_is_complete_when_every_piece_of_it_has_come),
         kit_test(latest_is_what_the_first_shard_says),
+        kit_test(step_is_what_the_first_shard_gives_at_whatever_version),
         kit_test(moved_begins_anew_where_the_server_stands),
         kit_test(piece_that_does_not_fit_is_refused),
         kit_test(begin_that_nobody_takes_is_an_error),
