@@ -142,7 +142,7 @@ static int start(struct lh_server *s)
     /* What was prepared but never became a cut may be of another number of shards. */
     LH_TRY(lh_store_prune(s->store, plan->keep, plan->n_keep));
     LH_TRY(restore(s, plan));
-    LH_TRY(lh_writer_start(&s->writer, s->store));
+    LH_TRY(lh_writer_start(&s->writer, s->store, NULL, 0));
     LH_TRY(lh_pull_pieces(&s->pieces, &s->n_pieces, range));
     LH_TRY(LH_NEW_ARRAY(&s->metrics, METRICS_ROWS * (s->n_metrics + 1), "metrics"));
     s->clock = (struct lh_clock){.start = plan->start,

@@ -48,6 +48,11 @@ typedef int (*lh_store_body)(struct lh_store *st, MDB_txn *txn, void *ctx);
 int lh_store_txn_write(struct lh_store *st, lh_store_body run, void *ctx, const char *doing);
 int lh_store_txn_read(struct lh_store *st, lh_store_body run, void *ctx, const char *doing);
 
+/* A sentence for what LMDB returned about the file or directory `where`, and its code. `doing`
+ * reads behind the name: "cannot be opened". The second also knows how a full disk shows. */
+int lh_store_txn_fail(const char *where, int rc, const char *doing);
+int lh_store_txn_fail_write(const char *where, int rc, const char *doing);
+
 /* Opens LMDB, after a look over its pages; the caller holds the lock that this needs. */
 int lh_store_txn_open(struct lh_store *st);
 void lh_store_txn_close(struct lh_store *st);

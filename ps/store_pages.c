@@ -29,6 +29,8 @@ enum {
     OVERFLOW = 4,
     META = 8,
     BIG = 1,
+    INTEGER_KEYS = 8,  /* flag of the tree of free pages, which keeps the environment's too: */
+    ONE_FILE = 0x4000, /* it has no directory of its own (rowtable_run.c) */
     DEPTH_MAX = 32,
     UNWRITTEN = 1 << 16 /* pages a transaction may have taken at the end and not written */
 };
@@ -119,8 +121,27 @@ static int check_leaf(struct pages *f, uint64_t page, const unsigned char *node,
     return is_free ? check_free(f, page, data, (size_t)size) : 0;
 }
 
-/* A page and all below it; `depth` is the number of levels from here down to the leaves. */
-static int check_page(struct pages *f, uint64_t page, unsigned depth, int is_free)
+/* A key, or, with bytes NULL, the end of all keys that way. */
+struct key {
+    const unsigned char *bytes;
+    size_t n;
+};
+
+static struct key key_of(const unsigned char *node)
+{
+    return (struct key){node + NODE, (size_t)number(node + 6, 2)};
+}
+
+static int before(struct key a, struct key b)
+{
+    const int order = memcmp(a.bytes, b.bytes, a.n < b.n ? a.n : b.n);
+    return order < 0 || (order == 0 && a.n < b.n);
+}
+
+/* A page and all below it; `depth` is the number of levels from here down to the leaves. All its
+ * keys are in [from, to): else a search would go astray. (Free lists are not searched by us.) */
+static int check_page(struct pages *f, uint64_t page, unsigned depth, int is_free, struct key from,
+                      struct key to)
 {
     LH_TRY(take(f, page, 1, 1));
     const unsigned char *p = f->map + page * f->page;
@@ -132,19 +153,28 @@ static int check_page(struct pages *f, uint64_t page, unsigned depth, int is_fre
     const size_t n = (size_t)(lower - HEADER) / 2;
     if (n == 0 || (n == 1 && depth > 1 && !is_free))
         return damaged(f, page, "has too few entries");
+    uint64_t child = 0;
+    struct key last = {0};
     for (size_t i = 0; i < n; i++) {
         const uint64_t at = number(p + HEADER + 2 * i, 2);
         if (at < upper || at % 2 || at + NODE > f->page)
             return damaged(f, page, "has an entry outside itself");
-        if (depth == 1) {
+        if (NODE + number(p + at + 6, 2) > f->page - at)
+            return damaged(f, page, "has an entry that does not fit in it");
+        const struct key key = key_of(p + at);
+        const int counts =
+            !is_free && (depth == 1 || i > 0); /* the first of an inner page is none */
+        if (counts && ((from.bytes && before(key, from)) || (to.bytes && !before(key, to)) ||
+                       (i > (depth > 1) && !before(last, key))))
+            return damaged(f, page, "has entries that are not in order");
+        if (depth == 1)
             LH_TRY(check_leaf(f, page, p + at, f->page - (size_t)at, is_free));
-        } else {
-            if (NODE + number(p + at + 6, 2) > f->page - at)
-                return damaged(f, page, "has an entry that does not fit in it");
-            LH_TRY(check_page(f, number(p + at, 6), depth - 1, is_free));
-        }
+        if (depth > 1 && i > 0)
+            LH_TRY(check_page(f, child, depth - 1, is_free, i > 1 ? last : from, key));
+        child = number(p + at, 6);
+        last = key;
     }
-    return 0;
+    return depth > 1 ? check_page(f, child, depth - 1, is_free, n > 1 ? last : from, to) : 0;
 }
 
 static struct tree read_tree(const unsigned char *p)
@@ -179,8 +209,9 @@ static int check_meta(struct pages *f)
     f->tree[1] = read_tree(chosen + 72);
     f->last = number(chosen + 120, 8);
     const uint64_t page = (uint64_t)(chosen - HEADER - f->map) / f->page;
-    if (f->last < 1 || f->last > f->size / f->page + UNWRITTEN || f->tree[0].flags != 8 ||
-        f->tree[1].flags != 0 || f->tree[0].depth > DEPTH_MAX || f->tree[1].depth > DEPTH_MAX)
+    if (f->last < 1 || f->last > f->size / f->page + UNWRITTEN ||
+        (f->tree[0].flags & ~ONE_FILE) != INTEGER_KEYS || f->tree[1].flags != 0 ||
+        f->tree[0].depth > DEPTH_MAX || f->tree[1].depth > DEPTH_MAX)
         return damaged(f, page, "does not describe the database");
     return 0;
 }
@@ -194,7 +225,7 @@ static int check(struct pages *f)
         if ((t->root == NONE) != (t->depth == 0))
             return damaged(f, 0, "does not describe the database");
         if (t->root != NONE)
-            LH_TRY(check_page(f, t->root, t->depth, i == 0));
+            LH_TRY(check_page(f, t->root, t->depth, i == 0, (struct key){0}, (struct key){0}));
     }
     return 0;
 }

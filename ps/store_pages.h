@@ -5,7 +5,8 @@
 
 /* `path` is a data.mdb that nobody writes meanwhile. Follows both trees of the newest version and
  * the list of free pages: each page lies in the file, has the form its place asks for, and is used
- * once. Reads only the inner pages and one page per data block. Errors: LH_ECORRUPT with a sentence
+ * once; keys are in order. Reads the pages of the trees, and one page per
+ * large value. Errors: LH_ECORRUPT with a sentence
  * that names the file and the page; LH_EFORMAT if it is no LMDB file of format 1; LH_ENOENT,
  * LH_EACCES, LH_EIO, LH_ENOMEM. */
 int lh_store_pages_check(const char *path);

@@ -20,35 +20,34 @@
 
 /* --- failures -------------------------------------------------------------------------------- */
 
-/* A sentence for what LMDB returned. `doing` reads after the store's name: "cannot be opened". */
-static int fail_mdb(const struct lh_store *st, int rc, const char *doing)
+int lh_store_txn_fail(const char *where, int rc, const char *doing)
 {
     if (rc > 0)
-        return lh_err_errno(rc, "%s: %s", st->dir, doing);
+        return lh_err_errno(rc, "%s: %s", where, doing);
     if (rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND || rc == MDB_INVALID || rc == MDB_PANIC)
         return lh_err_set(LH_ECORRUPT,
-                          "%s: %s: data.mdb is damaged (%s); restore it from a copy, or start the "
+                          "%s: %s: the file is damaged (%s); restore it from a copy, or start the "
                           "run anew",
-                          st->dir, doing, mdb_strerror(rc));
-    return lh_err_set(LH_EINTERNAL, "%s: %s: %s", st->dir, doing, mdb_strerror(rc));
+                          where, doing, mdb_strerror(rc));
+    return lh_err_set(LH_EINTERNAL, "%s: %s: %s", where, doing, mdb_strerror(rc));
 }
 
 /* LMDB reports a full disk as ENOSPC or, after a short write, as EIO. */
-static int fail_write(const struct lh_store *st, int rc, const char *doing)
+int lh_store_txn_fail_write(const char *where, int rc, const char *doing)
 {
     struct statvfs fs;
     if (rc == ENOSPC || rc == EDQUOT ||
-        (rc == EIO && statvfs(st->dir, &fs) == 0 && fs.f_bavail < FULL_BELOW / fs.f_frsize))
+        (rc == EIO && statvfs(where, &fs) == 0 && fs.f_bavail < FULL_BELOW / fs.f_frsize))
         return lh_err_set(LH_ENOSPC,
                           "%s: %s: the disk is full; what was written before is intact: free some "
                           "space and try again",
-                          st->dir, doing);
+                          where, doing);
     if (rc == EIO)
         return lh_err_set(LH_EIO,
                           "%s: %s: the system refused to write (input/output error, or a limit on "
                           "the size of files); what was written before is intact",
-                          st->dir, doing);
-    return fail_mdb(st, rc, doing);
+                          where, doing);
+    return lh_store_txn_fail(where, rc, doing);
 }
 
 /* LMDB's codes are positive or below -30000, ours negative above: one int carries both. */
@@ -134,7 +133,7 @@ int lh_store_txn_open(struct lh_store *st)
         mdb_txn_abort(txn);
     }
     st->broken = rc != 0;
-    return rc == 0 ? 0 : fail_mdb(st, rc, "cannot be opened");
+    return rc == 0 ? 0 : lh_store_txn_fail(st->dir, rc, "cannot be opened");
 }
 
 void lh_store_txn_close(struct lh_store *st)
@@ -177,7 +176,7 @@ int lh_store_txn_write(struct lh_store *st, lh_store_body run, void *ctx, const 
         rc = mdb_env_set_mapsize(st->env, st->map_size);
     }
     flock(st->data_fd, LOCK_UN);
-    return rc == 0 || is_ours(rc) ? rc : fail_write(st, rc, doing);
+    return rc == 0 || is_ours(rc) ? rc : lh_store_txn_fail_write(st->dir, rc, doing);
 }
 
 int lh_store_txn_read(struct lh_store *st, lh_store_body run, void *ctx, const char *doing)
@@ -192,5 +191,5 @@ int lh_store_txn_read(struct lh_store *st, lh_store_body run, void *ctx, const c
         rc = run(st, txn, ctx);
     if (txn)
         mdb_txn_abort(txn);
-    return rc == 0 || is_ours(rc) ? rc : fail_mdb(st, rc, doing);
+    return rc == 0 || is_ours(rc) ? rc : lh_store_txn_fail(st->dir, rc, doing);
 }

@@ -24,6 +24,8 @@ struct list {
 
 struct lh_writer {
     struct lh_store *store;
+    struct lh_rowtable **tables;
+    size_t n_tables;
     pthread_t thread;
     bool started;
     pthread_mutex_t mutex;
@@ -78,9 +80,27 @@ static int prune(struct lh_writer *w, struct command *c)
         c->keep[c->n_keep++] = there[i].version;
     }
     rc = lh_store_prune(w->store, c->keep, c->n_keep);
+    for (size_t i = 0; rc >= 0 && i < w->n_tables; i++)
+        rc = lh_rowtable_prune(w->tables[i], c->keep, c->n_keep);
 done:
     lh_mem_free(there);
     return rc;
+}
+
+static int prepare(struct lh_writer *w, const struct command *c)
+{
+    for (size_t i = 0; i < w->n_tables; i++)
+        LH_TRY(lh_rowtable_prepare(w->tables[i]));
+    return lh_store_prepare(w->store, c->frozen);
+}
+
+/* What nobody waits for. */
+static void tidy(struct lh_writer *w)
+{
+    for (size_t i = 0; i < w->n_tables; i++) {
+        lh_rowtable_tidy(w->tables[i]);
+        lh_rowtable_thaw(w->tables[i]);
+    }
 }
 
 static void execute(struct lh_writer *w, struct command *c)
@@ -88,7 +108,7 @@ static void execute(struct lh_writer *w, struct command *c)
     int rc;
     double began = lh_now();
     if (c->done.kind == LH_WRITER_PREPARE) {
-        rc = lh_store_prepare(w->store, c->frozen);
+        rc = prepare(w, c);
         lh_shard_thaw(c->shard, c->frozen);
     } else {
         rc = c->done.kind == LH_WRITER_COMMIT ? lh_store_commit(w->store, c->done.version) : 0;
@@ -113,19 +133,34 @@ static void *run(void *arg)
         }
         pthread_mutex_unlock(&w->mutex);
         execute(w, c);
+        const bool prepared = c->done.kind == LH_WRITER_PREPARE; /* c is the server's then */
         pthread_mutex_lock(&w->mutex);
         append(&w->finished, c);
         atomic_fetch_add(&w->ready, 1);
+        if (prepared) {
+            pthread_mutex_unlock(&w->mutex);
+            tidy(w);
+            pthread_mutex_lock(&w->mutex);
+        }
         atomic_fetch_sub(&w->pending, 1);
     }
     pthread_mutex_unlock(&w->mutex);
     return NULL;
 }
 
-int lh_writer_start(struct lh_writer **out, struct lh_store *store)
+int lh_writer_start(struct lh_writer **out, struct lh_store *store,
+                    struct lh_rowtable *const *tables, size_t n_tables)
 {
     struct lh_writer *w = NULL;
     LH_TRY(LH_NEW(&w, "checkpoint writer"));
+    int rc = LH_NEW_ARRAY(&w->tables, n_tables, "checkpoint writer");
+    if (rc < 0) {
+        lh_mem_free(w);
+        return rc;
+    }
+    for (size_t i = 0; i < n_tables; i++)
+        w->tables[i] = tables[i];
+    w->n_tables = n_tables;
     w->store = store;
     w->queued.last = &w->queued.first;
     w->finished.last = &w->finished.first;
@@ -164,6 +199,7 @@ void lh_writer_stop(struct lh_writer **out)
         free_command(c);
     pthread_cond_destroy(&w->work);
     pthread_mutex_destroy(&w->mutex);
+    lh_mem_free(w->tables);
     lh_mem_free(w);
     *out = NULL;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "common/err.h"
+#include "ps/rowtable.h"
 #include "ps/store.h"
 
 #include <stdbool.h>
@@ -20,13 +21,17 @@ struct lh_writer_done {
     struct lh_err err; /* code 0: durable */
 };
 
-int lh_writer_start(struct lh_writer **out, struct lh_store *store);
+/* `store` and the n_tables tables, whose files lie in it, outlive the writer. */
+int lh_writer_start(struct lh_writer **out, struct lh_store *store,
+                    struct lh_rowtable *const *tables, size_t n_tables);
 /* Finishes what is queued and ends the thread; what was done can still be polled. NULL allowed. */
 void lh_writer_finish(struct lh_writer *w);
 /* Finishes, and frees. NULL content allowed. */
 void lh_writer_stop(struct lh_writer **w);
 
-/* Queues writing a frozen version, which is thawed when it is done. Errors: LH_ENOMEM. */
+/* Queues writing a frozen version, for which every table is frozen too; all are thawed when it is
+ * done. Tables are written first: a version that the store has, they have. Errors: LH_ENOMEM;
+ * nothing is thawed then. */
 int lh_writer_prepare(struct lh_writer *w, struct lh_shard *shard, const struct lh_frozen *frozen);
 /* Queues a commit of `version`, then a pruning to `keep` (copied). Errors: LH_ENOMEM. */
 int lh_writer_commit(struct lh_writer *w, uint64_t version, const uint64_t *keep, size_t n);

@@ -2,6 +2,7 @@
 #include "ps/writer.h"
 
 #include "common/term.h"
+#include "ps/rowtable_read.h"
 #include "tests/testkit.h"
 
 #include <string.h>
@@ -15,6 +16,7 @@ struct rig {
     struct lh_layout layout;
     struct lh_shard *shard;
     struct lh_store *store;
+    struct lh_rowtable *table;
     struct lh_writer *writer;
 };
 
@@ -32,16 +34,44 @@ static void rig_open(struct rig *x)
                                                                  .epsilon = 1e-8}));
     lh_shard_init(x->shard, w);
     assert_ok(lh_store_open(&x->store, kit_path("store"), &(struct lh_store_id){7, 0, 1}, 0));
-    assert_ok(lh_writer_start(&x->writer, x->store));
+    const struct lh_rowtable_spec spec = {.name = "item",
+                                          .dim = 3,
+                                          .learning_rate = 0.1,
+                                          .beta1 = 0.9,
+                                          .beta2 = 0.999,
+                                          .epsilon = 1e-8,
+                                          .shards = 1,
+                                          .leaves = 1,
+                                          .max_ids = 1};
+    assert_ok(lh_rowtable_create(&x->table, &spec, kit_path("store")));
+    assert_ok(lh_rowtable_init(x->table));
+    assert_ok(lh_writer_start(&x->writer, x->store, &x->table, 1));
 }
 
 static void rig_close(struct rig *x)
 {
     lh_writer_stop(&x->writer);
     lh_writer_stop(&x->writer);
+    lh_rowtable_destroy(&x->table);
     lh_store_close(&x->store);
     lh_shard_destroy(&x->shard);
     lh_layout_fini(&x->layout);
+}
+
+/* The table's next version, set aside; the writer may still be merging files. */
+static void freeze_table(struct rig *x)
+{
+    const float g[3] = {1};
+    const uint64_t id = 5;
+    const struct lh_rowtable_piece piece = {0, 1, 1, &id, g};
+    const double began = lh_now();
+    int applied = 0, rc;
+    assert_ok(lh_rowtable_push(x->table, lh_rowtable_version(x->table), (struct lh_tree_node){0, 0},
+                               &piece));
+    assert_ok(lh_rowtable_advance(x->table, &applied));
+    while ((rc = lh_rowtable_freeze(x->table)) == LH_AGAIN && lh_now() - began < 30)
+        usleep(1000);
+    assert_ok(rc);
 }
 
 /* Makes the next version and has it written. */
@@ -49,6 +79,7 @@ static int prepare_next(struct rig *x)
 {
     float g[32] = {0};
     int applied = 0;
+    freeze_table(x);
     const struct lh_frozen *frozen = NULL;
     assert_ok(lh_shard_push(x->shard, lh_shard_version(x->shard), (struct lh_tree_node){0, 0}, 0, g,
                             32, NULL));
@@ -56,8 +87,10 @@ static int prepare_next(struct rig *x)
     assert_true(applied);
     assert_ok(lh_shard_freeze(x->shard, &frozen));
     int rc = lh_writer_prepare(x->writer, x->shard, frozen);
-    if (rc < 0)
+    if (rc < 0) {
         lh_shard_thaw(x->shard, frozen);
+        lh_rowtable_thaw(x->table);
+    }
     return rc;
 }
 
@@ -84,6 +117,17 @@ static void assert_versions(struct lh_store *st, size_t n, const uint64_t *expec
     lh_mem_free(v);
 }
 
+/* Whether the table has that version, and no more. */
+static int table_has(uint64_t version)
+{
+    struct lh_rowtable_reader *r = NULL;
+    const char *dir = kit_path("store");
+    int rc = lh_rowtable_reader_open(&r, "item", version, &dir, 1);
+    lh_rowtable_reader_close(&r);
+    assert_true(rc == 0 || rc == LH_ENOENT);
+    return rc == 0;
+}
+
 static void commands_are_done_in_order_and_each_is_told(void **state)
 {
     (void)state;
@@ -100,6 +144,7 @@ static void commands_are_done_in_order_and_each_is_told(void **state)
     struct lh_writer_done d = await_done(&x);
     assert_true(d.kind == LH_WRITER_COMMIT && d.version == 2 && d.err.code == 0);
     assert_versions(x.store, 2, (const uint64_t[]){2, 3});
+    assert_true(!table_has(1) && table_has(2) && table_has(3) && !table_has(4));
     assert_false(lh_writer_busy(x.writer));
     assert_false(lh_writer_poll(x.writer, &d));
     rig_close(&x);
@@ -175,10 +220,14 @@ static void command_without_memory_is_refused_and_nothing_is_queued(void **state
     }
     assert_false(lh_writer_busy(x.writer));
     lh_mem_fail_at(1);
-    int rc = lh_writer_start(&none, x.store);
+    int rc = lh_writer_start(&none, x.store, &x.table, 1);
     lh_mem_fail_at(0);
     assert_int_equal(rc, LH_ENOMEM);
     assert_null(none);
+    lh_mem_fail_at(2);
+    rc = lh_writer_start(&none, x.store, &x.table, 1);
+    lh_mem_fail_at(0);
+    assert_int_equal(rc, LH_ENOMEM);
     assert_ok(prepare_next(&x)); /* it goes on */
     assert_int_equal(await_done(&x).err.code, 0);
     rig_close(&x);

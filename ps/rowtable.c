@@ -1,0 +1,377 @@
+/* The table: rows in memory, and what a step does to them. A row lives in the cache, else in the
+ * open run, else in the newest sealed run that has it, else nowhere: then it has its initial value.
+ * Cuts are rowtable_cut.c. */
+#include "ps/rowtable.h"
+
+#include "common/err.h"
+#include "common/mem.h"
+#include "ps/rowtable_internal.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+enum {
+    DIM_MAX = 65536,
+    NAME_MAX_ = 100,
+    WRITE_ROWS = 2048, /* that make room together */
+    RECORDS = 256      /* handed to a run at a time */
+};
+
+/* --- life ------------------------------------------------------------------------------------ */
+
+static int check_name(const char *name)
+{
+    static const char fine[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
+    const size_t n = strlen(name);
+    if (n == 0 || n > NAME_MAX_ || strspn(name, fine) != n || name[0] == '.')
+        return lh_err_set(
+            LH_ERANGE,
+            "table '%s': a name has letters, digits, '_', '-' and '.', does not begin "
+            "with '.', and has %d at most",
+            name, NAME_MAX_);
+    return 0;
+}
+
+static int check_spec(const struct lh_rowtable_spec *s)
+{
+    LH_TRY(check_name(s->name));
+    if (s->dim == 0 || s->dim > DIM_MAX || s->shard >= s->shards || !isfinite(s->init_scale))
+        return lh_err_set(LH_ERANGE,
+                          "table %s: rows of %u elements, initial scale %g, shard %u of %u: a row "
+                          "has 1 to %d, the scale is finite",
+                          s->name, s->dim, s->init_scale, s->shard, s->shards, DIM_MAX);
+    if (!(s->beta1 >= 0 && s->beta1 < 1 && s->beta2 >= 0 && s->beta2 < 1 && s->epsilon > 0 &&
+          s->learning_rate >= 0 && isfinite(s->learning_rate)))
+        return lh_err_set(LH_ERANGE,
+                          "table %s: Adam with learning rate %g, beta1 %g, beta2 %g, epsilon %g: "
+                          "betas must be in [0, 1), epsilon above 0, the rate finite",
+                          s->name, s->learning_rate, s->beta1, s->beta2, s->epsilon);
+    return 0;
+}
+
+static int make(struct lh_rowtable *t, const char *store)
+{
+    const struct lh_rowtable_spec *s = &t->spec;
+    const struct lh_rowtable_reduce_spec reduce = {s->leaves, s->dim, s->max_ids};
+    LH_TRY(lh_mem_strdup(&t->name, s->name));
+    t->spec.name = t->name;
+    t->initial = lh_rowlist_stream(s->name, s->seed);
+    LH_TRY(LH_NEW_ARRAY(&t->row, s->dim, "table"));
+    LH_TRY(lh_rowtable_reduce_create(&t->reduce, &reduce));
+    LH_TRY(lh_rowtable_cache_create(&t->cache, s->cache_bytes, s->dim));
+    LH_TRY(lh_rowtable_files_dir(&t->dir, store, s->name));
+    LH_TRY(lh_rowtable_files_open(&t->files, t->dir));
+    for (uint64_t i = 1; i < LH_ROWTABLE_ADAM_KNOWN; i++)
+        t->adam[i] = lh_optimiser_adam_at(s->learning_rate, s->beta1, s->beta2, s->epsilon, i);
+    return 0;
+}
+
+int lh_rowtable_create(struct lh_rowtable **out, const struct lh_rowtable_spec *spec,
+                       const char *dir)
+{
+    struct lh_rowtable *t = NULL;
+    LH_TRY(check_spec(spec));
+    LH_TRY(LH_NEW(&t, "table"));
+    t->spec = *spec;
+    int rc = make(t, dir);
+    if (rc < 0)
+        lh_rowtable_destroy(&t);
+    else
+        *out = t;
+    return rc;
+}
+
+void lh_rowtable_empty(struct lh_rowtable *t)
+{
+    assert(!atomic_load(&t->frozen.taken));
+    if (t->open) {
+        const uint64_t number = lh_rowtable_run_ref(t->open)->number;
+        lh_rowtable_run_close(&t->open);
+        lh_rowtable_files_drop(t->files, number);
+    }
+    while (t->n_live > 0) {
+        struct lh_rowtable_run *run = t->live[--t->n_live].run;
+        const uint64_t number = lh_rowtable_run_ref(run)->number;
+        lh_rowtable_run_close(&run);
+        lh_rowtable_files_drop(t->files, number);
+    }
+    if (t->frozen.merge_n > 0) /* nobody has taken it over */
+        lh_rowtable_files_drop(t->files, t->frozen.merged.number);
+    t->frozen.merge_n = t->applied = 0;
+    lh_rowtable_cache_clear(t->cache);
+    lh_rowtable_reduce_reset(t->reduce);
+}
+
+void lh_rowtable_destroy(struct lh_rowtable **out)
+{
+    struct lh_rowtable *t = *out;
+    if (!t)
+        return;
+    if (t->files)
+        lh_rowtable_empty(t);
+    lh_rowtable_files_close(&t->files);
+    lh_rowtable_cache_destroy(&t->cache);
+    lh_rowtable_reduce_destroy(&t->reduce);
+    lh_mem_free(t->frozen.version.runs);
+    lh_mem_free(t->frozen.durable);
+    lh_mem_free(t->live);
+    lh_mem_free(t->row);
+    lh_mem_free(t->dir);
+    lh_mem_free(t->name);
+    lh_mem_free(t);
+    *out = NULL;
+}
+
+int lh_rowtable_init(struct lh_rowtable *t)
+{
+    lh_rowtable_empty(t);
+    t->version = 0;
+    return 0;
+}
+
+uint64_t lh_rowtable_version(const struct lh_rowtable *t)
+{
+    return t->version;
+}
+
+/* --- rows ------------------------------------------------------------------------------------ */
+
+int lh_rowtable_put(struct lh_rowtable *t, const struct lh_rowtable_record *rows, size_t n)
+{
+    if (!t->open) {
+        uint64_t number;
+        LH_TRY(lh_rowtable_files_take(t->files, &number));
+        int rc = lh_rowtable_run_create(&t->open, t->dir, number, t->spec.dim);
+        if (rc < 0) {
+            lh_rowtable_files_drop(t->files, number);
+            return rc;
+        }
+    }
+    LH_TRY(lh_rowtable_run_put(t->open, rows, n));
+    t->stats.written += n;
+    return 0;
+}
+
+int lh_rowtable_write(struct lh_rowtable *t, size_t n)
+{
+    struct lh_rowtable_record rows[RECORDS];
+    struct lh_rowtable_cache *c = t->cache;
+    for (size_t at = 0, m; at < n; at += m) {
+        m = n - at < RECORDS ? n - at : RECORDS;
+        for (size_t i = 0; i < m; i++) {
+            const uint32_t slot = c->entries[at + i].slot;
+            const struct lh_rowtable_slot *s = &c->slots[slot];
+            rows[i] = (struct lh_rowtable_record){s->id, s->last, s->seen, s->updates,
+                                                  lh_rowtable_cache_arrays(c, slot)};
+        }
+        LH_TRY(lh_rowtable_put(t, rows, m));
+    }
+    lh_rowtable_cache_written(c, n);
+    return 0;
+}
+
+/* The row as it was written last: 0 or LH_NOTFOUND. */
+static int look_up(struct lh_rowtable *t, uint64_t id, struct lh_rowtable_record *out)
+{
+    int rc = t->open ? lh_rowtable_run_get(t->open, id, out) : LH_NOTFOUND;
+    for (size_t i = t->n_live; rc == LH_NOTFOUND && i > 0; i--)
+        rc = lh_rowtable_run_get(t->live[i - 1].run, id, out);
+    return rc;
+}
+
+static void draw_initial(const struct lh_rowtable *t, uint64_t id, float *w)
+{
+    lh_rowlist_initial(&t->initial, t->spec.init_scale, id, w, t->spec.dim);
+}
+
+void lh_rowtable_fill(struct lh_rowtable *t, uint32_t slot, const struct lh_rowtable_record *row)
+{
+    const size_t dim = t->spec.dim;
+    struct lh_rowtable_slot *s = &t->cache->slots[slot];
+    float *w = lh_rowtable_cache_arrays(t->cache, slot);
+    s->last = row->last;
+    s->seen = row->seen;
+    s->updates = row->updates;
+    if (row->updates > 0) {
+        memcpy(w, row->arrays, 3 * dim * sizeof *w);
+    } else {
+        draw_initial(t, s->id, w);
+        memset(w + dim, 0, 2 * dim * sizeof *w);
+    }
+}
+
+/* The slot of a row, fetched if it is not in memory. */
+static int acquire(struct lh_rowtable *t, uint64_t id, uint32_t *out)
+{
+    struct lh_rowtable_cache *c = t->cache;
+    struct lh_rowtable_record row = {0};
+    *out = lh_rowtable_cache_find(c, id);
+    if (*out != LH_ROWTABLE_CACHE_NONE) {
+        t->stats.hits++;
+        return 0;
+    }
+    t->stats.misses++;
+    *out = lh_rowtable_cache_victim(c);
+    if (c->slots[*out].changed)
+        LH_TRY(lh_rowtable_write(t, lh_rowtable_cache_changed(c, false, WRITE_ROWS)));
+    int rc = look_up(t, id, &row);
+    LH_TRY(rc);
+    lh_rowtable_cache_take(c, *out, id);
+    lh_rowtable_fill(t, *out, &row);
+    return 0;
+}
+
+static bool is_old(const struct lh_rowtable *t, const struct lh_rowtable_slot *s)
+{
+    return lh_rowtable_is_old(t->spec.evict_after, s->seen, s->last, t->version);
+}
+
+/* --- pull and push --------------------------------------------------------------------------- */
+
+static int check_ids(const struct lh_rowtable *t, const void *ids, size_t n, const char *what)
+{
+    const struct lh_rowtable_spec *s = &t->spec;
+    if (!lh_rowlist_ascends(ids, n))
+        return lh_err_set(LH_EPROTO, "table %s: a %s with ids that do not ascend", s->name, what);
+    for (size_t i = 0; s->shards > 1 && i < n; i++) {
+        uint64_t id;
+        memcpy(&id, (const char *)ids + i * sizeof id, sizeof id);
+        if (lh_rowlist_shard(id, s->shards) != s->shard)
+            return lh_err_set(LH_EPROTO,
+                              "table %s: a %s with id %" PRIu64 ", which is shard %u's, came to "
+                              "shard %u",
+                              s->name, what, id, lh_rowlist_shard(id, s->shards), s->shard);
+    }
+    return 0;
+}
+
+int lh_rowtable_pull(struct lh_rowtable *t, const void *ids, size_t n, void *rows)
+{
+    const size_t bytes = t->spec.dim * sizeof(float);
+    LH_TRY(check_ids(t, ids, n, "pull"));
+    for (size_t i = 0; i < n; i++) {
+        uint64_t id;
+        uint32_t slot;
+        memcpy(&id, (const char *)ids + i * sizeof id, sizeof id);
+        LH_TRY(acquire(t, id, &slot));
+        const float *w = lh_rowtable_cache_arrays(t->cache, slot);
+        if (is_old(t, &t->cache->slots[slot])) {
+            draw_initial(t, id, t->row);
+            w = t->row;
+        }
+        memcpy((char *)rows + i * bytes, w, bytes);
+    }
+    return 0;
+}
+
+int lh_rowtable_push(struct lh_rowtable *t, uint64_t step, struct lh_tree_node node,
+                     const struct lh_rowtable_piece *piece)
+{
+    if (step < t->version)
+        return LH_AGAIN;
+    if (step > t->version)
+        return lh_err_set(LH_EPROTO, "table %s: a push for step %" PRIu64 " came at step %" PRIu64,
+                          t->spec.name, step, t->version);
+    LH_TRY(check_ids(t, piece->ids, piece->n, "push"));
+    int rc = lh_rowtable_reduce_add(t->reduce, node, piece);
+    return rc < 0 ? lh_err_prefix(rc, "table %s", t->spec.name) : rc;
+}
+
+const struct lh_rowlist *lh_rowtable_gradient(const struct lh_rowtable *t)
+{
+    return lh_rowtable_reduce_root(t->reduce);
+}
+
+/* --- a step ---------------------------------------------------------------------------------- */
+
+int lh_rowtable_check(const struct lh_rowtable *t)
+{
+    const struct lh_rowlist *g = lh_rowtable_gradient(t);
+    const size_t dim = t->spec.dim, n = g ? g->n * dim : 0;
+    uint32_t largest = 0; /* of the magnitudes' bits, which order as the magnitudes do */
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &g->values[i], sizeof bits);
+        bits &= 0x7fffffff;
+        largest = bits > largest ? bits : largest;
+    }
+    if (largest < 0x5f800000) /* 2^64: the square, which Adam keeps, is finite too */
+        return 0;
+    size_t i = 0;
+    while (fabsf(g->values[i]) < 0x1p64f)
+        i++;
+    return lh_err_set(LH_EDIVERGED,
+                      "step %" PRIu64 ": the gradient of table %s, id %" PRIu64
+                      ", is %g: training diverged; lower the learning rates, or bound the actions",
+                      t->version, t->spec.name, g->ids[i / dim], (double)g->values[i]);
+}
+
+static struct lh_optimiser_adam adam_at(const struct lh_rowtable *t, uint32_t updates)
+{
+    const struct lh_rowtable_spec *s = &t->spec;
+    if (updates < LH_ROWTABLE_ADAM_KNOWN)
+        return t->adam[updates];
+    return lh_optimiser_adam_at(s->learning_rate, s->beta1, s->beta2, s->epsilon, updates);
+}
+
+/* A row is seen, and updated if it is admitted. */
+static void apply(struct lh_rowtable *t, uint32_t slot, const float *g)
+{
+    const size_t dim = t->spec.dim;
+    struct lh_rowtable_slot *s = &t->cache->slots[slot];
+    float *w = lh_rowtable_cache_arrays(t->cache, slot);
+    if (is_old(t, s)) {
+        lh_rowtable_fill(t, slot, &(struct lh_rowtable_record){.id = s->id});
+        t->stats.evicted++;
+    }
+    s->last = t->version + 1;
+    s->seen += s->seen < UINT32_MAX;
+    lh_rowtable_cache_change(t->cache, slot);
+    if (s->seen < t->spec.admit_after)
+        return;
+    t->stats.admitted += s->updates == 0;
+    s->updates += s->updates < UINT32_MAX;
+    const struct lh_optimiser_adam adam = adam_at(t, s->updates);
+    const struct lh_optimiser_arrays a = {
+        .g = g, .w = w, .m = w + dim, .v = w + 2 * dim, .w_out = t->row};
+    lh_optimiser_adam_step(&adam, &a, 0, dim);
+    memcpy(w, t->row, dim * sizeof *w);
+}
+
+int lh_rowtable_advance(struct lh_rowtable *t, int *applied)
+{
+    const struct lh_rowlist *g = lh_rowtable_gradient(t);
+    *applied = 0;
+    if (!g)
+        return 0;
+    if (t->applied == 0)
+        LH_TRY(lh_rowtable_check(t));
+    for (; t->applied < g->n; t->applied++) {
+        uint32_t slot;
+        LH_TRY(acquire(t, g->ids[t->applied], &slot));
+        apply(t, slot, g->values + t->applied * t->spec.dim);
+    }
+    t->applied = 0;
+    t->version++;
+    lh_rowtable_reduce_reset(t->reduce);
+    *applied = 1;
+    return 0;
+}
+
+void lh_rowtable_stats(const struct lh_rowtable *t, struct lh_rowtable_stats *out)
+{
+    *out = t->stats;
+    out->rows_cached = t->cache->n_taken;
+    out->rows_changed = t->cache->n_changed;
+    out->cache_bytes = t->cache->bytes;
+    out->files = t->n_live;
+    if (t->open)
+        out->rows_stored += lh_rowtable_run_ref(t->open)->records;
+    for (size_t i = 0; i < t->n_live; i++) {
+        const struct lh_rowtable_run_ref *ref = lh_rowtable_run_ref(t->live[i].run);
+        out->rows_stored += ref->records;
+        out->disk_bytes += ref->bytes;
+    }
+}

@@ -1,0 +1,61 @@
+/* The rows of a table that are in memory: a fixed number of slots, found by id through an open-
+ * addressing hash, taken again in the order of a clock: the hand passes over a slot that was used
+ * since it came by last. A row enters unused, so what is asked for once goes before what is asked
+ * for again. Knows nothing of files: who takes a slot looks whether its row is changed. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define LH_ROWTABLE_CACHE_NONE UINT32_MAX
+
+struct lh_rowtable_slot {
+    uint64_t id, last; /* as struct lh_rowtable_record (rowtable_block.h) has them */
+    uint32_t seen, updates;
+    bool taken; /* holds a row */
+    bool used;  /* since the hand came by */
+    bool changed;
+};
+
+struct lh_rowtable_entry {
+    uint64_t id;
+    uint32_t slot;
+};
+
+struct lh_rowtable_cache {
+    uint32_t n_slots, n_taken, hand, dim;
+    unsigned hash_shift;
+    size_t n_changed;
+    size_t bytes;
+    struct lh_rowtable_slot *slots;    /* [n_slots] */
+    float *arrays;                     /* [n_slots, 3, dim]: w, m, v */
+    uint32_t *buckets;                 /* [2^(64 - hash_shift)] slots; NONE: empty */
+    struct lh_rowtable_entry *entries; /* [n_slots] */
+};
+
+/* As many slots as fit in `bytes` with all that belongs to them; at least 64. Errors: LH_ENOMEM. */
+int lh_rowtable_cache_create(struct lh_rowtable_cache **out, size_t bytes, uint32_t dim);
+void lh_rowtable_cache_destroy(struct lh_rowtable_cache **c);
+void lh_rowtable_cache_clear(struct lh_rowtable_cache *c);
+
+/* The slot of a row, marked as used, or NONE. */
+uint32_t lh_rowtable_cache_find(struct lh_rowtable_cache *c, uint64_t id);
+static inline float *lh_rowtable_cache_arrays(const struct lh_rowtable_cache *c, uint32_t slot)
+{
+    return c->arrays + (size_t)slot * 3 * c->dim;
+}
+void lh_rowtable_cache_change(struct lh_rowtable_cache *c, uint32_t slot); /* marks it as changed */
+
+/* The slot that is to be taken next; stays the same until it is taken. */
+uint32_t lh_rowtable_cache_victim(struct lh_rowtable_cache *c);
+/* Puts another row there, unused and unchanged; what was there, unchanged too, is forgotten. */
+void lh_rowtable_cache_take(struct lh_rowtable_cache *c, uint32_t slot, uint64_t id);
+/* Forgets an unchanged row. */
+void lh_rowtable_cache_forget(struct lh_rowtable_cache *c, uint32_t slot);
+
+/* Changed rows, by id, in c->entries until the next call: with `all` all of them, else up to `most`
+ * that the hand comes to next, the victim first. Returns how many. */
+size_t lh_rowtable_cache_changed(struct lh_rowtable_cache *c, bool all, size_t most);
+/* The first n entries are no longer changed. */
+void lh_rowtable_cache_written(struct lh_rowtable_cache *c, size_t n);

@@ -1,0 +1,63 @@
+/* What rowtable.c, rowtable_cut.c and rowtable_read.c share: a table's insides. */
+#pragma once
+
+#include "common/rng.h"
+#include "ps/optimiser.h"
+#include "ps/rowtable.h"
+#include "ps/rowtable_cache.h"
+#include "ps/rowtable_files.h"
+#include "ps/rowtable_run.h"
+
+#include <stdatomic.h>
+
+enum { LH_ROWTABLE_ADAM_KNOWN = 4096 }; /* updates whose scalars are worked out beforehand */
+
+/* A sealed run of the current version. */
+struct lh_rowtable_live {
+    struct lh_rowtable_run *run;
+    bool durable;
+};
+
+/* A version set aside, and what becomes of it. Belongs to whoever prepares it while `taken`. */
+struct lh_rowtable_frozen {
+    _Atomic int taken;
+    struct lh_rowtable_version version;
+    bool *durable; /* [version.n_runs] */
+    bool prepared;
+    size_t merge_from, merge_n; /* runs [from, from + n) have become `merged`, where n > 0 */
+    struct lh_rowtable_run_ref merged;
+};
+
+struct lh_rowtable {
+    struct lh_rowtable_spec spec; /* its name is ours */
+    char *name, *dir;
+    struct lh_rng_at initial; /* of this table's initial values */
+    uint64_t version;
+    struct lh_rowtable_reduce *reduce;
+    struct lh_rowtable_cache *cache;
+    struct lh_rowtable_files *files;
+    struct lh_rowtable_run *open;  /* takes what is written from now on; NULL until something is */
+    struct lh_rowtable_live *live; /* [n_live] sealed, oldest first */
+    size_t n_live, cap_live;
+    size_t applied; /* rows of the root that this step has updated already */
+    struct lh_optimiser_adam adam[LH_ROWTABLE_ADAM_KNOWN];
+    float *row; /* [dim] scratch */
+    struct lh_rowtable_frozen frozen;
+    struct lh_rowtable_stats stats;
+};
+
+/* As if it had never been seen, at `version`. */
+static inline bool lh_rowtable_is_old(uint64_t evict_after, uint32_t seen, uint64_t last,
+                                      uint64_t version)
+{
+    return evict_after > 0 && seen > 0 && version - last >= evict_after;
+}
+
+/* Forgets rows, runs and gradients: nothing is of any version any more. */
+void lh_rowtable_empty(struct lh_rowtable *t);
+/* Puts n rows into the open run, which is made if there is none. */
+int lh_rowtable_put(struct lh_rowtable *t, const struct lh_rowtable_record *rows, size_t n);
+/* Fills a slot, taken for that id, with what is stored of its row. */
+void lh_rowtable_fill(struct lh_rowtable *t, uint32_t slot, const struct lh_rowtable_record *row);
+/* Writes the n changed rows that the cache has just listed. */
+int lh_rowtable_write(struct lh_rowtable *t, size_t n);
