@@ -8,6 +8,7 @@
 #include "common/err.h"
 #include "common/mem.h"
 #include "common/net.h"
+#include "common/term.h"
 #include "worker/worker.h"
 
 #include <pthread.h>
@@ -72,16 +73,25 @@ static double shard_patience(void *ctx)
     return r->shard ? lh_server_patience(r->shard) : 1;
 }
 
-/* The worker has ended, or there is none. */
+/* The worker has ended, or there is none. As a worker does, it looks for a while before it sleeps.
+ */
 static void serve_alone(struct role_thread *r)
 {
+    double idle_since = lh_now();
     while (r->shard) {
         struct lh_net_poll poll[LH_SERVER_SOCKETS];
+        if (turn_shard(r))
+            idle_since = lh_now();
+        if (!r->shard)
+            return;
+        if (lh_now() - idle_since < r->spin) {
+            sched_yield(); /* who is waited for may have been put on this core */
+            continue;
+        }
         lh_server_sockets(r->shard, poll);
         int rc = lh_net_poll(poll, LH_SERVER_SOCKETS, lh_server_patience(r->shard));
         if (rc < 0)
             note_failure(r, lh_server_close(&r->shard, rc));
-        turn_shard(r);
     }
 }
 

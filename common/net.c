@@ -9,9 +9,11 @@
 #include "common/term.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <xxhash.h>
 
 /* A frame above this is not from us: pieces are 1 MB, bodies at most 4 MB. */
@@ -24,7 +26,8 @@
 #define PING_MS          5000
 #define SILENT_MS        30000
 #define RECONNECT_MAX_MS 2000
-#define RECONNECT_AFTER  1.0 /* seconds: a connection that broke for good */
+#define RECONNECT_AFTER  1.0  /* seconds: a connection that broke for good */
+#define MONITOR_EVERY    0.02 /* seconds */
 
 /* ThreadSanitizer does not see into libzmq: what is sent happens before what is received. */
 #ifdef __SANITIZE_THREAD__
@@ -45,7 +48,9 @@ struct lh_net_socket {
     void *monitor;          /* DEALER, not inproc: events of the connection */
     double broken;          /* seconds, when it broke and ZeroMQ did not try again; 0: it stands */
     bool refused;
-    uint64_t job; /* 0: any */
+    double looked; /* seconds, when the monitor was last asked */
+    int fd;        /* readable when ZeroMQ has something to tell */
+    uint64_t job;  /* 0: any */
     struct lh_net_counts counts;
     char endpoint[LH_NET_ENDPOINT_MAX];
     uint64_t noted[NOTED_PEERS]; /* hashes of peers whose malformed message was noted */
@@ -212,6 +217,11 @@ static int open_socket(struct lh_net_socket **out, void *zmq, int type,
     size_t n = sizeof s->endpoint;
     if (s->router && zmq_getsockopt(s->zmq, ZMQ_LAST_ENDPOINT, s->endpoint, &n) != 0) {
         rc = zmq_failed("listening", endpoint);
+        goto fail;
+    }
+    n = sizeof s->fd;
+    if (zmq_getsockopt(s->zmq, ZMQ_FD, &s->fd, &n) != 0) {
+        rc = zmq_failed("opening a socket", endpoint);
         goto fail;
     }
     *out = s;
@@ -422,8 +432,10 @@ static int mend(struct lh_net_socket *s)
     unsigned char head[6];
     uint16_t event;
     char endpoint[LH_NET_ENDPOINT_MAX];
-    if (!s->monitor)
+    const double now = s->monitor ? lh_now() : 0;
+    if (!s->monitor || now - s->looked < MONITOR_EVERY)
         return 0;
+    s->looked = now;
     while (zmq_recv(s->monitor, head, sizeof head, ZMQ_DONTWAIT) == (int)sizeof head) {
         zmq_recv(s->monitor, endpoint, sizeof endpoint, 0);
         memcpy(&event, head, sizeof event);
@@ -610,21 +622,44 @@ int lh_net_body(const struct lh_net_message *m, const ProtobufCMessageDescriptor
     return lh_wire_unpack(out, type, bytes, n);
 }
 
+/* What a socket has for us ZeroMQ says only when it is asked; its descriptor tells when to ask
+ * again. */
+static int look(struct lh_net_poll *items, size_t n, bool *any)
+{
+    *any = false;
+    for (size_t i = 0; i < n; i++) {
+        const struct lh_net_socket *s = items[i].socket;
+        int events;
+        size_t size = sizeof events;
+        if (zmq_getsockopt(s->zmq, ZMQ_EVENTS, &events, &size) != 0)
+            return zmq_failed("waiting", s->endpoint);
+        items[i].in = (events & ZMQ_POLLIN) != 0;
+        items[i].out = items[i].want_out && (events & ZMQ_POLLOUT);
+        *any = *any || items[i].in || items[i].out;
+    }
+    return 0;
+}
+
+/* zmq_poll does the same, but looks at everything twice before it waits. */
 int lh_net_poll(struct lh_net_poll *items, size_t n, double seconds)
 {
-    zmq_pollitem_t z[LH_NET_POLL_MAX];
+    struct pollfd fds[LH_NET_POLL_MAX];
+    const double until = lh_now() + seconds;
+    double left = seconds;
+    bool any;
     if (n > LH_NET_POLL_MAX)
         return lh_err_set(LH_ERANGE, "polling %zu sockets: the limit is %d", n, LH_NET_POLL_MAX);
+    LH_TRY(look(items, n, &any));
     for (size_t i = 0; i < n; i++)
-        z[i] =
-            (zmq_pollitem_t){.socket = items[i].socket->zmq,
-                             .events = (short)(ZMQ_POLLIN | (items[i].want_out ? ZMQ_POLLOUT : 0))};
-    long ms = seconds <= 0 ? 0 : (long)(seconds * 1000) + 1;
-    if (zmq_poll(z, (int)n, ms) < 0 && zmq_errno() != EINTR)
-        return zmq_failed("waiting", n ? items[0].socket->endpoint : "sockets");
-    for (size_t i = 0; i < n; i++) {
-        items[i].in = (z[i].revents & ZMQ_POLLIN) != 0;
-        items[i].out = (z[i].revents & ZMQ_POLLOUT) != 0;
+        fds[i] = (struct pollfd){.fd = items[i].socket->fd, .events = POLLIN};
+    while (!any && left > 0) {
+        const struct timespec wait = {.tv_sec = (time_t)left,
+                                      .tv_nsec = (long)(1e9 * (left - (double)(time_t)left))};
+        int ready = ppoll(fds, n, &wait, NULL);
+        if (ready < 0 && errno != EINTR)
+            return lh_err_errno(errno, "waiting for messages");
+        LH_TRY(look(items, n, &any));
+        left = ready < 0 ? 0 : until - lh_now(); /* a signal: somebody may want to know */
     }
     return 0;
 }

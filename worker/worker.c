@@ -16,6 +16,7 @@
 #include "worker/gradient.h"
 #include "worker/model.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -546,8 +547,10 @@ static int block(const struct worker *w, double quiet_since)
 {
     const struct lh_companion *c = w->opt->companion;
     double now = lh_now(), most = w->member.heartbeat / 4;
-    if (c && now - quiet_since < c->spin)
+    if (c && now - quiet_since < c->spin) {
+        sched_yield(); /* who is waited for may have been put on this core */
         return 0;
+    }
     if (w->usual > 0 && w->idle_since + IDLE * w->usual < now + most)
         most = w->idle_since + IDLE * w->usual - now;
     return lh_companion_poll(c, w->polls, w->pull.n_shards + 1, most > 0 ? most : 0);

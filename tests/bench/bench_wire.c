@@ -15,6 +15,7 @@
 #include "tests/bench/wire_rig.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -274,10 +275,10 @@ static void print(const struct stage *s, size_t side, enum wire_op op, double pe
     const double bytes = (double)c->floats * sizeof(float) * (op == WIRE_STEP ? 2 : 1);
     printf("{\"transport\": \"%s\", \"bytes\": %zu, \"clients\": %u, \"flight\": %u, \"op\": "
            "\"%s\", \"system\": \"%s\", \"gb_per_s\": %.4f, \"per_s\": %.1f, \"p50_us\": %.2f, "
-           "\"p99_us\": %.2f}\n",
+           "\"p99_us\": %.2f, \"max_us\": %.1f}\n",
            transport, c->floats * sizeof(float), c->clients, c->flight, op_names[op],
            side == 2 ? "raw-pieces" : s->system[side]->name, per_s * bytes * 1e-9, per_s,
-           n ? all[n / 2] : 0, n ? all[n - 1 - n / 100] : 0);
+           n ? all[n / 2] : 0, n ? all[n - 1 - n / 100] : 0, n ? all[n - 1] : 0);
 }
 
 static int take_turn(struct stage *s, size_t side, const struct order *o, const char *transport)
@@ -336,6 +337,13 @@ static int make_keys(struct wire_keys *k)
     return lh_keys_allow(&k->scheduler, &k->server.own);
 }
 
+static size_t cores(void)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? (size_t)CPU_COUNT(&set) : 0;
+}
+
 static int set_up(struct stage *s, const char *transport, const struct wire_case *given)
 {
     const bool curve = strstr(transport, "-curve") != NULL, tcp = strncmp(transport, "tcp", 3) == 0;
@@ -371,6 +379,7 @@ static int set_up(struct stage *s, const char *transport, const struct wire_case
         s->c[i] = *given;
         s->c[i].piece = i == 1 ? given->floats : given->piece;
         s->c[i].local = local && i == 0;
+        s->c[i].spin = s->threads && given->clients + 1 <= cores() ? 300e-6 : 0;
         s->c[i].bind = s->bind[i];
         s->c[i].scheduler = s->scheduler;
         s->c[i].store = s->store;

@@ -15,6 +15,7 @@
 #include "tests/bench/wire_rig.h"
 #include "worker/gradient.h"
 
+#include <sched.h>
 #include <stdio.h>
 
 enum { CHAIN = 8, NODE = 3 };
@@ -92,6 +93,29 @@ static struct lh_server_options options_of(const struct wire_case *c,
                                       .ctx = (void *)(uintptr_t)c};
 }
 
+/* As a thread of the launcher with no worker on it. */
+static int serve_spinning(void *zmq, const struct wire_case *c, const struct lh_server_options *opt)
+{
+    struct lh_server *s = NULL;
+    double idle_since = lh_now();
+    int rc = lh_server_open(&s, zmq, opt);
+    while (rc == 0) {
+        struct lh_net_poll poll[LH_SERVER_SOCKETS];
+        bool busy = false;
+        rc = lh_server_turn(s, &busy);
+        idle_since = busy ? lh_now() : idle_since;
+        if (rc < 0)
+            break;
+        if (lh_now() - idle_since < c->spin) {
+            sched_yield();
+            continue;
+        }
+        lh_server_sockets(s, poll);
+        rc = lh_net_poll(poll, LH_SERVER_SOCKETS, lh_server_patience(s));
+    }
+    return lh_server_close(&s, rc);
+}
+
 static int serve(void *zmq, const struct wire_case *c, void (*bound)(void *, const char *),
                  void *ctx)
 {
@@ -100,7 +124,7 @@ static int serve(void *zmq, const struct wire_case *c, void (*bound)(void *, con
     lh_mem_keep();
     LH_TRY(lh_security_open(&security, zmq, c->keys ? &c->keys->server : NULL, false));
     const struct lh_server_options opt = options_of(c, &security);
-    int rc = lh_server_run(zmq, &opt);
+    int rc = c->spin > 0 ? serve_spinning(zmq, c, &opt) : lh_server_run(zmq, &opt);
     lh_security_close(&security);
     return rc;
 }
@@ -360,6 +384,7 @@ static int poll_slots(struct client *k, double until)
 static int await(void *client, double until, uint32_t *slot)
 {
     struct client *k = client;
+    const double began = lh_now();
     for (;;) {
         bool any = false;
         LH_TRY(turn(k, &any));
@@ -376,7 +401,11 @@ static int await(void *client, double until, uint32_t *slot)
                 return LH_AGAIN;
             }
         }
-        if (!any && !k->server)
+        if (any || k->server)
+            continue;
+        if (lh_now() - began < k->c->spin)
+            sched_yield();
+        else
             LH_TRY(poll_slots(k, until));
     }
 }

@@ -29,8 +29,9 @@ struct wire_keys {
 struct wire_case {
     size_t floats; /* of the tensor; a multiple of WIRE_ROW */
     uint32_t clients, flight;
-    size_t piece;                 /* raw: floats of a message at most */
-    bool local;                   /* ours: the server has its turns on the client's thread */
+    size_t piece; /* raw: floats of a message at most */
+    bool local;   /* ours: the server has its turns on the client's thread */
+    double spin;  /* ours: seconds to look for messages before sleeping; as launch_local.c has it */
     const char *bind;             /* where the server listens */
     const char *scheduler;        /* ours: where the one that tells the server its plan listens */
     const char *store;            /* ours: the server's directory */
