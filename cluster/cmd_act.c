@@ -10,8 +10,10 @@
 #include "common/mem.h"
 #include "common/snapshot.h"
 #include "common/term.h"
+#include "common/userlog.h"
 #include "worker/policy.h"
 
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
@@ -67,7 +69,8 @@ struct options {
 struct batch {
     size_t n;
     float *high, *low, *action;
-    char *text; /* kept strings, NUL-terminated, one after the other */
+    uint64_t *ids; /* [BATCH, ids of the snapshot] */
+    char *text;    /* kept strings, NUL-terminated, one after the other */
     size_t text_n, text_cap;
     size_t *kept_at; /* [BATCH, n_keep] into text */
     bool *kept_json; /* [BATCH] */
@@ -83,9 +86,10 @@ struct session {
     struct batch batch;
     struct lh_explain explain; /* [BATCH, N, …] */
     struct lh_item_score *scores;
-    const char **kept; /* [n_keep] */
-    bool begun;        /* the header is written */
-    uint64_t first;    /* number of the batch's first state */
+    const char **kept;   /* [n_keep], then ids */
+    const char **passed; /* the names of these columns */
+    bool begun;          /* the header is written */
+    uint64_t first;      /* number of the batch's first state */
     uint64_t bad;
 };
 
@@ -138,8 +142,10 @@ static int answer(struct session *s)
         return 0;
     if (s->opt->explain)
         forget_explanations(s);
-    LH_TRY(lh_policy_act(s->policy, b->high, b->low, b->n, (uint64_t)s->opt->seed, s->first,
-                         b->action, s->opt->explain ? &s->explain : NULL));
+    const struct lh_states states = {
+        .high = b->high, .low = b->low, .ids = s->snapshot->n_ids ? b->ids : NULL};
+    LH_TRY(lh_policy_act_on(s->policy, &states, b->n, (uint64_t)s->opt->seed, s->first, b->action,
+                            s->opt->explain ? &s->explain : NULL));
     begin_output(s);
     for (size_t i = 0; i < b->n; i++)
         write_answer(s, i);
@@ -170,6 +176,16 @@ static int keep_texts(struct session *s)
     return 0;
 }
 
+/* An id as the log has it; nothing, or null, is none. */
+static void read_id(const char *text, bool json, uint64_t *out)
+{
+    cJSON *item = json ? cJSON_Parse(text) : NULL;
+    if (cJSON_IsString(item))
+        text = item->valuestring;
+    *out = !*text || cJSON_IsNull(item) ? LH_ID_NONE : lh_userlog_id(text, strlen(text));
+    cJSON_Delete(item);
+}
+
 static int take_line(struct session *s, const struct lh_lines *lines, char *line, size_t n)
 {
     struct batch *b = &s->batch;
@@ -185,6 +201,9 @@ static int take_line(struct session *s, const struct lh_lines *lines, char *line
     }
     LH_TRY(rc);
     LH_TRY(keep_texts(s));
+    for (size_t k = 0; k < s->snapshot->n_ids; k++)
+        read_id(s->kept[s->opt->keep.n + k], b->kept_json[b->n],
+                &b->ids[b->n * s->snapshot->n_ids + k]);
     b->n++;
     return 0;
 }
@@ -235,7 +254,8 @@ static int allocate(struct session *s)
     LH_TRY(LH_NEW_ARRAY(&b->action, BATCH * (size_t)d->action, "batch"));
     LH_TRY(LH_NEW_ARRAY(&b->kept_at, BATCH * keep, "batch"));
     LH_TRY(LH_NEW_ARRAY(&b->kept_json, BATCH, "batch"));
-    LH_TRY(LH_NEW_ARRAY(&s->kept, keep, "batch"));
+    LH_TRY(LH_NEW_ARRAY(&b->ids, BATCH * s->snapshot->n_ids, "batch"));
+    LH_TRY(LH_NEW_ARRAY(&s->kept, keep + s->snapshot->n_ids, "batch"));
     LH_TRY(LH_NEW_ARRAY(&s->scores, s->writer.top, "ranking"));
     if (!s->opt->explain)
         return 0;
@@ -267,13 +287,19 @@ static int begin(struct session *s)
                                        .n_keep = o->keep.n,
                                        .top = o->items ? (size_t)o->top : 0,
                                        .estimators = lh_policy_estimators(s->policy)};
+    const struct lh_row_source rows = lh_snapshot_rows(snap);
+    LH_TRY(lh_policy_attach(s->policy, &rows, snap->id_names, snap->n_ids));
+    LH_TRY(LH_NEW_ARRAY(&s->passed, o->keep.n + snap->n_ids, "columns"));
+    for (size_t k = 0; k < o->keep.n + snap->n_ids; k++)
+        s->passed[k] = k < o->keep.n ? o->keep.items[k] : snap->id_names[k - o->keep.n];
     const struct lh_state_spec spec = {.dims = *d,
                                        .high_names = snap->high_names,
                                        .low_names = snap->low_names,
                                        .format = (enum lh_state_format)o->format,
                                        .separator = o->separator[0],
-                                       .keep = o->keep.items,
-                                       .n_keep = o->keep.n};
+                                       .keep = s->passed,
+                                       .n_keep = o->keep.n + snap->n_ids,
+                                       .n_ids = snap->n_ids};
     LH_TRY(lh_state_reader_create(&s->reader, &spec));
     return allocate(s);
 }
@@ -290,6 +316,8 @@ static void end(struct session *s)
     lh_mem_free(s->batch.text);
     lh_mem_free(s->batch.kept_at);
     lh_mem_free(s->batch.kept_json);
+    lh_mem_free(s->batch.ids);
+    lh_mem_free(s->passed);
     lh_mem_free(s->kept);
     lh_mem_free(s->scores);
     lh_mem_free(s->explain.reconstructed);

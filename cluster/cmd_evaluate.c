@@ -7,6 +7,7 @@
 #include "common/err.h"
 #include "common/mem.h"
 #include "common/pool.h"
+#include "common/snapshot.h"
 #include "common/term.h"
 #include "worker/evaluate.h"
 #include "worker/sim_play.h"
@@ -62,7 +63,9 @@ struct options {
 /* One row of the result. */
 struct subject {
     const char *name;
-    struct lh_policy *policy; /* NULL: the log's own value */
+    struct lh_policy *policy;     /* NULL: the log's own value */
+    struct lh_run *run;           /* where it looks rows of tables up */
+    struct lh_snapshot *snapshot; /* likewise */
     struct lh_estimate e;
     struct lh_choice choice;        /* mean over seeds; states 0: does not choose */
     double *values;                 /* [trajectories] */
@@ -96,17 +99,25 @@ static int open_dataset(struct session *s, const struct lh_job *job)
 
 static int open_run(struct session *s, struct subject *subject)
 {
-    struct lh_run *r = NULL;
     size_t n;
-    int rc;
-    LH_TRY(lh_run_open(&r, subject->name, LH_CUT_BEST));
-    LH_TRY_TO(fail, open_dataset(s, r->job));
+    LH_TRY(lh_run_open(&subject->run, subject->name, LH_CUT_BEST));
+    const struct lh_run *r = subject->run;
+    LH_TRY(open_dataset(s, r->job));
     const struct lh_param *params = lh_graph_params(r->graph, &n);
-    LH_TRY_TO(fail, lh_policy_create(&subject->policy, r->job, lh_dataset_norm(s->ds), params, n,
-                                     r->weights));
-fail:
-    lh_run_close(&r);
-    return rc;
+    const struct lh_dataset_info *info = lh_dataset_info(s->ds);
+    LH_TRY(
+        lh_policy_create(&subject->policy, r->job, lh_dataset_norm(s->ds), params, n, r->weights));
+    return lh_policy_attach(subject->policy, &r->rows, info->id_names, info->dims.ids);
+}
+
+static int open_snapshot(struct session *s, struct subject *subject)
+{
+    LH_TRY(lh_snapshot_open(&subject->snapshot, subject->name));
+    LH_TRY(lh_policy_from_snapshot(&subject->policy, subject->snapshot));
+    LH_TRY(open_dataset(s, subject->snapshot->job));
+    const struct lh_dataset_info *info = lh_dataset_info(s->ds);
+    const struct lh_row_source rows = lh_snapshot_rows(subject->snapshot);
+    return lh_policy_attach(subject->policy, &rows, info->id_names, info->dims.ids);
 }
 
 static int open_subjects(struct session *s)
@@ -117,8 +128,7 @@ static int open_subjects(struct session *s)
     for (size_t i = 0; i < o->snapshots.n; i++) {
         struct subject *subject = &s->subjects[s->n++];
         subject->name = o->snapshots.items[i];
-        LH_TRY(lh_policy_open(&subject->policy, subject->name));
-        LH_TRY(open_dataset(s, lh_policy_job(subject->policy)));
+        LH_TRY(open_snapshot(s, subject));
     }
     for (size_t i = 0; i < o->runs.n; i++) {
         struct subject *subject = &s->subjects[s->n++];
@@ -413,6 +423,8 @@ static void session_fini(struct session *s)
     lh_compare_fini(&s->compare);
     for (size_t i = 0; i < s->n; i++) {
         lh_policy_destroy(&s->subjects[i].policy);
+        lh_snapshot_close(&s->subjects[i].snapshot);
+        lh_run_close(&s->subjects[i].run);
         lh_mem_free(s->subjects[i].values);
     }
     lh_mem_free(s->subjects);

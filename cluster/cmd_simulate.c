@@ -237,7 +237,12 @@ static int open_run(struct lh_policy **out, const char *dir)
     LH_TRY(lh_run_open(&r, dir, LH_CUT_BEST));
     size_t n;
     const struct lh_param *params = lh_graph_params(r->graph, &n);
-    int rc = lh_dataset_open(&ds, r->job->dataset);
+    int rc = r->job->n_tables > 0
+                 ? lh_err_set(LH_EMISMATCH,
+                              "%s: a policy with embedding tables cannot be played: states of the "
+                              "simulated world have no ids",
+                              dir)
+                 : lh_dataset_open(&ds, r->job->dataset);
     if (rc == 0)
         rc = lh_policy_create(out, r->job, lh_dataset_norm(ds), params, n, r->weights);
     lh_dataset_close(&ds);

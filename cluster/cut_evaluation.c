@@ -65,7 +65,10 @@ int lh_cut_evaluation_walk(const struct lh_cut_evaluation *e, const struct lh_cu
     spec.interrupted = w->interrupted;
     LH_TRY(lh_policy_create(&spec.policy, e->job, lh_dataset_norm(e->dataset),
                             e->model->layout.params, e->model->layout.n_params, w->weights));
-    int rc = lh_evaluate_part(&spec, first, n, w->threads, out);
+    const struct lh_dataset_info *info = lh_dataset_info(e->dataset);
+    int rc = lh_policy_attach(spec.policy, &w->rows, info->id_names, info->dims.ids);
+    if (rc == 0)
+        rc = lh_evaluate_part(&spec, first, n, w->threads, out);
     lh_policy_destroy(&spec.policy);
     return rc;
 }
@@ -76,9 +79,11 @@ static int evaluate(const struct lh_cut_evaluation *e, const struct lh_cut_walk 
     const struct lh_evaluate_spec spec = spec_of(e, w->split);
     struct lh_evaluate_pieces pieces = {0};
     struct lh_evaluation ev;
-    int rc = e->helpers ? e->helpers->walk(e->helpers->ctx, e, w, &pieces)
-                        : lh_cut_evaluation_walk(e, w, 0, lh_evaluate_blocks(e->dataset, w->split),
-                                                 &pieces);
+    /* ranks that help are sent weights, not rows */
+    int rc =
+        e->helpers && e->job->n_tables == 0
+            ? e->helpers->walk(e->helpers->ctx, e, w, &pieces)
+            : lh_cut_evaluation_walk(e, w, 0, lh_evaluate_blocks(e->dataset, w->split), &pieces);
     if (rc >= 0)
         rc = lh_evaluate_join(&spec, &pieces, e->job->ess_floor, &ev, NULL);
     lh_mem_free(pieces.items);
@@ -91,17 +96,49 @@ static int evaluate(const struct lh_cut_evaluation *e, const struct lh_cut_walk 
     return lh_evaluate_json(&ev, w->split, &out->json);
 }
 
-int lh_cut_evaluation_run(void *ctx, uint64_t version, const float *weights, const float *targets,
-                          struct lh_verdict *out)
+int lh_cut_evaluation_run(void *ctx, const struct lh_evaluator_version *v, struct lh_verdict *out)
 {
-    (void)version, (void)targets; /* a policy acts by its live weights */
-    /* training needs the other processors, and what is best must not depend on interruptions */
+    /* training needs the other processors, and what is best must not depend on interruptions; a
+     * policy acts by its live weights */
     return evaluate(
-        ctx, &(struct lh_cut_walk){.split = LH_VALIDATION, .threads = 1, .weights = weights}, out);
+        ctx,
+        &(struct lh_cut_walk){
+            .split = LH_VALIDATION, .threads = 1, .weights = v->weights, .rows = v->rows},
+        out);
+}
+
+int lh_cut_evaluation_ids(void *ctx, struct lh_rowpull *to)
+{
+    enum { ROWS = 1024 };
+    const struct lh_cut_evaluation *e = ctx;
+    const struct lh_dataset_info *info = lh_dataset_info(e->dataset);
+    const uint64_t n = info->split[LH_VALIDATION].rows;
+    size_t at[LH_GRAPH_TABLES_MAX][LH_JOB_TABLE_IDS_MAX];
+    uint64_t *rows = NULL, *ids = NULL;
+    int rc;
+    for (size_t t = 0; t < e->job->n_tables; t++)
+        LH_TRY(lh_job_tables_find(&e->job->tables[t], info->id_names, info->dims.ids, at[t]));
+    LH_TRY_TO(done, LH_NEW_ARRAY(&rows, ROWS, "ids of a split"));
+    LH_TRY_TO(done, LH_NEW_ARRAY(&ids, ROWS * info->dims.ids, "ids of a split"));
+    struct lh_batch batch = {.ids = ids};
+    for (uint64_t first = 0; first < n; first += ROWS) {
+        const size_t k = n - first < ROWS ? (size_t)(n - first) : ROWS;
+        for (size_t i = 0; i < k; i++)
+            rows[i] = first + i;
+        LH_TRY_TO(done, lh_dataset_gather(e->dataset, LH_VALIDATION, rows, k, NULL, &batch));
+        for (size_t t = 0; t < e->job->n_tables; t++)
+            for (size_t c = 0; c < e->job->tables[t].n_ids; c++)
+                LH_TRY_TO(done, lh_rowpull_add(to, t, ids + at[t][c], k, info->dims.ids));
+    }
+done:
+    lh_mem_free(rows);
+    lh_mem_free(ids);
+    return rc;
 }
 
 int lh_cut_evaluation_test(const struct lh_cut_evaluation *e, const float *weights,
-                           bool (*interrupted)(void), struct lh_verdict *out)
+                           const struct lh_row_source *rows, bool (*interrupted)(void),
+                           struct lh_verdict *out)
 {
     if (!e->behaviour || lh_dataset_info(e->dataset)->split[LH_TEST].rows == 0)
         return LH_NOTFOUND;
@@ -109,6 +146,7 @@ int lh_cut_evaluation_test(const struct lh_cut_evaluation *e, const float *weigh
                     &(struct lh_cut_walk){.split = LH_TEST,
                                           .threads = lh_pool_cpus(),
                                           .weights = weights,
+                                          .rows = *rows,
                                           .interrupted = interrupted},
                     out);
 }

@@ -15,6 +15,7 @@ struct lh_cut_walk {
     enum lh_split split;
     unsigned threads;
     const float *weights;
+    struct lh_row_source rows; /* of the job's tables */
     bool (*interrupted)(void); /* then LH_ECANCELED; NULL: never */
 };
 
@@ -47,8 +48,9 @@ int lh_cut_evaluation_open(struct lh_cut_evaluation *e, const struct lh_dataset 
 void lh_cut_evaluation_fini(struct lh_cut_evaluation *e);
 
 /* An lh_evaluate_cut; ctx is the struct. */
-int lh_cut_evaluation_run(void *ctx, uint64_t version, const float *weights, const float *targets,
-                          struct lh_verdict *out);
+int lh_cut_evaluation_run(void *ctx, const struct lh_evaluator_version *v, struct lh_verdict *out);
+/* The ids of tables that it looks up; ctx likewise. */
+int lh_cut_evaluation_ids(void *ctx, struct lh_rowpull *to);
 
 /* Walks the blocks [first, first + n) of the split and appends their pieces. */
 int lh_cut_evaluation_walk(const struct lh_cut_evaluation *e, const struct lh_cut_walk *w,
@@ -58,4 +60,5 @@ int lh_cut_evaluation_walk(const struct lh_cut_evaluation *e, const struct lh_cu
  * `interrupted` (NULL: never) says LH_ECANCELED. LH_NOTFOUND (without a sentence) if the dataset
  * has no test split, or nothing is evaluated. */
 int lh_cut_evaluation_test(const struct lh_cut_evaluation *e, const float *weights,
-                           bool (*interrupted)(void), struct lh_verdict *out);
+                           const struct lh_row_source *rows, bool (*interrupted)(void),
+                           struct lh_verdict *out);

@@ -16,6 +16,7 @@ struct lh_evaluator {
     struct lh_evaluator_spec spec;
     char **endpoints, **keys;
     float *weights, *targets;
+    struct lh_rowpull rows;
     pthread_t thread;
     bool started;
     atomic_bool stop;
@@ -38,32 +39,81 @@ static uint64_t next_version(const struct lh_clock *c, uint64_t after, bool firs
     return v > after && v <= c->until ? v : UINT64_MAX;
 }
 
+/* Takes in what has come. */
+static int take(struct lh_evaluator *e, struct lh_pull *pull, struct lh_net_poll *polls)
+{
+    LH_TRY(lh_net_poll(polls, pull->n_shards, POLL));
+    for (size_t i = 0; i < pull->n_shards; i++) {
+        struct lh_net_message msg;
+        int rc;
+        while (polls[i].in && (rc = lh_net_recv(pull->shards[i].socket, &msg)) == 0) {
+            rc = lh_rowpull_take(&e->rows, i, &msg);
+            if (rc == LH_NOTFOUND)
+                rc = lh_pull_take(pull, i, &msg);
+            if (rc == LH_EPROTO)
+                lh_net_reject(pull->shards[i].socket, &msg);
+            lh_net_message_fini(&msg);
+            if (rc < 0 && rc != LH_EPROTO)
+                return rc;
+        }
+        if (polls[i].in && rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int passed(uint64_t version)
+{
+    return lh_err_set(LH_EINTERNAL, "version %llu was passed before it was evaluated",
+                      (unsigned long long)version);
+}
+
+/* The rows first: a version that is evaluated waits until its weights were fetched. */
+static int fetch_rows(struct lh_evaluator *e, struct lh_pull *pull, struct lh_net_poll *polls,
+                      uint64_t version)
+{
+    if (e->spec.n_tables == 0)
+        return 0;
+    lh_rowpull_begin(&e->rows, version);
+    LH_TRY(e->spec.ids(e->spec.ctx, &e->rows));
+    LH_TRY(lh_rowpull_ask(&e->rows));
+    while (!lh_rowpull_complete(&e->rows) && !atomic_load(&e->stop)) {
+        int rc = lh_rowpull_send(&e->rows, pull);
+        LH_TRY(rc < 0 ? rc : 0);
+        LH_TRY(take(e, pull, polls));
+        if (e->rows.gone)
+            return passed(version);
+        if (lh_now() - e->rows.since > e->spec.deadline) /* lost, or not due yet */
+            lh_rowpull_repeat(&e->rows);
+    }
+    return 0;
+}
+
+static int pull_rows(void *ctx, size_t t, const uint64_t *ids, size_t n, float *rows)
+{
+    const struct lh_evaluator *e = ctx;
+    const size_t dim = e->rows.tables[t].dim;
+    for (size_t i = 0; i < n; i++) {
+        const float *row = lh_rowpull_find(&e->rows, t, ids[i]);
+        if (!row)
+            return lh_err_set(LH_EINTERNAL, "a row that was not fetched is looked up");
+        memcpy(rows + i * dim, row, dim * sizeof *rows);
+    }
+    return 0;
+}
+
 static int fetch(struct lh_evaluator *e, struct lh_pull *pull, struct lh_net_poll *polls,
                  uint64_t version)
 {
+    LH_TRY(fetch_rows(e, pull, polls, version));
     LH_TRY(lh_pull_begin(pull, version));
     while (!pull->complete && !atomic_load(&e->stop)) {
-        LH_TRY(lh_net_poll(polls, pull->n_shards, POLL));
-        for (size_t i = 0; i < pull->n_shards; i++) {
-            struct lh_net_message msg;
-            int rc;
-            while (polls[i].in && (rc = lh_net_recv(pull->shards[i].socket, &msg)) == 0) {
-                rc = lh_pull_take(pull, i, &msg);
-                if (rc == LH_EPROTO)
-                    lh_net_reject(pull->shards[i].socket, &msg);
-                lh_net_message_fini(&msg);
-                if (rc < 0 && rc != LH_EPROTO)
-                    return rc;
-            }
-            if (polls[i].in && rc < 0)
-                return rc;
-        }
+        LH_TRY(take(e, pull, polls));
         if (lh_now() - pull->asked > e->spec.deadline) /* lost, or not due yet */
             LH_TRY(lh_pull_begin(pull, pull->version));
     }
     if (pull->complete && pull->version != version)
-        return lh_err_set(LH_EINTERNAL, "version %llu was passed before it was evaluated",
-                          (unsigned long long)version);
+        return passed(version);
     return 0;
 }
 
@@ -93,7 +143,11 @@ static int evaluate_all(struct lh_evaluator *e, struct lh_pull *pull, struct lh_
         LH_TRY(fetch(e, pull, polls, v));
         if (!pull->complete)
             return 0; /* stopped */
-        LH_TRY(e->spec.evaluate(e->spec.ctx, v, e->weights, e->targets, &verdict));
+        struct lh_evaluator_version version = {
+            .number = v, .weights = e->weights, .targets = e->targets};
+        if (e->spec.n_tables > 0)
+            version.rows = (struct lh_row_source){.ctx = e, .pull = pull_rows};
+        LH_TRY(e->spec.evaluate(e->spec.ctx, &version, &verdict));
         if (!hand_over(e, v, 0, &verdict))
             return 0;
         v = next_version(&e->spec.clock, v, false);
@@ -143,6 +197,7 @@ static void destroy(struct lh_evaluator *e)
     lh_mem_free(e->keys);
     lh_mem_free(e->weights);
     lh_mem_free(e->targets);
+    lh_rowpull_fini(&e->rows);
     lh_mem_free(e->verdict.json);
     lh_mem_free(e);
 }
@@ -161,6 +216,8 @@ int lh_evaluator_start(struct lh_evaluator **out, const struct lh_evaluator_spec
         LH_TRY_TO(fail, lh_mem_strdup(&e->endpoints[i], spec->endpoints[i]));
         LH_TRY_TO(fail, lh_mem_strdup(&e->keys[i], spec->keys ? spec->keys[i] : ""));
     }
+    LH_TRY_TO(fail,
+              lh_rowpull_init(&e->rows, spec->tables, spec->n_tables, spec->layout->n_shards, 0));
     LH_TRY_TO(fail, lh_mem_alloc_aligned((void **)&e->weights, flat, sizeof(float), "weights"));
     LH_TRY_TO(fail, lh_mem_alloc_aligned((void **)&e->targets, flat, sizeof(float), "targets"));
     memset(e->weights, 0, flat * sizeof(float));

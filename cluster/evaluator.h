@@ -7,6 +7,8 @@
 #include "common/clock.h"
 #include "common/err.h"
 #include "common/layout.h"
+#include "common/rowpull.h"
+#include "common/rowsource.h"
 #include "common/security.h"
 
 #include <stdbool.h>
@@ -19,9 +21,15 @@ struct lh_verdict {
     char *json;    /* an object, for run.json; lh_mem_free */
 };
 
-/* Evaluates weights and targets (flat) of a version. Runs in the evaluator's thread. */
-typedef int (*lh_evaluate_cut)(void *ctx, uint64_t version, const float *weights,
-                               const float *targets, struct lh_verdict *out);
+/* Evaluates weights and targets (flat) of a version, and rows of tables, those that `ids` (below)
+ * named. Runs in the evaluator's thread. */
+struct lh_evaluator_version {
+    uint64_t number;
+    const float *weights, *targets;
+    struct lh_row_source rows;
+};
+typedef int (*lh_evaluate_cut)(void *ctx, const struct lh_evaluator_version *v,
+                               struct lh_verdict *out);
 
 struct lh_evaluator_spec {
     void *zmq;
@@ -34,6 +42,10 @@ struct lh_evaluator_spec {
     struct lh_clock clock;
     double deadline; /* seconds a shard may take to send what it has begun */
     lh_evaluate_cut evaluate;
+    /* The job's tables, and what of them an evaluation looks up; n_tables 0: none. */
+    const struct lh_graph_table *tables;
+    size_t n_tables;
+    int (*ids)(void *ctx, struct lh_rowpull *to);
     void *ctx;
 };
 

@@ -6,11 +6,13 @@
 #include "common/err.h"
 #include "common/fs.h"
 #include "common/mem.h"
+#include "ps/rowtable_read.h"
 #include "ps/store.h"
 #include "worker/model.h"
 
 #include <assert.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <string.h>
 
 enum { CONFIG_MAX = 1 << 20, TRIES = 3 };
@@ -19,6 +21,7 @@ enum { CONFIG_MAX = 1 << 20, TRIES = 3 };
 struct opened {
     struct lh_run run;
     struct lh_model model; /* owns run.graph */
+    pthread_mutex_t lock;  /* of the readers of tables */
 };
 
 int lh_run_job(struct lh_job **out, const char *dir)
@@ -71,6 +74,37 @@ done:
     return rc;
 }
 
+static int pull_rows(void *ctx, size_t t, const uint64_t *ids, size_t n, float *rows)
+{
+    struct opened *o = ctx;
+    pthread_mutex_lock(&o->lock);
+    int rc = lh_rowtable_reader_pull(o->run.tables[t], ids, n, rows);
+    pthread_mutex_unlock(&o->lock);
+    return rc;
+}
+
+static int open_tables(struct opened *o, const char *dir, const struct lh_run_cut *cut)
+{
+    const struct lh_job *job = o->run.job;
+    char **stores = NULL;
+    int rc = 0;
+    if (job->n_tables == 0)
+        return 0;
+    LH_TRY(LH_NEW_ARRAY(&stores, cut->servers, "stores of a run"));
+    for (uint32_t i = 0; i < cut->servers; i++)
+        LH_TRY_TO(done, lh_mem_printf(&stores[i], "%s/store-%u", dir, i));
+    for (size_t t = 0; t < job->n_tables; t++)
+        LH_TRY_TO(done,
+                  lh_rowtable_reader_open(&o->run.tables[t], job->tables[t].name, cut->version,
+                                          (const char *const *)stores, cut->servers));
+    o->run.rows = (struct lh_row_source){.ctx = o, .pull = pull_rows};
+done:
+    for (uint32_t i = 0; i < cut->servers; i++)
+        lh_mem_free(stores[i]);
+    lh_mem_free(stores);
+    return rc;
+}
+
 static int read_cut(struct opened *o, const char *dir, const struct lh_run_record *r,
                     const struct lh_run_cut *cut)
 {
@@ -93,6 +127,7 @@ static int read_cut(struct opened *o, const char *dir, const struct lh_run_recor
                           " elements; they do not belong together",
                           dir, cut->version, taken, o->model.layout.elements);
     o->run.version = cut->version;
+    LH_TRY(open_tables(o, dir, cut));
     return cut->evaluation_json ? lh_mem_strdup(&o->run.evaluation_json, cut->evaluation_json) : 0;
 }
 
@@ -107,6 +142,7 @@ static int open_once(struct lh_run **out, const char *dir, enum lh_which_cut whi
     LH_TRY_TO(fail, choose(&r, dir, which, &cut));
     LH_TRY_TO(fail, LH_NEW(&o, "run"));
     run = &o->run;
+    pthread_mutex_init(&o->lock, NULL);
     run->cut = r.has_best ? which : LH_CUT_LAST;
     LH_TRY_TO(fail, read_cut(o, dir, &r, cut));
     *out = run;
@@ -131,6 +167,9 @@ void lh_run_close(struct lh_run **run)
     struct opened *o = (struct opened *)*run;
     if (!o)
         return;
+    for (size_t t = 0; t < LH_GRAPH_TABLES_MAX; t++)
+        lh_rowtable_reader_close(&o->run.tables[t]);
+    pthread_mutex_destroy(&o->lock);
     lh_mem_free(o->run.evaluation_json);
     lh_mem_free(o->run.weights);
     lh_mem_free(o->run.targets);

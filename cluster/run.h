@@ -4,18 +4,23 @@
 
 #include "common/graph.h"
 #include "common/job.h"
+#include "worker/policy.h"
 
 #include <stdint.h>
+
+struct lh_rowtable_reader;
 
 enum lh_which_cut { LH_CUT_BEST, LH_CUT_LAST };
 struct lh_run {
     struct lh_job *job;
     struct lh_graph *graph; /* the training graph: layout of `weights` */
     uint64_t version;
-    enum lh_which_cut cut;    /* LAST also where BEST was asked for and there is none */
-    float *weights, *targets; /* flat, 64-byte aligned; a tensor without a target copy is 0 in
-                                 targets */
-    char *evaluation_json;    /* of that cut; NULL if none */
+    enum lh_which_cut cut;     /* LAST also where BEST was asked for and there is none */
+    float *weights, *targets;  /* flat, 64-byte aligned; a tensor without a target copy is 0 in
+                                  targets */
+    char *evaluation_json;     /* of that cut; NULL if none */
+    struct lh_row_source rows; /* of the job's tables; read from disk as they are asked for */
+    struct lh_rowtable_reader *tables[LH_GRAPH_TABLES_MAX]; /* the same, to be walked */
 };
 /* BEST is the last cut where none was evaluated, or none could be ranked. Errors: LH_ENOENT if DIR
  * is no run or has no complete cut yet; LH_EMISMATCH if config.yaml, run.json and the stores do not

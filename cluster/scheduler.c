@@ -170,6 +170,8 @@ static int start_evaluator(struct scheduler *s)
     Lh__Plan servers = LH__PLAN__INIT;
     if (!s->opt->evaluate || s->clock.evaluate_every == 0 || s->evaluator)
         return 0;
+    struct lh_graph_spec graph = {0};
+    lh_job_tables_declare(s->opt->job, &graph);
     int rc = server_addresses(s, &servers);
     if (rc >= 0)
         rc = lh_evaluator_start(&s->evaluator,
@@ -183,6 +185,9 @@ static int start_evaluator(struct scheduler *s)
                                                             .clock = s->clock,
                                                             .deadline = s->roster.deadline,
                                                             .evaluate = s->opt->evaluate,
+                                                            .tables = graph.tables,
+                                                            .n_tables = graph.n_tables,
+                                                            .ids = s->opt->evaluation_ids,
                                                             .ctx = s->opt->evaluation});
     lh_mem_free(servers.servers);
     lh_mem_free(servers.server_keys);

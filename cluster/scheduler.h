@@ -35,7 +35,8 @@ struct lh_scheduler_options {
      * NULL: never. */
     int (*replace)(void *ctx, uint64_t pid, bool *replaced);
     void *launcher;
-    lh_evaluate_cut evaluate; /* NULL: none */
+    lh_evaluate_cut evaluate;                                /* NULL: none */
+    int (*evaluation_ids)(void *ctx, struct lh_rowpull *to); /* as of lh_evaluator_spec */
     void *evaluation;
     bool quiet;
     bool (*interrupted)(void);  /* NULL: never */

@@ -163,6 +163,12 @@ static int missing_feature(const struct lh_state_reader *r, const char *name)
         r->width);
 }
 
+/* Whether the k-th column that is kept is an id. */
+static bool is_id(const struct lh_state_reader *r, size_t k)
+{
+    return k >= r->spec.n_keep - r->spec.n_ids;
+}
+
 static int read_header(struct lh_state_reader *r)
 {
     struct lh_fields *f = &r->fields;
@@ -184,6 +190,11 @@ static int read_header(struct lh_state_reader *r)
         size_t c = 0;
         while (c < f->n && strcmp(f->field[c], r->spec.keep[k]) != 0)
             c++;
+        if (c == f->n && is_id(r, k))
+            return lh_err_set(LH_EMISMATCH,
+                              "the header has no column '%.80s', an id that the snapshot's tables "
+                              "are looked up by",
+                              r->spec.keep[k]);
         if (c == f->n)
             return lh_err_set(LH_EMISMATCH, "--keep %.80s: the header has no such column",
                               r->spec.keep[k]);
@@ -202,6 +213,11 @@ static int begin_without_header(struct lh_state_reader *r)
             "%zu columns without a header, the snapshot needs %zu numbers (%u "
             "session-level, then %u request-level); add a header line that names them",
             r->fields.n, r->width, r->spec.dims.high, r->spec.dims.low);
+    if (r->spec.n_keep > 0 && is_id(r, 0))
+        return lh_err_set(LH_EMISMATCH,
+                          "the snapshot's tables are looked up by '%.80s'; a header line must "
+                          "name the columns",
+                          r->spec.keep[0]);
     if (r->spec.n_keep > 0)
         return lh_err_set(LH_EMISMATCH, "--keep %.80s needs a header line that names the columns",
                           r->spec.keep[0]);
@@ -332,8 +348,8 @@ static int json_line(struct lh_state_reader *r, const char *line, size_t n, cons
     for (size_t k = 0; k < r->spec.n_keep; k++) {
         const cJSON *item = cJSON_GetObjectItemCaseSensitive(r->object, r->spec.keep[k]);
         if (!item)
-            return lh_err_set(LH_EFORMAT, "key '%.80s', which is to be kept, is missing",
-                              r->spec.keep[k]);
+            return lh_err_set(LH_EFORMAT, "key '%.80s', which %s, is missing", r->spec.keep[k],
+                              is_id(r, k) ? "tables are looked up by" : "is to be kept");
         r->kept[k] = cJSON_PrintUnformatted(item);
         if (!r->kept[k])
             return lh_err_set(LH_ENOMEM, "out of memory while keeping '%.80s'", r->spec.keep[k]);

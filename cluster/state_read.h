@@ -14,6 +14,7 @@ struct lh_state_spec {
     char separator;
     const char *const *keep; /* columns to pass through */
     size_t n_keep;
+    size_t n_ids; /* the last of them, which a policy's tables are looked up by */
 };
 
 struct lh_state_reader;

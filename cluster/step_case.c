@@ -121,6 +121,9 @@ static int load_job(struct reading *r)
     char *path = NULL;
     LH_TRY(lh_mem_printf(&path, "%s/config.yaml", r->dir));
     int rc = lh_job_load_assigned(&r->c->job, path, defaults, always);
+    if (rc == 0 && r->c->job->n_tables > 0)
+        rc = lh_err_set(LH_ECONFIG,
+                        "%s: a case is arrays of states, which have no ids; remove tables:", path);
     lh_mem_free(path);
     return rc;
 }

@@ -439,6 +439,7 @@ static int schedule(struct train *t, struct lh_scheduler_result *result)
                                  .replace = replace_role,
                                  .launcher = t,
                                  .evaluate = t->evaluation.behaviour ? lh_cut_evaluation_run : NULL,
+                                 .evaluation_ids = lh_cut_evaluation_ids,
                                  .evaluation = &t->evaluation,
                                  .quiet = t->opt->quiet,
                                  .interrupted = interrupted(t),
@@ -550,7 +551,8 @@ static int evaluate_test(struct train *t, struct lh_train_result *out)
     LH_TRY(lh_run_open(&best, t->opt->dir, LH_CUT_BEST));
     if (!t->opt->quiet && t->evaluation.behaviour)
         lh_note("evaluating step %llu on the test split", (unsigned long long)best->version);
-    LH_TRY_TO(done, lh_cut_evaluation_test(&t->evaluation, best->weights, interrupted(t), &v));
+    LH_TRY_TO(done, lh_cut_evaluation_test(&t->evaluation, best->weights, &best->rows,
+                                           interrupted(t), &v));
     if (rc == LH_NOTFOUND)
         goto done;
     LH_TRY_TO(done, write_whole(t, "test.json", v.json));

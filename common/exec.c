@@ -166,12 +166,32 @@ void lh_exec_destroy(struct lh_exec **e)
     *e = NULL;
 }
 
-lh_real *lh_exec_input(struct lh_exec *e, enum lh_input_kind kind)
+static lh_real *input(const struct lh_exec *e, size_t number)
 {
     for (size_t n = 0; n < e->g->n_forward; n++)
-        if (e->g->node[n].op == LH_OP_INPUT && e->g->node[n].i == (size_t)kind)
+        if (e->g->node[n].op == LH_OP_INPUT && e->g->node[n].i == number)
             return value(e, (int32_t)n);
     return NULL;
+}
+
+lh_real *lh_exec_input(struct lh_exec *e, enum lh_input_kind kind)
+{
+    return input(e, (size_t)kind);
+}
+
+lh_real *lh_exec_table_rows(struct lh_exec *e, size_t t)
+{
+    return input(e, lh_table_input(t, LH_TABLE_ROWS));
+}
+
+lh_real *lh_exec_table_index(struct lh_exec *e, size_t t, bool next)
+{
+    return input(e, lh_table_input(t, next ? LH_TABLE_NEXT_INDEX : LH_TABLE_INDEX));
+}
+
+const lh_real *lh_exec_table_grad(const struct lh_exec *e, size_t t)
+{
+    return e->g->table_grad[t] < 0 ? NULL : value(e, e->g->table_grad[t]);
 }
 
 int lh_exec_set_noise(struct lh_exec *e, const char *name, const lh_real *values)

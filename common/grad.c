@@ -92,9 +92,37 @@ static bool differentiable(const struct lh_def *d, uint32_t k)
         return false;
     case LH_OP_CROSS_ENTROPY:
     case LH_OP_MEAN:
+    case LH_OP_LOOKUP:
         return k == 0;
     default:
         return true;
+    }
+}
+
+/* Rows of tables stand behind the parameters, as two more members a table: in a set that a node
+ * reaches, DIRECT is a way to the rows without any layer, LEARNT one whose layer next to the rows
+ * is live. A loss starts with LEARNT, and passing that layer it becomes DIRECT: so a table learns
+ * through live uses only (graph.h, lh_graph_table), also those behind a frozen network. */
+enum way { DIRECT, LEARNT, WAYS };
+
+static int32_t table(const struct sweep *s, size_t t, enum way way)
+{
+    return (int32_t)(s->g->n_params + WAYS * t + (size_t)way);
+}
+
+static void remove_from(uint64_t *set, int32_t member)
+{
+    set[member / 64] &= ~(UINT64_C(1) << (member % 64));
+}
+
+/* What lies directly behind a layer is behind it by way of the layer. */
+static void pass_layer(const struct sweep *s, const struct lh_def *layer, uint64_t *set)
+{
+    for (size_t t = 0; t < s->g->spec.n_tables; t++) {
+        const int32_t direct = table(s, t, DIRECT);
+        if (layer->use == LH_LIVE && (set[direct / 64] >> (direct % 64) & 1))
+            put(set, table(s, t, LEARNT));
+        remove_from(set, direct);
     }
 }
 
@@ -114,6 +142,10 @@ static int find_reach(struct sweep *s)
             if (d->bias >= 0)
                 put(z, d->bias);
         }
+        if (d->op == LH_OP_LINEAR)
+            pass_layer(s, d, z);
+        if (lh_graph_table_of(d) >= 0)
+            put(z, table(s, (size_t)lh_graph_table_of(d), DIRECT));
         s->reach[n] = intern(s);
     }
     return 0;
@@ -291,6 +323,19 @@ struct at { /* where the sweep stands */
     lh_node y, dy; /* the node and its adjoint */
 };
 
+/* `set` and, of each table, the member `to` if `from` is in it already (WAYS: in any case). */
+static int add_tables(struct sweep *s, int32_t set, enum way from, enum way to, int32_t *out)
+{
+    uint64_t *z;
+    LH_TRY(scratch(s, &z));
+    memcpy(z, s->bits + (size_t)set * s->words, s->words * sizeof *z);
+    for (size_t t = 0; t < s->g->spec.n_tables; t++)
+        if (from == WAYS || has(s, set, table(s, t, from)))
+            put(z, table(s, t, to));
+    *out = intern(s);
+    return 0;
+}
+
 /* What of the set lies behind the k-th input; EMPTY: nothing to do. */
 static int behind(const struct at *at, uint32_t k, int32_t *set)
 {
@@ -298,7 +343,10 @@ static int behind(const struct at *at, uint32_t k, int32_t *set)
         *set = EMPTY;
         return 0;
     }
-    return both(at->s, at->set, at->s->reach[at->d.in[k]], set);
+    int32_t sought = at->set;
+    if (at->d.op == LH_OP_LINEAR && at->d.use == LH_LIVE)
+        LH_TRY(add_tables(at->s, sought, LEARNT, DIRECT, &sought));
+    return both(at->s, sought, at->s->reach[at->d.in[k]], set);
 }
 
 /* Contributes to the adjoint of the k-th input, columns from `first`. */
@@ -515,7 +563,15 @@ static int propagate(const struct at *at, const struct adjoint *a)
     case LH_OP_GAUSS_KL:
         LH_TRY(give(at, 0, rows_times(g, dy, p)));
         return give(at, 1, rows_op(g, LH_OP_GAUSS_KL_GRAD_STD, 2, (lh_node[]){dy, q}));
-    default: /* inputs, noise, constants, and what no gradient passes */
+    case LH_OP_LOOKUP:
+        return give(at, 0,
+                    make(g, LH_OP_LOOKUP_GRAD, g->node[p.id].rows, g->node[p.id].cols, 2,
+                         (lh_node[]){dy, q}));
+    case LH_OP_INPUT:
+        if (lh_graph_table_of(d) >= 0)
+            g->table_grad[lh_graph_table_of(d)] = dy.id;
+        return 0;
+    default: /* noise, constants, and what no gradient passes */
         return 0;
     }
 }
@@ -569,6 +625,8 @@ static int start(struct sweep *s, const struct lh_graph_loss *l)
                           l->patterns);
     if (l->weight == 0)
         return 0;
+    LH_TRY(add_tables(s, set, WAYS, LEARNT, &set));
+    LH_TRY(both(s, set, s->reach[l->value], &set));
     struct lh_def one = lh_graph_def(LH_OP_CONSTANT, 1, 1);
     one.a = l->weight;
     lh_node dy = lh_graph_add(s->g, &one);
@@ -581,7 +639,8 @@ static int start(struct sweep *s, const struct lh_graph_loss *l)
 int lh_grad_derive(struct lh_graph *g)
 {
     int rc = 0;
-    struct sweep s = {.g = g, .words = (g->n_params + 63) / 64 + (g->n_params == 0)};
+    struct sweep s = {.g = g, .words = (g->n_params + WAYS * g->spec.n_tables + 63) / 64};
+    s.words += s.words == 0;
     uint64_t *none;
     LH_TRY_TO(done, scratch(&s, &none));
     intern(&s); /* the empty set is number 0 */

@@ -29,6 +29,7 @@ int lh_graph_create(struct lh_graph **out, const struct lh_graph_spec *spec)
     struct lh_graph *g;
     LH_TRY(LH_NEW(&g, "a graph"));
     g->spec = *spec;
+    memset(g->table_grad, 0xff, sizeof g->table_grad);
     *out = g;
     return 0;
 }
@@ -232,17 +233,16 @@ lh_node lh_input(struct lh_graph *g, enum lh_input_kind kind)
     }
     struct lh_def d = lh_graph_def(LH_OP_INPUT, g->spec.rows, cols);
     d.i = (size_t)kind;
-    return lh_graph_add(g, &d);
+    return lh_graph_widen(g, kind, lh_graph_add(g, &d));
 }
 
 lh_node lh_next(struct lh_graph *g, lh_node input)
 {
-    const struct lh_def *d = lh_graph_get(g, input, "lh_next");
-    if (!d)
+    if (!lh_graph_get(g, input, "lh_next"))
         return (lh_node){-1};
-    if (d->op == LH_OP_INPUT && d->i == LH_STATE_HIGH)
+    if (input.id == lh_input(g, LH_STATE_HIGH).id)
         return lh_input(g, LH_NEXT_STATE_HIGH);
-    if (d->op == LH_OP_INPUT && d->i == LH_STATE_LOW)
+    if (input.id == lh_input(g, LH_STATE_LOW).id)
         return lh_input(g, LH_NEXT_STATE_LOW);
     lh_graph_fail(g, LH_EINTERNAL, "lh_next: the argument is no state input");
     return (lh_node){-1};

@@ -34,9 +34,26 @@ typedef struct {
     int32_t id; /* < 0: invalid */
 } lh_node;
 
+/* An embedding table that a state input is widened by: for each id of a row, the table's row of
+ * that id, side by side behind the state's own columns. So no algorithm knows of tables: it reads
+ * the state. A run is given the table's rows that its ids name, each once, and says where they are.
+ * A table learns from every loss, through the live uses of networks that read the state; not
+ * through frozen ones, since an actor that climbs a critic would else make states look better than
+ * they are. It has no target copy: target networks read the rows as they are. */
+struct lh_graph_table {
+    const char *name; /* lives as long as the graph */
+    size_t dim;       /* of a row */
+    size_t ids;       /* of a state */
+    bool high;        /* widens s_h; else s_l */
+};
+
+enum { LH_GRAPH_TABLES_MAX = 8 };
+
 struct lh_graph_spec {
     size_t rows; /* B, rows of every batch input */
     struct lh_dims dims;
+    struct lh_graph_table tables[LH_GRAPH_TABLES_MAX];
+    size_t n_tables;
 };
 
 int lh_graph_create(struct lh_graph **out, const struct lh_graph_spec *spec);
@@ -59,8 +76,9 @@ enum lh_input_kind {
     LH_INPUTS
 };
 
+/* A state with tables is as wide as they make it. */
 lh_node lh_input(struct lh_graph *g, enum lh_input_kind kind);
-lh_node lh_next(struct lh_graph *g, lh_node input); /* STATE_* input -> its NEXT_STATE_* */
+lh_node lh_next(struct lh_graph *g, lh_node input); /* STATE_* -> its NEXT_STATE_* */
 /* [B, cols] standard normals drawn at execution, keyed by name and the run's (seed, step, part).
  * A name may appear once. */
 lh_node lh_noise(struct lh_graph *g, const char *name, size_t cols);
@@ -97,6 +115,9 @@ lh_node lh_mlp(struct lh_graph *g, enum lh_use use, const char *name, lh_node x,
 lh_node lh_concat(struct lh_graph *g, lh_node a, lh_node b); /* [R, ca + cb] */
 lh_node lh_concat3(struct lh_graph *g, lh_node a, lh_node b, lh_node c);
 lh_node lh_slice(struct lh_graph *g, lh_node x, size_t first, size_t cols); /* columns */
+/* [R, k c] from x [U, c] and index [R, k]: rows of x side by side, zeros where an index is
+ * negative. An index is a whole number below U. Its gradient adds up by the order of R. */
+lh_node lh_lookup(struct lh_graph *g, lh_node x, lh_node index);
 lh_node lh_repeat(struct lh_graph *g, lh_node x, size_t n); /* [R n, c]: row i n times */
 /* The same elements in row-major order as [R c / cols, cols]; cols divides R c. So noise [B, N C]
  * becomes one row of C for each of the N candidates of a state. */
@@ -190,6 +211,8 @@ const char *lh_graph_metric_name(const struct lh_graph *g, size_t i);
 
 /* Width of an input; 0 if the graph does not read it. */
 size_t lh_graph_input_cols(const struct lh_graph *g, enum lh_input_kind kind);
+/* Most distinct rows of table t that one run can name: the rows of its input. */
+size_t lh_graph_table_rows(const struct lh_graph *g, size_t t);
 /* The i-th noise and its width; NULL if there are no more. */
 const char *lh_graph_noise(const struct lh_graph *g, size_t i, size_t *cols);
 
@@ -207,6 +230,14 @@ void lh_exec_destroy(struct lh_exec **e);
 /* Where to put an input before a run: [rows, cols]; NULL if the graph does not use it. Contents
  * stay as they are between runs. */
 lh_real *lh_exec_input(struct lh_exec *e, enum lh_input_kind kind);
+/* The same of table t (common/graph.h, lh_graph_table): its rows [lh_graph_table_rows, dim], of
+ * which those that no index names are not read; and for each id of the states, or next states,
+ * which row it is [rows, ids]: -1 for none. */
+lh_real *lh_exec_table_rows(struct lh_exec *e, size_t t);
+lh_real *lh_exec_table_index(struct lh_exec *e, size_t t, bool next);
+/* After a run with gradients: that of the rows, [lh_graph_table_rows, dim], 0 where no index names
+ * one; never added to an earlier run's. Valid until the next; NULL if no loss reaches the table. */
+const lh_real *lh_exec_table_grad(const struct lh_exec *e, size_t t);
 /* Overrides a noise node with given values ([B, cols], copied at each run; NULL: draw again). For
  * parity checks. Errors: LH_ENOENT for an unknown name. */
 int lh_exec_set_noise(struct lh_exec *e, const char *name, const lh_real *values);

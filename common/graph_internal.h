@@ -65,6 +65,7 @@ struct lh_graph {
     size_t n_noise, cap_noise;
     struct lh_graph_loss *loss;
     size_t n_losses, cap_losses;
+    int32_t table_grad[LH_GRAPH_TABLES_MAX]; /* gradient of a table's rows; -1: none */
     struct lh_graph_named *metric, *output;
     size_t n_metrics, cap_metrics, n_outputs, cap_outputs;
 
@@ -91,6 +92,17 @@ bool lh_graph_has_effect(const struct lh_def *def);
 /* Whether two definitions compute the same; uses LIVE and FROZEN count as equal if `by_value`. */
 bool lh_graph_equal(const struct lh_def *x, const struct lh_def *y, bool by_value);
 uint64_t lh_graph_hash(const struct lh_def *d, bool by_value);
+
+/* graph_table.c: inputs of tables are INPUT nodes beyond LH_INPUTS, three a table. */
+enum lh_table_part { LH_TABLE_ROWS, LH_TABLE_INDEX, LH_TABLE_NEXT_INDEX, LH_TABLE_PARTS };
+static inline size_t lh_table_input(size_t t, enum lh_table_part part)
+{
+    return LH_INPUTS + LH_TABLE_PARTS * t + (size_t)part;
+}
+/* The table whose rows `def` is; -1: it is something else. */
+int32_t lh_graph_table_of(const struct lh_def *def);
+/* The state input `x` of this kind, with the tables that widen it. */
+lh_node lh_graph_widen(struct lh_graph *g, enum lh_input_kind kind, lh_node x);
 
 /* share.c: splits first layers that see some columns in common, whose product is then computed
  * once. */

@@ -211,6 +211,7 @@ static int check_keys(const struct lh_yaml_node *root)
 {
     const char *names[LH_JOB_KEYS_MAX] = {0}, *sections[LH_JOB_KEYS_MAX] = {0};
     size_t n = known_keys(NULL, sections);
+    sections[n++] = "tables";
     LH_TRY(lh_yaml_check_keys(root, sections, n));
     for (size_t i = 0; i < n; i++) {
         size_t m = known_keys(sections[i], names);
@@ -251,6 +252,10 @@ static int check_together(const struct lh_job *j, const struct lh_yaml_node *roo
         return lh_yaml_fail(blame(root, "objective.log_std_lo"),
                             "%g is not below objective.log_std_hi, %g", j->log_std_lo,
                             j->log_std_hi);
+    if (j->n_tables > 0 && j->consistency != LH_SYNC)
+        return lh_yaml_fail(blame(root, "tables"),
+                            "tables are learnt with consistency.model: sync only; set that, or "
+                            "remove the tables");
     if (j->deadline_seconds < 2 * j->heartbeat_seconds)
         return lh_yaml_fail(blame(root, "cluster.deadline_seconds"),
                             "%g s is less than two heartbeats of %g s; a living role would be "
@@ -291,6 +296,7 @@ static int from_yaml(struct lh_job **out, const struct lh_yaml *doc, const char 
         if (node)
             LH_TRY_TO(fail, read_key(job, &lh_job_keys[i], node, base_dir));
     }
+    LH_TRY_TO(fail, lh_job_tables_read(job->tables, &job->n_tables, lh_yaml_get(root, "tables")));
     if (job->micro_batch == 0)
         job->micro_batch = default_micro_batch(job->batch);
     LH_TRY_TO(fail, check_together(job, root));
@@ -392,6 +398,7 @@ void lh_job_destroy(struct lh_job **job)
     for (size_t i = 0; i < lh_job_n_keys; i++)
         if (is_text(&lh_job_keys[i]))
             lh_mem_free(*(char **)member(*job, &lh_job_keys[i]));
+    lh_job_tables_fini((*job)->tables, (*job)->n_tables);
     lh_mem_free(*job);
     *job = NULL;
 }
@@ -499,6 +506,7 @@ int lh_job_print(const struct lh_job *job, char **out)
         print_value(to, job, k);
         fputc('\n', to);
     }
+    lh_job_tables_print(to, job->tables, job->n_tables);
     return take_stream(out, to, &text);
 }
 
@@ -556,7 +564,7 @@ uint64_t lh_job_digest(const struct lh_job *job)
             snprintf(line, sizeof line, "%s.%s=%s", k->section ? k->section : "", k->name, value);
         digest = XXH3_64bits_withSeed(line, (size_t)n, digest);
     }
-    return digest;
+    return lh_job_tables_digest(job->tables, job->n_tables, digest);
 }
 
 void lh_job_difference(const struct lh_job *a, const struct lh_job *b, char *out, size_t size)
@@ -658,6 +666,7 @@ int lh_job_help(char **out)
         section = k->section;
         describe(to, defaults, k);
     }
+    lh_job_tables_help(to);
     lh_job_destroy(&defaults);
     return take_stream(out, to, &text);
 }

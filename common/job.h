@@ -5,6 +5,7 @@
 #pragma once
 
 #include "common/graph.h"
+#include "common/job_tables.h"
 #include "common/log.h"
 
 #include <stdbool.h>
@@ -57,6 +58,10 @@ struct lh_job {
     uint64_t steps;            /* 0 */
     enum lh_sampling sampling; /* epoch */
     bool normalise;            /* true */
+
+    /* tables: */
+    struct lh_job_table tables[LH_GRAPH_TABLES_MAX];
+    size_t n_tables;
 
     /* consistency: */
     enum lh_consistency consistency; /* sync */

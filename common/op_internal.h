@@ -23,6 +23,7 @@
     X(LINEAR, linear, 1, LH_OP_IN(1)) /* x [, product with the columns before] */                  \
     X(CONCAT, concat, 1, 0)                                                                        \
     X(SLICE, slice, 1, 0)                                                                          \
+    X(LOOKUP, lookup, 1, 0) /* x, index */                                                         \
     X(REPEAT, repeat, 1, 0)                                                                        \
     X(RESHAPE, reshape, 1, LH_OP_ANY)                                                              \
     X(SELECT_BEST, select_best, 1, 0)                                                              \
@@ -63,6 +64,7 @@
     X(PICK_GT, pick_gt, 1, LH_OP_ANY)           /* dy, a, b: dy where a > b, else 0 */             \
     X(PAD, pad, 1, 0)                           /* x in zeros at column i */                       \
     X(GROUP_SUM, group_sum, 1, 0)               /* [R n, c] -> [R, c] */                           \
+    X(LOOKUP_GRAD, lookup_grad, 1, 0)           /* dy, index; to all rows of x */                  \
     X(SPREAD, spread, 1, 0)                     /* g -> [R, c] */                                  \
     X(MUL_ROWS, mul_rows, 1, LH_OP_IN(1))       /* g, x: g_i x_ij */                               \
     X(NORM_GRAD, norm_grad, 1, LH_OP_IN(1))     /* g, x, |x| */                                    \

@@ -50,6 +50,34 @@ void lh_op_pad(const struct lh_call *c, const struct lh_run *run)
         memcpy(c->out + i * cols + c->def->i, c->in[0] + i * n, n * sizeof *c->out);
 }
 
+void lh_op_lookup(const struct lh_call *c, const struct lh_run *run)
+{
+    LH_OP_UNUSED(run);
+    size_t n = c->in_cols[0];
+    lh_real *out = c->out;
+    for (size_t i = 0; i < c->def->rows * c->in_cols[1]; i++, out += n) {
+        if (c->in[1][i] < 0)
+            memset(out, 0, n * sizeof *out);
+        else
+            memcpy(out, c->in[0] + (size_t)c->in[1][i] * n, n * sizeof *out);
+    }
+}
+
+void lh_op_lookup_grad(const struct lh_call *c, const struct lh_run *run)
+{
+    LH_OP_UNUSED(run);
+    size_t n = c->def->cols;
+    const lh_real *dy = c->in[0];
+    memset(c->out, 0, c->def->rows * n * sizeof *c->out);
+    for (size_t i = 0; i < c->in_rows * c->in_cols[1]; i++, dy += n) {
+        if (c->in[1][i] < 0)
+            continue;
+        lh_real *out = c->out + (size_t)c->in[1][i] * n;
+        for (size_t j = 0; j < n; j++)
+            out[j] += dy[j];
+    }
+}
+
 void lh_op_repeat(const struct lh_call *c, const struct lh_run *run)
 {
     LH_OP_UNUSED(run);

@@ -76,6 +76,22 @@ lh_node lh_slice(struct lh_graph *g, lh_node x, size_t first, size_t cols)
     return lh_graph_add(g, &d);
 }
 
+lh_node lh_lookup(struct lh_graph *g, lh_node x, lh_node index)
+{
+    const struct lh_def *in = lh_graph_get(g, x, "lh_lookup"),
+                        *at = lh_graph_get(g, index, "lh_lookup");
+    if (!in || !at)
+        return none;
+    if (in->rows > 1u << 24) { /* beyond, a float is no whole number */
+        lh_graph_fail(g, LH_ECONFIG, "lookup: %zu rows to choose from; at most 2^24", in->rows);
+        return none;
+    }
+    struct lh_def d = lh_graph_def(LH_OP_LOOKUP, at->rows, at->cols * in->cols);
+    add_input(&d, x);
+    add_input(&d, index);
+    return lh_graph_add(g, &d);
+}
+
 lh_node lh_repeat(struct lh_graph *g, lh_node x, size_t n)
 {
     const struct lh_def *in = lh_graph_get(g, x, "lh_repeat");

@@ -205,6 +205,9 @@ static int order(struct planner *w)
         schedule(w, g->metric[i].node);
     for (size_t i = 0; i < g->n_outputs; i++)
         schedule(w, g->output[i].node);
+    for (size_t t = 0; t < g->spec.n_tables; t++)
+        if (g->table_grad[t] >= 0)
+            schedule(w, g->table_grad[t]);
     return 0;
 }
 
@@ -311,6 +314,9 @@ static void find_lives(struct planner *w)
         w->last[g->metric[i].node] = p->n_steps;
     for (size_t i = 0; i < g->n_outputs; i++)
         w->last[g->output[i].node] = p->n_steps;
+    for (size_t t = 0; t < g->spec.n_tables; t++)
+        if (g->table_grad[t] >= 0)
+            w->last[g->table_grad[t]] = p->n_steps;
 
     for (size_t n = 0; n < g->n_nodes; n++) {
         w->piece[n] = -1;
@@ -433,6 +439,9 @@ static int fill(struct planner *w)
         g->metric[i].node = p->same[g->metric[i].node];
     for (size_t i = 0; i < g->n_outputs; i++)
         g->output[i].node = p->same[g->output[i].node];
+    for (size_t t = 0; t < g->spec.n_tables; t++)
+        if (g->table_grad[t] >= 0)
+            g->table_grad[t] = p->same[g->table_grad[t]];
     LH_TRY(order(w));
     LH_TRY(check_params(w));
     LH_TRY(finish_gradients(w));

@@ -41,6 +41,10 @@ static const unsigned char authority[] = {
     [LH__KIND__KIND_LATE] = FROM(SERVER),
     [LH__KIND__KIND_LOST] = FROM(SCHEDULER),
     [LH__KIND__KIND_IN] = FROM(SERVER),
+
+    [LH__KIND__KIND_TABLE_PUSH] = FROM(WORKER),
+    [LH__KIND__KIND_TABLE_PULL] = FROM(WORKER) | FROM(SCHEDULER), /* its evaluation */
+    [LH__KIND__KIND_TABLE_ROWS] = FROM(SERVER),
 };
 
 bool lh_security_may_send(Lh__Role sender, uint32_t kind)

@@ -165,7 +165,8 @@ static bool add_description(cJSON *root, const struct lh_snapshot *s)
     cJSON *features = cJSON_AddObjectToObject(root, "features");
     ok = ok && features && add_names(features, "high", s->high_names, d->high) &&
          add_names(features, "low", s->low_names, d->low) &&
-         add_names(features, "action", s->action_names, d->action);
+         add_names(features, "action", s->action_names, d->action) &&
+         (s->n_ids == 0 || add_names(features, "ids", s->id_names, s->n_ids));
     ok = ok && add_norm(root, s);
     cJSON *probe = cJSON_AddObjectToObject(root, "probe");
     return ok && probe && cJSON_AddNumberToObject(probe, "rows", LH_PROBE_ROWS) &&
@@ -187,6 +188,38 @@ done:
     lh_mem_free(bytes);
     lh_mem_free(path);
     return rc;
+}
+
+/* A table's file may be larger than memory. */
+static int add_table(cJSON *files, const char *dir, const struct lh_job_table *t)
+{
+    char *path = NULL, *name = NULL;
+    struct lh_rowfile f = {.n = 0};
+    int rc;
+    LH_TRY_TO(done, lh_mem_printf(&name, LH_SNAPSHOT_TABLE, t->name));
+    LH_TRY_TO(done, lh_mem_printf(&path, "%s/%s", dir, name));
+    LH_TRY_TO(done, lh_rowfile_open(&f, path));
+    cJSON *entry = cJSON_AddObjectToObject(files, name);
+    if (!entry || !cJSON_AddNumberToObject(entry, "bytes", (double)f.bytes) ||
+        !add_hex(entry, "xxh3_64", f.checksum))
+        rc = lh_err_set(LH_ENOMEM, "%s: out of memory while making its entry", path);
+done:
+    lh_rowfile_unmap(&f);
+    lh_mem_free(name);
+    lh_mem_free(path);
+    return rc;
+}
+
+static int write_tables(const char *dir, const struct lh_snapshot *s)
+{
+    for (size_t t = 0; t < s->job->n_tables; t++) {
+        char *path = NULL;
+        LH_TRY(lh_mem_printf(&path, "%s/" LH_SNAPSHOT_TABLE, dir, s->job->tables[t].name));
+        int rc = s->write_table(s->ctx, t, path);
+        lh_mem_free(path);
+        LH_TRY(rc);
+    }
+    return 0;
 }
 
 static int write_text(const char *dir, const char *name, const char *text)
@@ -212,6 +245,8 @@ static int write_manifest(const char *dir, const struct lh_snapshot *s)
     }
     LH_TRY_TO(done, add_file(files, dir, LH_SNAPSHOT_WEIGHTS));
     LH_TRY_TO(done, add_file(files, dir, LH_SNAPSHOT_CONFIG));
+    for (size_t t = 0; t < s->job->n_tables; t++)
+        LH_TRY_TO(done, add_table(files, dir, &s->job->tables[t]));
     if (s->evaluation_json)
         LH_TRY_TO(done, add_file(files, dir, LH_SNAPSHOT_EVALUATION));
     text = cJSON_Print(root);
@@ -285,6 +320,7 @@ int lh_snapshot_write(const char *dir, const struct lh_snapshot *s, bool replace
     int rc;
     LH_TRY(lh_fs_partial_begin(&p, dir, replace, LH_SNAPSHOT_MANIFEST));
     LH_TRY_TO(fail, write_weights(p.path, s));
+    LH_TRY_TO(fail, write_tables(p.path, s));
     LH_TRY_TO(fail, write_config(p.path, s));
     if (s->evaluation_json)
         LH_TRY_TO(fail, write_text(p.path, LH_SNAPSHOT_EVALUATION, s->evaluation_json));

@@ -4,6 +4,7 @@
  *                        size and checksum of the other files, and of itself; a probe
  *   weights.safetensors  parameters by name, weights [out, in], biases [out]; target copies under
  *                        "target." where there are any
+ *   table-NAME.safetensors  for each embedding table of the job: ids and rows (common/rowfile.h)
  *   config.yaml          the resolved job
  *   evaluation.json      what the evaluation of this checkpoint said, if there was one
  *
@@ -15,6 +16,8 @@
 #include "common/dataset.h"
 #include "common/graph.h"
 #include "common/job.h"
+#include "common/rowfile.h"
+#include "common/rowsource.h"
 
 #define LH_PROBE_ROWS 8
 
@@ -29,6 +32,12 @@ struct lh_snapshot {
     const float *weights, *targets; /* flat; targets NULL if there are none */
     const float *probe;             /* [LH_PROBE_ROWS, A] actions, raw units */
     const char *evaluation_json;    /* an object; NULL if none */
+    const char *const *id_names;    /* [n_ids] ids that the job's tables are looked up by */
+    size_t n_ids;
+    struct lh_rowfile tables[LH_GRAPH_TABLES_MAX]; /* of an open snapshot */
+    /* To be written: puts the rows of table t where the path says. */
+    int (*write_table)(void *ctx, size_t t, const char *path);
+    void *ctx;
 };
 
 /* The states of the probe: high [LH_PROBE_ROWS, H], low [LH_PROBE_ROWS, L], raw units, spread as
@@ -45,6 +54,9 @@ int lh_snapshot_probe_check(const struct lh_snapshot *s, const float *action);
  * one step), nothing else is ever replaced. Errors: LH_EEXIST, LH_ENOSPC, LH_EACCES, LH_EIO;
  * whatever was there stays. */
 int lh_snapshot_write(const char *dir, const struct lh_snapshot *s, bool replace);
+
+/* Looks rows up in an open snapshot, for as long as it is open. */
+struct lh_row_source lh_snapshot_rows(const struct lh_snapshot *s);
 
 /* Reads DIR and verifies sizes, checksums, shapes and ranges of all of it. All members live with
  * the snapshot. Errors: LH_ENOENT, LH_EFORMAT (no snapshot, or a newer format), LH_ECORRUPT,

@@ -11,6 +11,7 @@
 #define LH_SNAPSHOT_EVALUATION "evaluation.json"
 #define LH_MANIFEST_SELF       "manifest_xxh3_64"
 #define LH_TARGET_PREFIX       "target."
+#define LH_SNAPSHOT_TABLE      "table-%s.safetensors"
 
 #define LH_HEX 16 /* digits of a 64-bit number */
 

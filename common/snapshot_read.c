@@ -3,6 +3,7 @@
 #include "common/err.h"
 #include "common/fs.h"
 #include "common/mem.h"
+#include "common/rowlist.h"
 #include "common/safetensors.h"
 #include "common/snapshot_internal.h"
 
@@ -22,7 +23,8 @@ struct reader {
     const char *dir;
     cJSON *manifest;
     struct lh_safetensors *tensors;
-    char **names; /* [H + L + A] pointers into the manifest */
+    char **names; /* [H + L + A + ids] pointers into the manifest */
+    struct lh_rng_at streams[LH_GRAPH_TABLES_MAX]; /* of the initial rows of tables */
     struct lh_param *params;
     float *weights, *targets, *probe;
     char *evaluation;
@@ -145,13 +147,21 @@ static int read_description(struct reader *r)
     r->snap.version = (uint64_t)step->valuedouble;
     r->snap.cut = cut->valuestring;
 
-    LH_TRY(LH_NEW_ARRAY(&r->names, (size_t)d.high + d.low + d.action, "feature names"));
+    const cJSON *ids = get(get(r->manifest, "features"), "ids"); /* none without tables */
+    const size_t n_ids = cJSON_IsArray(ids) ? (size_t)cJSON_GetArraySize(ids) : 0;
+    if (n_ids > LH_IDS_MAX)
+        return damaged(r, "ids are too many");
+    LH_TRY(LH_NEW_ARRAY(&r->names, (size_t)d.high + d.low + d.action + n_ids, "feature names"));
     LH_TRY(read_names(r, "high", d.high, r->names));
     LH_TRY(read_names(r, "low", d.low, r->names + d.high));
     LH_TRY(read_names(r, "action", d.action, r->names + d.high + d.low));
     r->snap.high_names = (const char *const *)r->names;
     r->snap.low_names = r->snap.high_names + d.high;
     r->snap.action_names = r->snap.low_names + d.low;
+    r->snap.id_names = r->snap.action_names + d.action;
+    r->snap.n_ids = n_ids;
+    if (n_ids > 0)
+        LH_TRY(read_names(r, "ids", n_ids, r->names + d.high + d.low + d.action));
 
     LH_TRY(read_norm(r, &d));
     size_t n = (size_t)LH_PROBE_ROWS * d.action;
@@ -300,6 +310,63 @@ done:
     return rc;
 }
 
+static int load_table(struct reader *r, size_t t)
+{
+    const struct lh_job_table *job = &r->snap.job->tables[t];
+    struct lh_rowfile *f = &r->snap.tables[t];
+    char *name = NULL, *path = NULL, hex[LH_HEX + 1];
+    size_t at[LH_JOB_TABLE_IDS_MAX];
+    int rc;
+    LH_TRY_TO(done, lh_mem_printf(&name, LH_SNAPSHOT_TABLE, job->name));
+    LH_TRY_TO(done, lh_mem_printf(&path, "%s/%s", r->dir, name));
+    const cJSON *entry = get(get(r->manifest, "files"), name);
+    const cJSON *bytes = get(entry, "bytes"), *sum = get(entry, "xxh3_64");
+    if (!cJSON_IsNumber(bytes) || !cJSON_IsString(sum)) {
+        rc = damaged(r, "a file is not listed with size and checksum");
+        goto done;
+    }
+    rc = lh_rowfile_open(f, path);
+    if (rc == LH_ENOENT)
+        lh_err_set(rc, "%s: is missing; copy the snapshot again", path);
+    LH_TRY_TO(done, rc);
+    lh_snapshot_hex(hex, f->checksum);
+    if ((double)f->bytes != bytes->valuedouble || strcmp(hex, sum->valuestring) != 0)
+        rc = lh_err_set(LH_ECORRUPT, "%s: its checksum does not match; copy the snapshot again",
+                        path);
+    else if (f->dim != job->dim)
+        rc = lh_err_set(LH_EMISMATCH, "%s: rows of %u where the config says %u", path, f->dim,
+                        job->dim);
+    LH_TRY_TO(done, rc);
+    LH_TRY_TO(done, lh_job_tables_find(job, r->snap.id_names, r->snap.n_ids, at));
+    r->streams[t] = lh_rowlist_stream(job->name, r->snap.job->seed);
+done:
+    lh_mem_free(name);
+    lh_mem_free(path);
+    return rc;
+}
+
+static int pull_rows(void *ctx, size_t t, const uint64_t *ids, size_t n, float *rows)
+{
+    const struct reader *r = ctx;
+    const struct lh_rowfile *f = &r->snap.tables[t];
+    for (size_t i = 0; i < n; i++, rows += f->dim) {
+        const float *row = lh_rowfile_find(f, ids[i]);
+        if (row)
+            memcpy(rows, row, f->dim * sizeof *rows);
+        else
+            lh_rowlist_initial(&r->streams[t], r->snap.job->tables[t].init, ids[i], rows, f->dim);
+    }
+    return 0;
+}
+
+struct lh_row_source lh_snapshot_rows(const struct lh_snapshot *s)
+{
+    struct lh_row_source none = {.pull = NULL};
+    return s->job->n_tables == 0
+               ? none
+               : (struct lh_row_source){.ctx = (void *)(uintptr_t)s, .pull = pull_rows};
+}
+
 static int load_evaluation(struct reader *r)
 {
     size_t n;
@@ -321,6 +388,8 @@ int lh_snapshot_open(struct lh_snapshot **out, const char *dir)
     LH_TRY_TO(fail, read_description(r));
     LH_TRY_TO(fail, load_config(r));
     LH_TRY_TO(fail, load_weights(r));
+    for (size_t t = 0; t < s->job->n_tables; t++)
+        LH_TRY_TO(fail, load_table(r, t));
     LH_TRY_TO(fail, load_evaluation(r));
     *out = s;
     return 0;
@@ -334,6 +403,8 @@ void lh_snapshot_close(struct lh_snapshot **s)
     if (!*s)
         return;
     struct reader *r = (struct reader *)*s;
+    for (size_t t = 0; t < LH_GRAPH_TABLES_MAX; t++)
+        lh_rowfile_unmap(&r->snap.tables[t]);
     lh_job_destroy(&r->snap.job);
     lh_norm_fini(&r->snap.norm);
     lh_safetensors_close(&r->tensors);

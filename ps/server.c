@@ -15,6 +15,7 @@
 #include "common/term.h"
 #include "ps/flight.h"
 #include "ps/loan.h"
+#include "ps/server_tables.h"
 #include "ps/writer.h"
 
 #include <stdio.h>
@@ -43,6 +44,7 @@ struct lh_server {
     struct lh_job *job;
     struct lh_server_model model;
     struct lh_shard *shard;
+    struct lh_server_tables tables;
     struct lh_flight *flight; /* of the shard, where each step is a worker's own; else NULL */
     struct lh_store *store;
     struct lh_writer *writer;
@@ -97,6 +99,23 @@ static int open_store(struct lh_server *s, const Lh__Plan *plan)
     return rc;
 }
 
+static int start_tables(struct lh_server *s, const Lh__Plan *plan)
+{
+    LH_TRY(lh_server_tables_open(
+        &s->tables,
+        &(struct lh_server_tables_spec){.job = s->job,
+                                        .digest = plan->job_digest,
+                                        .store = s->opt->store ? s->opt->store : plan->store,
+                                        .shard = plan->shard,
+                                        .shards = plan->shards,
+                                        .leaves = s->model.leaves,
+                                        .node = plan->node,
+                                        .keep = plan->keep,
+                                        .n_keep = plan->n_keep}));
+    return lh_server_tables_restore(&s->tables, plan->start, (const char *const *)plan->restore,
+                                    plan->n_restore);
+}
+
 /* Which workers may connect is for the scheduler to say. */
 static int let_in(struct lh_server *s, const Lh__Plan *plan)
 {
@@ -142,7 +161,8 @@ static int start(struct lh_server *s)
     /* What was prepared but never became a cut may be of another number of shards. */
     LH_TRY(lh_store_prune(s->store, plan->keep, plan->n_keep));
     LH_TRY(restore(s, plan));
-    LH_TRY(lh_writer_start(&s->writer, s->store, NULL, 0));
+    LH_TRY(start_tables(s, plan));
+    LH_TRY(lh_writer_start(&s->writer, s->store, s->tables.at, s->tables.n));
     LH_TRY(lh_pull_pieces(&s->pieces, &s->n_pieces, range));
     LH_TRY(LH_NEW_ARRAY(&s->metrics, METRICS_ROWS * (s->n_metrics + 1), "metrics"));
     s->clock = (struct lh_clock){.start = plan->start,
@@ -368,18 +388,55 @@ static bool is_held(const struct lh_server *s)
            s->metrics_rows == METRICS_ROWS;
 }
 
+/* What a disk does not take is no end: training goes on, and the scheduler says so. Commits and
+ * drops are made up for by the next. */
+static int cut_failed(struct lh_server *s, const struct lh_writer_done *done)
+{
+    lh_log_event(LH_LOG_WARN, "disk_error",
+                 LH_FIELDS(LH_F("step", done->version), LH_F("code", lh_err_name(done->err.code)),
+                           LH_F("reason", done->err.text)));
+    if (done->err.code == LH_EINTERNAL)
+        return lh_err_load(&done->err);
+    if (done->kind != LH_WRITER_PREPARE)
+        return 0;
+    lh_metrics_add(s->counts, LH_METRIC_CHECKPOINTS_FAILED, 1);
+    s->failed = done->version;
+    s->failed_at = lh_now();
+    return lh_member_tell_failure(&s->member, LH__KIND__KIND_UNPREPARED, done->version, &done->err);
+}
+
+/* Shard and tables, or none of them: LH_AGAIN while the last cut is being written. */
+static int freeze(struct lh_server *s, const struct lh_frozen **out)
+{
+    int rc = lh_server_tables_freeze(&s->tables);
+    if (rc != 0)
+        return rc;
+    rc = lh_shard_freeze(s->shard, out);
+    if (rc != 0)
+        lh_server_tables_thaw(&s->tables);
+    return rc;
+}
+
 static int start_cut(struct lh_server *s)
 {
     const struct lh_frozen *frozen = NULL;
     double began = lh_now();
-    int rc = lh_shard_freeze(s->shard, &frozen);
+    int rc = freeze(s, &frozen);
     if (rc == LH_AGAIN)
-        return 0; /* the last one is still being written: training waits */
+        return 0;                          /* training waits */
+    if (rc == LH_ENOSPC || rc == LH_EIO) { /* rows that changed are written when they are frozen */
+        struct lh_writer_done done = {.kind = LH_WRITER_PREPARE,
+                                      .version = lh_shard_version(s->shard)};
+        lh_err_save(&done.err, rc);
+        s->cut = done.version;
+        return cut_failed(s, &done);
+    }
     LH_TRY(rc);
     s->member.phases.cut += lh_now() - began;
     rc = lh_writer_prepare(s->writer, s->shard, frozen);
     if (rc < 0) {
         lh_shard_thaw(s->shard, frozen);
+        lh_server_tables_thaw(&s->tables);
         return rc;
     }
     s->cut = frozen->version;
@@ -401,6 +458,7 @@ static int new_version(struct lh_server *s)
         s->metrics_at[s->metrics_rows++] = now - s->began;
     }
     LH_TRY(answer_waiting(s));
+    LH_TRY(lh_server_tables_answer(&s->tables, s->socket, v));
     return cut_is_due(s) ? start_cut(s) : 0;
 }
 
@@ -442,7 +500,14 @@ static int advance(struct lh_server *s)
         const struct lh_flight_step step = next ? *next : (struct lh_flight_step){0};
         if (s->opt->look)
             show_sum(s);
+        /* a step is applied to shard and tables, or to none of them */
+        if (s->tables.n > 0 &&
+            (!lh_shard_gradient(s->shard) || !lh_server_tables_whole(&s->tables)))
+            return 0;
+        LH_TRY(lh_server_tables_check(&s->tables));
         LH_TRY(lh_shard_advance(s->shard, &applied, s->metrics + s->metrics_rows * s->n_metrics));
+        if (applied)
+            LH_TRY(lh_server_tables_advance(&s->tables));
         if (applied) {
             s->member.phases.optimise += lh_now() - began;
             if (s->flight)
@@ -486,6 +551,26 @@ static int take_push(struct lh_server *s, const struct lh_net_message *msg)
     return rc < 0 ? rc : 0;
 }
 
+static int take_table_push(struct lh_server *s, const struct lh_net_message *msg)
+{
+    double began = lh_now();
+    int rc = lh_server_tables_push(&s->tables, msg);
+    s->member.phases.reduce += lh_now() - began;
+    if (rc == 0)
+        rc = advance(s);
+    return rc < 0 ? rc : 0;
+}
+
+static int take_table_pull(struct lh_server *s, const struct lh_net_message *msg)
+{
+    if (msg->env.epoch != s->member.plan->generation)
+        return 0; /* as of take_pull */
+    double began = lh_now();
+    int rc = lh_server_tables_pull(&s->tables, s->socket, msg, lh_shard_version(s->shard));
+    s->member.phases.reply += lh_now() - began;
+    return rc;
+}
+
 /* A worker has nothing to do: it may have what is late. */
 static int take_idle(struct lh_server *s, const struct lh_net_message *msg)
 {
@@ -518,6 +603,12 @@ static int take_data(struct lh_server *s, const struct lh_net_message *msg)
     case LH__KIND__KIND_PULL:
     case LH__KIND__KIND_TAKE:
         rc = take_pull(s, msg);
+        break;
+    case LH__KIND__KIND_TABLE_PUSH:
+        rc = take_table_push(s, msg);
+        break;
+    case LH__KIND__KIND_TABLE_PULL:
+        rc = take_table_pull(s, msg);
         break;
     case LH__KIND__KIND_IDLE:
         rc = take_idle(s, msg);
@@ -601,23 +692,6 @@ static int drain_orders(struct lh_server *s, bool *busy)
     return rc < 0 ? rc : 0;
 }
 
-/* What a disk does not take is no end: training goes on, and the scheduler says so. Commits and
- * drops are made up for by the next. */
-static int cut_failed(struct lh_server *s, const struct lh_writer_done *done)
-{
-    lh_log_event(LH_LOG_WARN, "disk_error",
-                 LH_FIELDS(LH_F("step", done->version), LH_F("code", lh_err_name(done->err.code)),
-                           LH_F("reason", done->err.text)));
-    if (done->err.code == LH_EINTERNAL)
-        return lh_err_load(&done->err);
-    if (done->kind != LH_WRITER_PREPARE)
-        return 0;
-    lh_metrics_add(s->counts, LH_METRIC_CHECKPOINTS_FAILED, 1);
-    s->failed = done->version;
-    s->failed_at = lh_now();
-    return lh_member_tell_failure(&s->member, LH__KIND__KIND_UNPREPARED, done->version, &done->err);
-}
-
 static int report_cuts(struct lh_server *s)
 {
     struct lh_writer_done done;
@@ -685,6 +759,8 @@ static int take_turn(struct lh_server *s, bool *busy)
     lh_loans_call_in(s->loans);
     if (s->withheld)
         LH_TRY(answer_waiting(s));
+    if (s->tables.withheld)
+        LH_TRY(lh_server_tables_answer(&s->tables, s->socket, lh_shard_version(s->shard)));
     count(s);
     LH_TRY(lh_member_tick(&s->member));
     if (s->opt->interrupted && s->opt->interrupted())
@@ -721,7 +797,7 @@ double lh_server_patience(const struct lh_server *s)
 {
     if (lh_writer_busy(s->writer))
         return BUSY_POLL;
-    if (s->metrics_rows > 0 || s->withheld || s->failed)
+    if (s->metrics_rows > 0 || s->withheld || s->failed || s->tables.withheld)
         return METRICS_EVERY / 2;
     return s->member.heartbeat / 4;
 }
@@ -734,6 +810,7 @@ static void release(struct lh_server *s)
     lh_net_close(&s->socket);
     lh_loans_destroy(&s->loans);
     lh_shard_destroy(&s->shard);
+    lh_server_tables_close(&s->tables);
     lh_store_close(&s->store);
     if (s->model.layout)
         s->opt->model_fini(s->opt->ctx, &s->model);

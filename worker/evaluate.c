@@ -22,8 +22,8 @@ struct block {
 
 /* What one thread works with. */
 struct worker {
-    struct lh_policy *policy, *behaviour; /* clones */
-    uint64_t *rows;
+    struct lh_policy *policy, *behaviour;            /* clones */
+    uint64_t *rows, *ids;                            /* ids [BLOCK, I], with tables; else NULL */
     float *high, *low, *logged, *pi, *beta, *reward; /* [BLOCK, .] raw */
     struct lh_explain explain;                       /* of `asked` states */
     size_t asked, candidates; /* states a call, candidates a state; 0: it does not choose */
@@ -47,6 +47,8 @@ static int worker_init(struct worker *w, const struct lh_dims *d, const struct l
         LH_TRY(lh_policy_clone(&w->behaviour, lh_behaviour_policy(behaviour)));
     }
     LH_TRY(LH_NEW_ARRAY(&w->rows, BLOCK, what));
+    if (policy && lh_policy_job(policy)->n_tables > 0)
+        LH_TRY(LH_NEW_ARRAY(&w->ids, BLOCK * (size_t)d->ids, what));
     LH_TRY(LH_NEW_ARRAY(&w->high, BLOCK * (size_t)d->high, what));
     LH_TRY(LH_NEW_ARRAY(&w->low, BLOCK * (size_t)d->low, what));
     LH_TRY(LH_NEW_ARRAY(&w->logged, BLOCK * (size_t)d->action, what));
@@ -72,6 +74,7 @@ static void worker_fini(struct worker *w)
     lh_mem_free(w->rows);
     lh_mem_free(w->high);
     lh_mem_free(w->low);
+    lh_mem_free(w->ids);
     lh_mem_free(w->logged);
     lh_mem_free(w->pi);
     lh_mem_free(w->beta);
@@ -115,8 +118,12 @@ static int ask_policy(const struct lh_evaluate_spec *spec, struct worker *w, uin
     size_t h = norm->dims.high, l = norm->dims.low, a = norm->dims.action, m = w->candidates;
     for (size_t done = 0; done < n; done += w->asked) {
         size_t part = n - done < w->asked ? n - done : w->asked;
-        LH_TRY(lh_policy_act(w->policy, w->high + done * h, w->low + done * l, part, spec->seed,
-                             first + done, w->pi + done * a, m ? &w->explain : NULL));
+        const struct lh_states states = {
+            .high = w->high + done * h,
+            .low = w->low + done * l,
+            .ids = w->ids ? w->ids + done * lh_dataset_info(spec->ds)->dims.ids : NULL};
+        LH_TRY(lh_policy_act_on(w->policy, &states, part, spec->seed, first + done,
+                                w->pi + done * a, m ? &w->explain : NULL));
         for (size_t i = 0; m && i < part; i++)
             lh_choice_add(choice, w->explain.candidates + i * m * a,
                           w->explain.residual + i * m * a, w->explain.q + i * m, norm->action_scale,
@@ -146,6 +153,7 @@ static int walk_block(void *ctx, size_t index, unsigned thread)
         batch.high = w->high;
         batch.low = w->low;
         batch.action = w->logged;
+        batch.ids = w->ids;
     }
     LH_TRY(lh_dataset_gather(spec->ds, spec->split, w->rows, n, NULL, &batch));
     if (k->sigma) {

@@ -41,8 +41,19 @@ int lh_feed_init_given(struct lh_feed *f, const struct lh_feed_given *given,
     return 0;
 }
 
+int lh_feed_look_up(struct lh_feed *f, struct lh_lookup *lookup)
+{
+    LH_TRY(LH_NEW_ARRAY(&f->ids, f->sampler.block * f->dims.ids, "ids of a block"));
+    LH_TRY(LH_NEW_ARRAY(&f->next_ids, f->sampler.block * f->dims.ids, "ids of a block"));
+    f->lookup = lookup;
+    return 0;
+}
+
 void lh_feed_fini(struct lh_feed *f)
 {
+    lh_mem_free(f->ids);
+    lh_mem_free(f->next_ids);
+    f->ids = f->next_ids = NULL;
     for (size_t k = 0; k < LH_FEED_NOISES_MAX; k++) {
         lh_mem_free(f->noise[k]);
         f->noise[k] = NULL;
@@ -92,11 +103,25 @@ static size_t take_given(struct lh_feed *f, uint64_t step, uint32_t block)
     return n;
 }
 
+/* The rows of a block, to f->rows. */
+static size_t sample(struct lh_feed *f, uint64_t step, uint32_t block)
+{
+    const size_t n = lh_sample_block(&f->sampler, step, block, f->rows);
+    for (size_t i = 0; i < n; i++)
+        f->rows[i] = lh_dataset_transition_row(f->dataset, LH_TRAIN, f->rows[i]);
+    return n;
+}
+
+int lh_feed_ids(struct lh_feed *f, uint64_t step, uint32_t block, size_t *n)
+{
+    struct lh_batch to = {.ids = f->ids, .next_ids = f->next_ids};
+    *n = sample(f, step, block);
+    return lh_dataset_gather(f->dataset, LH_TRAIN, f->rows, *n, NULL, &to);
+}
+
 static int gather(struct lh_feed *f, uint64_t step, uint32_t block, size_t *n)
 {
-    *n = lh_sample_block(&f->sampler, step, block, f->rows);
-    for (size_t i = 0; i < *n; i++)
-        f->rows[i] = lh_dataset_transition_row(f->dataset, LH_TRAIN, f->rows[i]);
+    *n = sample(f, step, block);
     struct lh_batch to = {.high = lh_exec_input(f->exec, LH_STATE_HIGH),
                           .low = lh_exec_input(f->exec, LH_STATE_LOW),
                           .action = lh_exec_input(f->exec, LH_ACTION),
@@ -104,8 +129,13 @@ static int gather(struct lh_feed *f, uint64_t step, uint32_t block, size_t *n)
                           .not_done = lh_exec_input(f->exec, LH_NOT_DONE),
                           .reward_class = lh_exec_input(f->exec, LH_REWARD_CLASS),
                           .next_high = lh_exec_input(f->exec, LH_NEXT_STATE_HIGH),
-                          .next_low = lh_exec_input(f->exec, LH_NEXT_STATE_LOW)};
-    return lh_dataset_gather(f->dataset, LH_TRAIN, f->rows, *n, f->norm, &to);
+                          .next_low = lh_exec_input(f->exec, LH_NEXT_STATE_LOW),
+                          .ids = f->ids,
+                          .next_ids = f->next_ids};
+    LH_TRY(lh_dataset_gather(f->dataset, LH_TRAIN, f->rows, *n, f->norm, &to));
+    if (f->lookup)
+        lh_lookup_take(f->lookup, f->ids, f->next_ids, *n);
+    return 0;
 }
 
 static void pad(struct lh_feed *f, size_t from)

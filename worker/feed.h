@@ -5,6 +5,7 @@
 #include "common/dataset.h"
 #include "common/graph.h"
 #include "common/job.h"
+#include "worker/lookup.h"
 #include "worker/sample.h"
 
 #include <stdbool.h>
@@ -34,8 +35,10 @@ struct lh_feed {
     struct lh_exec *exec;
     struct lh_sampler sampler;
     struct lh_dims dims;
-    uint64_t *rows; /* [block] */
-    bool filled;    /* with what: */
+    uint64_t *rows;           /* [block] */
+    struct lh_lookup *lookup; /* NULL: no tables */
+    uint64_t *ids, *next_ids; /* [block, I], with tables */
+    bool filled;              /* with what: */
     uint64_t step;
     uint32_t block;
 };
@@ -47,8 +50,15 @@ int lh_feed_init(struct lh_feed *f, const struct lh_dataset *ds, const struct lh
  * graph's. */
 int lh_feed_init_given(struct lh_feed *f, const struct lh_feed_given *given,
                        const struct lh_job *job, size_t block, struct lh_exec *exec);
+/* From now on, what is filled is looked up, too (a feed from a dataset). `lookup` stays the
+ * caller's. */
+int lh_feed_look_up(struct lh_feed *f, struct lh_lookup *lookup);
 void lh_feed_fini(struct lh_feed *f);
 /* Puts a block of the batch into the inputs of `exec`, if it is not there already: so it may be
  * called ahead, while weights are on their way. A padding row has zeros and weight 0. Errors: those
  * of lh_dataset_gather. Allocates nothing. */
 int lh_feed_fill(struct lh_feed *f, uint64_t step, uint32_t block);
+/* With tables: the ids of a block, to f->ids and f->next_ids; *n rows of them. What is filled
+ * stays.
+ */
+int lh_feed_ids(struct lh_feed *f, uint64_t step, uint32_t block, size_t *n);

@@ -29,8 +29,9 @@ int lh_model_init(struct lh_model *out, const struct lh_job *job, size_t shards)
         return lh_err_set(LH_EINTERNAL, "job %s was not resolved against its dataset", job->name);
     *out = (struct lh_model){.block = job->micro_batch < LH_MODEL_BLOCK ? job->micro_batch
                                                                         : LH_MODEL_BLOCK};
-    LH_TRY(lh_graph_create(&out->graph,
-                           &(struct lh_graph_spec){.rows = out->block, .dims = job->dims}));
+    struct lh_graph_spec spec = {.rows = out->block, .dims = job->dims};
+    lh_job_tables_declare(job, &spec);
+    LH_TRY(lh_graph_create(&out->graph, &spec));
     LH_TRY_TO(fail, algo->declare_train(out->graph, job));
     LH_TRY_TO(fail, lh_graph_compile(out->graph));
     LH_TRY_TO(fail, make_layout(out, algo, job, shards));

@@ -27,10 +27,21 @@ struct model {
     size_t estimators, noise_width;
 };
 
+/* How the rows of a table come into the graph: each id of a state has a row of its own there. */
+struct looked_up {
+    size_t at[LH_JOB_TABLE_IDS_MAX]; /* which of a state's ids */
+    float *index, *rows;             /* the graph's inputs; NULL: it does not read them */
+};
+
 struct lh_policy {
     struct model *model;
     struct lh_exec *exec;
     float *noise; /* [R, noise_width] */
+    struct looked_up tables[LH_GRAPH_TABLES_MAX];
+    struct lh_row_source source; /* pull NULL: none */
+    size_t width;                /* I, ids of a state */
+    uint64_t *ask;               /* ids of R states, of one table */
+    float *got;                  /* their rows */
 };
 
 static void model_release(struct model **mp)
@@ -111,8 +122,9 @@ static int model_create(struct model **out, const struct lh_job *job, const stru
     m->estimators = m->algo->chooses && job->cvae ? job->estimators : 1;
     m->noise_width = m->algo->act_noise ? m->algo->act_noise(job) : 0;
     m->rows = states_for(m->estimators);
-    LH_TRY_TO(fail, lh_graph_create(&m->graph,
-                                    &(struct lh_graph_spec){.rows = m->rows, .dims = job->dims}));
+    struct lh_graph_spec spec = {.rows = m->rows, .dims = job->dims};
+    lh_job_tables_declare(m->job, &spec);
+    LH_TRY_TO(fail, lh_graph_create(&m->graph, &spec));
     LH_TRY_TO(fail, m->algo->declare_act(m->graph, m->job));
     LH_TRY_TO(fail, lh_graph_compile(m->graph));
     LH_TRY_TO(fail, copy_params(m, layout, n_params, params));
@@ -142,6 +154,11 @@ static int execution_create(struct lh_exec **exec, float **noise, const struct m
         memset(high, 0, m->rows * m->job->dims.high * sizeof *high);
     if (low)
         memset(low, 0, m->rows * m->job->dims.low * sizeof *low);
+    for (size_t t = 0; t < m->job->n_tables; t++) {
+        float *index = lh_exec_table_index(e, t, false);
+        for (size_t i = 0; index && i < m->rows * m->job->tables[t].n_ids; i++)
+            index[i] = -1;
+    }
     *exec = e;
     *noise = z;
     return 0;
@@ -198,7 +215,10 @@ int lh_policy_open(struct lh_policy **out, const char *snapshot_dir)
 {
     struct lh_snapshot *s = NULL;
     LH_TRY(lh_snapshot_open(&s, snapshot_dir));
-    int rc = lh_policy_from_snapshot(out, s);
+    int rc = s->job->n_tables > 0
+                 ? lh_err_set(LH_EMISMATCH, "a policy with embedding tables does not act here, "
+                                            "where states come without ids")
+                 : lh_policy_from_snapshot(out, s);
     lh_snapshot_close(&s);
     return rc < 0 ? lh_err_prefix(rc, "%s", snapshot_dir) : rc;
 }
@@ -210,9 +230,53 @@ void lh_policy_destroy(struct lh_policy **pp)
         return;
     lh_exec_destroy(&p->exec);
     lh_mem_free(p->noise);
+    lh_mem_free(p->ask);
+    lh_mem_free(p->got);
     model_release(&p->model);
     lh_mem_free(p);
     *pp = NULL;
+}
+
+/* Room for what one graph's states look up. */
+static int reserve(struct lh_policy *p)
+{
+    const struct lh_job *job = p->model->job;
+    size_t ids = 0, elements = 0;
+    for (size_t t = 0; t < job->n_tables; t++) {
+        const size_t n = p->model->rows * job->tables[t].n_ids;
+        p->tables[t].index = lh_exec_table_index(p->exec, t, false);
+        p->tables[t].rows = lh_exec_table_rows(p->exec, t);
+        ids = n > ids ? n : ids;
+        elements = n * job->tables[t].dim > elements ? n * job->tables[t].dim : elements;
+    }
+    lh_mem_free(p->ask);
+    lh_mem_free(p->got);
+    p->ask = NULL;
+    p->got = NULL;
+    LH_TRY(LH_NEW_ARRAY(&p->ask, ids, "rows of tables"));
+    return LH_NEW_ARRAY(&p->got, elements, "rows of tables");
+}
+
+static int attach(struct lh_policy *p, const struct lh_policy *as)
+{
+    p->source = as->source;
+    p->width = as->width;
+    for (size_t t = 0; t < LH_GRAPH_TABLES_MAX; t++)
+        memcpy(p->tables[t].at, as->tables[t].at, sizeof p->tables[t].at);
+    return reserve(p);
+}
+
+int lh_policy_attach(struct lh_policy *p, const struct lh_row_source *source,
+                     const char *const *names, size_t n)
+{
+    const struct lh_job *job = p->model->job;
+    if (job->n_tables == 0)
+        return 0;
+    for (size_t t = 0; t < job->n_tables; t++)
+        LH_TRY(lh_job_tables_find(&job->tables[t], names, n, p->tables[t].at));
+    p->source = *source;
+    p->width = n;
+    return reserve(p);
 }
 
 int lh_policy_clone(struct lh_policy **out, const struct lh_policy *p)
@@ -223,6 +287,8 @@ int lh_policy_clone(struct lh_policy **out, const struct lh_policy *p)
     LH_TRY_TO(fail, execution_create(&c->exec, &c->noise, p->model));
     atomic_fetch_add(&p->model->refs, 1);
     c->model = p->model;
+    if (p->source.pull)
+        LH_TRY_TO(fail, attach(c, p));
     *out = c;
     return 0;
 fail:
@@ -270,7 +336,7 @@ int lh_policy_set_estimators(struct lh_policy *p, size_t n)
     p->model = m;
     p->exec = exec;
     p->noise = noise;
-    return 0;
+    return p->source.pull ? reserve(p) : 0;
 fail:
     model_release(&m);
     return rc;
@@ -356,9 +422,43 @@ static void take_explanation(const struct lh_policy *p, size_t slot, size_t n, s
         memcpy(ex->q + done * m, q + slot * m, n * m * sizeof *q);
 }
 
+/* The rows that n states name, into those from slot on of the graph. ids NULL: none. */
+static int look_up(struct lh_policy *p, const uint64_t *ids, size_t n, size_t slot)
+{
+    const struct lh_job *job = p->model->job;
+    if (ids && job->n_tables > 0 && !p->source.pull)
+        return lh_err_set(LH_EINTERNAL, "a policy with tables has nowhere to look rows up");
+    for (size_t t = 0; p->source.pull && t < job->n_tables; t++) {
+        const struct looked_up *x = &p->tables[t];
+        const size_t k = job->tables[t].n_ids, dim = job->tables[t].dim;
+        size_t asked = 0;
+        for (size_t i = 0; x->index && i < n * k; i++) {
+            const size_t to = slot * k + i;
+            const uint64_t id = ids ? ids[i / k * p->width + x->at[i % k]] : LH_ID_NONE;
+            x->index[to] = id == LH_ID_NONE ? -1 : (float)to;
+            if (id != LH_ID_NONE)
+                p->ask[asked++] = id;
+        }
+        if (asked > 0)
+            LH_TRY(p->source.pull(p->source.ctx, t, p->ask, asked, p->got));
+        for (size_t i = 0, at = 0; asked > 0 && i < n * k; i++)
+            if (x->index[slot * k + i] >= 0)
+                memcpy(x->rows + (slot * k + i) * dim, p->got + at++ * dim, dim * sizeof(float));
+    }
+    return 0;
+}
+
 int lh_policy_act(struct lh_policy *p, const float *high, const float *low, size_t n, uint64_t seed,
                   uint64_t first, float *action, struct lh_explain *explain)
 {
+    return lh_policy_act_on(p, &(struct lh_states){.high = high, .low = low}, n, seed, first,
+                            action, explain);
+}
+
+int lh_policy_act_on(struct lh_policy *p, const struct lh_states *states, size_t n, uint64_t seed,
+                     uint64_t first, float *action, struct lh_explain *explain)
+{
+    const float *high = states->high, *low = states->low;
     const struct model *m = p->model;
     size_t h = m->job->dims.high, l = m->job->dims.low, a = m->job->dims.action;
     const struct lh_rng_at at = {.seed = seed};
@@ -366,6 +466,7 @@ int lh_policy_act(struct lh_policy *p, const float *high, const float *low, size
         size_t slot = (size_t)((first + done) % m->rows), k = m->rows - slot;
         k = k < n - done ? k : n - done;
         LH_TRY(fill(p, high + done * h, low + done * l, k, slot, seed, first + done));
+        LH_TRY(look_up(p, states->ids ? states->ids + done * p->width : NULL, k, slot));
         lh_exec_run(p->exec, m->params, NULL, NULL, NULL, &at, NULL, NULL);
         take_actions(p, "action", slot, k, false, action + done * a);
         if (explain)

@@ -5,6 +5,7 @@
 
 #include "common/dataset.h"
 #include "common/job.h"
+#include "common/rowsource.h"
 #include "worker/algo.h"
 
 struct lh_policy;
@@ -31,6 +32,12 @@ size_t lh_policy_estimators(
 #define LH_POLICY_ESTIMATORS_MAX 4096
 int lh_policy_set_estimators(struct lh_policy *p, size_t n);
 
+/* Where the policy, and those cloned from it from now on, look rows up; `source` and its context
+ * must outlive them. `names` [n]: the ids that states come with. Errors: LH_EMISMATCH if the policy
+ * asks for others; LH_ENOMEM. Nothing to do for a job without tables. */
+int lh_policy_attach(struct lh_policy *p, const struct lh_row_source *source,
+                     const char *const *names, size_t n);
+
 /* What stands behind n choices; each may be NULL. Actions in raw units (a residual is a difference
  * of raw actions), [n N, A] and q [n N]; the N candidates of a state lie together. Algorithms
  * without candidates leave them untouched. */
@@ -43,8 +50,16 @@ struct lh_explain {
  * keyed by first + i, and it sits in row (first + i) mod R of a graph of R rows (BLAS' bits may
  * depend on the row).
  *   high [n, H], low [n, L], action out [n, A] raw units
+ *   ids    [n, I] of the states, by the names of lh_policy_attach; NULL: no state has any
  * Not thread-safe per policy; clone for threads. Allocates nothing. Errors: LH_ERANGE if a state
- * is not finite (names state and column). */
+ * is not finite (names state and column); those of the source of rows. */
+struct lh_states {
+    const float *high, *low;
+    const uint64_t *ids;
+};
+int lh_policy_act_on(struct lh_policy *p, const struct lh_states *states, size_t n, uint64_t seed,
+                     uint64_t first, float *action, struct lh_explain *explain);
+/* The same on states without ids. */
 int lh_policy_act(struct lh_policy *p, const float *high, const float *low, size_t n, uint64_t seed,
                   uint64_t first, float *action, struct lh_explain *explain);
 int lh_policy_clone(struct lh_policy **out, const struct lh_policy *p); /* shares the weights */

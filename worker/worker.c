@@ -15,6 +15,7 @@
 #include "worker/feed.h"
 #include "worker/gradient.h"
 #include "worker/model.h"
+#include "worker/worker_tables.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -46,7 +47,8 @@ struct worker {
     struct lh_feed feed;
     struct lh_gradient gradient;
     struct lh_pull pull;
-    struct lh_net_poll *polls; /* [n_shards + 1], the last is the scheduler's */
+    struct lh_worker_tables *tables; /* NULL: the job has none */
+    struct lh_net_poll *polls;       /* [n_shards + 1], the last is the scheduler's */
     /* Version `version` is in [at]; the next one arrives in the other, since the share of this one
      * may have to be computed again when another worker dies. */
     struct lh_held held[2];
@@ -116,6 +118,10 @@ static int start(struct worker *w)
     LH_TRY(w->opt->given
                ? lh_feed_init_given(&w->feed, w->opt->given, w->job, w->model.block, w->exec)
                : lh_feed_init(&w->feed, w->dataset, w->job, w->model.block, w->exec));
+    if (w->dataset)
+        LH_TRY(lh_worker_tables_create(&w->tables, w->job, &w->model, w->exec, w->dataset));
+    if (w->tables)
+        LH_TRY(lh_feed_look_up(&w->feed, &w->tables->lookup));
     LH_TRY(lh_gradient_init(&w->gradient, &w->model.layout, w->model.n_metrics, w->model.leaves));
     LH_TRY(LH_NEW_ARRAY(&w->unsent, w->gradient.n_pieces, "pieces of a push"));
     /* A few subtrees and pulls may be under way to each server. */
@@ -320,8 +326,10 @@ static int take_from_shard(struct worker *w, size_t i, struct lh_net_message *ms
         w->dropped = w->dropped || (has_own_steps(w) && msg->env.step == w->version);
         return 0;
     default:
-        return lh_pull_take(&w->pull, i, msg);
+        break;
     }
+    int rc = w->tables ? lh_worker_tables_take(w->tables, i, msg) : LH_NOTFOUND;
+    return rc == LH_NOTFOUND ? lh_pull_take(&w->pull, i, msg) : rc;
 }
 
 /* Takes in what has come from the servers. */
@@ -377,6 +385,21 @@ static int say_idle(struct worker *w)
     return 0;
 }
 
+static int push_tables(struct worker *w)
+{
+    const struct lh_envelope env = {.job = w->member.job,
+                                    .node = w->member.node,
+                                    .step = w->version,
+                                    .level = w->node.level,
+                                    .index = w->node.index,
+                                    .epoch = w->epoch};
+    int rc;
+    LH_TRY(lh_worker_tables_end(w->tables));
+    while ((rc = lh_worker_tables_push(w->tables, &w->pull, &env)) == LH_AGAIN && !is_over(w))
+        LH_TRY(breathe(w));
+    return rc < 0 ? rc : 0;
+}
+
 /* --- computing ---------------------------------------------------------------------------------
  */
 static int acquire(struct worker *w)
@@ -395,10 +418,12 @@ static int fill(struct worker *w, uint64_t step, uint32_t block)
     return rc;
 }
 
-static void run_block(struct worker *w, uint32_t block, bool last)
+static int run_block(struct worker *w, uint32_t block, bool last)
 {
     struct lh_rng_at at = {.seed = w->job->seed, .part = block, .step = w->version};
     Lh__Phases *ph = &w->member.phases;
+    if (w->tables)
+        LH_TRY(lh_worker_tables_fill(w->tables, w->version));
     double began = lh_now(), aside = ph->push + w->gradient.reducing;
     double backward = lh_exec_backward_seconds(w->exec);
     lh_exec_run(w->exec, NULL, NULL, lh_gradient_data(&w->gradient),
@@ -408,6 +433,7 @@ static void run_block(struct worker *w, uint32_t block, bool last)
     ph->backward += lh_exec_backward_seconds(w->exec) - backward - aside;
     size_t left = w->job->batch - (size_t)block * w->model.block;
     ph->rows += left < w->model.block ? left : w->model.block;
+    return w->tables ? lh_worker_tables_block(w->tables) : 0;
 }
 
 /* The blocks of a leaf, numbered through the batch. */
@@ -443,6 +469,8 @@ static int compute_leaf(struct worker *w, uint32_t leaf, bool last)
 {
     const uint32_t first = first_block(w, leaf), end = end_block(w, leaf);
     LH_TRY(acquire(w));
+    if (w->tables)
+        lh_worker_tables_leaf(w->tables);
     if (last)
         lh_gradient_last_begin(&w->gradient);
     for (uint32_t block = first; block < end && !is_off(w); block++) {
@@ -452,7 +480,7 @@ static int compute_leaf(struct worker *w, uint32_t leaf, bool last)
         double began = lh_now();
         LH_TRY(fill(w, w->version, block));
         lh_exec_accumulate(w->exec, block > first);
-        run_block(w, block, last && block + 1 == end);
+        LH_TRY(run_block(w, block, last && block + 1 == end));
         w->slow.block = lh_now() - began;
         if (block + 1 < end)
             LH_TRY(look_up_and_hear(w));
@@ -461,10 +489,14 @@ static int compute_leaf(struct worker *w, uint32_t leaf, bool last)
         return 0;
     if (!last) {
         lh_gradient_join(&w->gradient, leaf);
+        if (w->tables)
+            LH_TRY(lh_worker_tables_join(w->tables, leaf));
         return look_up(w);
     }
     lh_gradient_last_end(&w->gradient, piece_is_ready, w);
     LH_TRY(send_unsent(w));
+    if (w->tables)
+        LH_TRY(push_tables(w));
     lh_gradient_done(&w->gradient);
     return look_up(w);
 }
@@ -481,6 +513,8 @@ static int compute_node(struct worker *w, struct lh_tree_node node)
         LH_TRY(compute_leaf(w, (uint32_t)leaf, leaf + 1 == end));
     if (w->dropped)
         lh_gradient_abandon(&w->gradient);
+    if (w->dropped && w->tables)
+        lh_worker_tables_abandon(w->tables);
     return 0;
 }
 
@@ -495,6 +529,61 @@ static bool is_pushed(const struct worker *w, struct lh_tree_node n)
     return false;
 }
 
+static int block(const struct worker *w, double idle_since);
+
+/* Asks for the rows that the share of a step names. */
+static int want_rows(struct worker *w, uint64_t version, const struct lh_tree_node *nodes, size_t n)
+{
+    uint32_t blocks[NODES_MAX][2];
+    for (size_t i = 0; i < n; i++) {
+        const uint64_t end = ((uint64_t)nodes[i].index + 1) << nodes[i].level;
+        blocks[i][0] = first_block(w, (uint64_t)nodes[i].index << nodes[i].level);
+        blocks[i][1] = end_block(w, (end < w->model.leaves ? end : w->model.leaves) - 1);
+    }
+    const struct lh_worker_share share = {
+        .version = version, .index = w->index, .count = w->count, .blocks = blocks, .n = n};
+    return lh_worker_tables_want(w->tables, &w->feed, &share);
+}
+
+/* Has the rows of the share at hand, those of the next step asked for. Without them it returns only
+ * when they are not needed any more: others have finished the step, the share has changed, or it is
+ * over. */
+static int have_rows(struct worker *w, const struct lh_tree_node *nodes, size_t n, bool *have)
+{
+    struct lh_rowpull *rows = lh_worker_tables_pull(w->tables, w->version);
+    double began = lh_now(), aside = w->member.phases.reply + w->turns;
+    LH_TRY(want_rows(w, w->version, nodes, n));
+    if (w->version + 1 < w->until)
+        LH_TRY(want_rows(w, w->version + 1, nodes, n));
+    w->member.phases.gather += lh_now() - began;
+    int sent = lh_worker_tables_send(w->tables, &w->pull); /* those of the next step as well */
+    LH_TRY(sent);
+    began = lh_now();
+    double idle_since = began;
+    while (!(*have = lh_rowpull_complete(rows)) && !w->pull.complete && !w->reassigned &&
+           !is_over(w)) {
+        bool any = give_turn(w);
+        if (sent == LH_AGAIN)
+            LH_TRY(sent = lh_worker_tables_send(w->tables, &w->pull));
+        LH_TRY(drain_shards(w, &any));
+        if (any) {
+            idle_since = lh_now();
+            continue;
+        }
+        if (sent == LH_AGAIN)
+            LH_TRY(breathe(w));
+        else
+            LH_TRY(block(w, idle_since));
+        LH_TRY(look_up(w));
+        if (lh_now() - rows->since > w->patience) {
+            lh_rowpull_repeat(rows);
+            sent = LH_AGAIN;
+        }
+    }
+    w->member.phases.wait += lh_now() - began - (w->member.phases.reply + w->turns - aside);
+    return 0;
+}
+
 static int compute_share(struct worker *w)
 {
     struct lh_tree_node nodes[NODES_MAX];
@@ -504,6 +593,11 @@ static int compute_share(struct worker *w)
         n = lh_tree_share(w->model.leaves, w->index, w->count, nodes);
         lh_exec_reuse(w->exec,
                       w->model.leaves / w->count > 1 || w->job->micro_batch > w->model.block);
+        bool have = true;
+        if (w->tables && n > 0)
+            LH_TRY(have_rows(w, nodes, n, &have));
+        if (!have)
+            continue;
         for (i = 0; i < n && !w->reassigned && !is_off(w); i++) {
             if (is_pushed(w, nodes[i]))
                 continue;
@@ -692,6 +786,7 @@ static int take_part(void *zmq, const struct lh_worker_options *opt, bool *again
     lh_err_save(&saved, rc);
     lh_pull_close(&w.pull);
     lh_gradient_fini(&w.gradient);
+    lh_worker_tables_destroy(&w.tables);
     lh_feed_fini(&w.feed);
     lh_exec_destroy(&w.exec);
     lh_model_fini(&w.model);

@@ -177,6 +177,22 @@ static void reference_across(const struct case_args *c, double *out)
     }
 }
 
+/* Row i of the result is rows i mod 4, none, and 4 - i mod 4 of x, whose row 5 nobody names. */
+static lh_node build_lookup(struct lh_graph *g, const lh_node *x)
+{
+    lh_node index = lh_input(g, LH_REWARD_CLASS); /* i mod 4 */
+    lh_node none = lh_constant(g, CASE_ROWS, 1, -1);
+    return lh_lookup(g, x[0], lh_concat3(g, index, none, lh_affine(g, index, -1, 4)));
+}
+
+static void reference_lookup(const struct case_args *c, double *out)
+{
+    for (size_t i = 0; i < c->rows; i++)
+        for (size_t k = 0; k < 3; k++)
+            for (size_t j = 0; j < c->cols[0]; j++)
+                *out++ = k == 1 ? 0 : c->x[0][(k ? 4 - i % 4 : i % 4) * c->cols[0] + j];
+}
+
 static lh_node build_repeat(struct lh_graph *g, const lh_node *x)
 {
     return lh_repeat(g, x[0], 3);
@@ -287,6 +303,7 @@ static const struct graph_case CASES[] = {
     CASE(slice, 1, {5}),
     CASE(slices, 1, {6}),
     CASE(across, 2, {2, 2}),
+    CASE(lookup, 1, {4}),
     CASE(repeat, 1, {3}),
     CASE(reshape, 1, {6}),
     CASE(linear, 1, {19}),

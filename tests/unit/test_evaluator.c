@@ -20,14 +20,13 @@ struct rig {
     uint64_t fails_at; /* version */
 };
 
-static int evaluate(void *ctx, uint64_t version, const float *weights, const float *targets,
-                    struct lh_verdict *out)
+static int evaluate(void *ctx, const struct lh_evaluator_version *v, struct lh_verdict *out)
 {
     const struct rig *x = ctx;
-    if (version == x->fails_at)
+    if (v->number == x->fails_at)
         return lh_err_set(LH_EDIVERGED, "no value");
-    out->value = (double)(weights[0] + weights[FLAT - 1]);
-    out->lo = (double)targets[0];
+    out->value = (double)(v->weights[0] + v->weights[FLAT - 1]);
+    out->lo = (double)v->targets[0];
     return lh_mem_strdup(&out->json, "{}");
 }
 

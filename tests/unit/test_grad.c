@@ -302,6 +302,92 @@ static void gradient_of_equal_sides_goes_to_the_first(void **state)
     }
 }
 
+static struct lh_graph *graph_with_table(size_t *rows)
+{
+    struct lh_graph *g = NULL;
+    struct lh_graph_spec with = case_spec;
+    with.tables[0] = (struct lh_graph_table){.name = "item", .dim = 3, .ids = 2};
+    with.n_tables = 1;
+    assert_ok(lh_graph_create(&g, &with));
+    *rows = lh_graph_table_rows(g, 0);
+    return g;
+}
+
+/* States name rows 0 to 4, some twice in a row, some not at all; next states rows 5 and 6. */
+static void fill_table(struct rig *r, size_t rows)
+{
+    lh_real *x = lh_exec_table_rows(r->e, 0);
+    lh_real *index[] = {lh_exec_table_index(r->e, 0, false), lh_exec_table_index(r->e, 0, true)};
+    for (size_t i = 0; i < rows * 3; i++)
+        x[i] = case_value(6, i);
+    for (size_t i = 0; i < CASE_ROWS * 2; i++) {
+        index[0][i] = i == 5 ? -1 : (lh_real)(i * i % 5);
+        if (index[1])
+            index[1][i] = (lh_real)(5 + i % 2);
+    }
+}
+
+static void tables_learn_from_every_loss_that_reads_the_state(void **state)
+{
+    (void)state;
+    size_t rows;
+    struct lh_graph *g = graph_with_table(&rows);
+    lh_node high = lh_input(g, LH_STATE_HIGH), low = lh_input(g, LH_STATE_LOW);
+    lh_node s = lh_concat(g, high, low), s2 = lh_concat(g, lh_next(g, high), lh_next(g, low));
+    lh_node q = lh_linear(g, LH_LIVE, "x.q", s, 1, LH_TANH);
+    lh_node y = lh_stop(g, lh_linear(g, LH_TARGET, "x.q", s2, 1, LH_TANH));
+    lh_node a = lh_linear(g, LH_LIVE, "x.pi", low, 2, LH_TANH);
+    lh_loss(g, "td", 0.5, lh_mean(g, lh_sqdist(g, q, y)), "x.q.*");
+    lh_loss(g, "pi", 2, lh_mean(g, lh_sqdist(g, a, lh_input(g, LH_ACTION))), "x.pi.*");
+    struct rig r;
+    rig_init(&r, g);
+    fill_table(&r, rows);
+    const double weights[] = {0.5, 2}, h = 1e-4;
+    size_t n;
+    const struct lh_param *p = lh_graph_params(g, &n);
+    run(&r, true);
+    for (size_t i = 0; i < n; i++)
+        check_param(&r, &p[i], weights, 2, "beside a table");
+    run(&r, true);
+    lh_real *x = lh_exec_table_rows(r.e, 0), grad[64] = {0};
+    assert_true(rows * 3 >= 7 * 3 && rows * 3 <= 1000);
+    memcpy(grad, lh_exec_table_grad(r.e, 0), 21 * sizeof *grad);
+    for (size_t k = 0; k < 21; k++) {
+        const lh_real was = x[k];
+        double f[5];
+        for (int i = 0; i < 5; i++) {
+            x[k] = was + (i - 2) * h;
+            f[i] = objective(&r, weights, 2);
+        }
+        x[k] = was;
+        /* what next states read stands behind the stop */
+        const double slope = k < 15 ? (8 * (f[3] - f[1]) - (f[4] - f[0])) / (12 * h) : 0;
+        kit_assert_close(grad[k], slope, 1e-9, "a row");
+    }
+    assert_true(grad[0] != 0 && grad[6] == 0 && grad[9] == 0); /* squares mod 5: 0, 1, 4 */
+    rig_fini(&r);
+}
+
+/* An actor that climbs a frozen critic: that the critic reads the state is no reason to move it. */
+static void tables_do_not_learn_through_frozen_uses(void **state)
+{
+    (void)state;
+    for (int reads = 0; reads < 2; reads++) {
+        size_t rows;
+        struct lh_graph *g = graph_with_table(&rows);
+        lh_node high = lh_input(g, LH_STATE_HIGH), low = lh_input(g, LH_STATE_LOW);
+        lh_node a = lh_linear(g, LH_LIVE, "x.pi", reads ? low : high, 2, LH_TANH);
+        lh_node q = lh_linear(g, LH_FROZEN, "f.q", lh_concat(g, low, a), 1, LH_TANH);
+        lh_loss(g, "j", 1, lh_mean(g, q), "x.pi.*");
+        struct rig r;
+        rig_init(&r, g);
+        fill_table(&r, rows);
+        run(&r, true);
+        assert_int_equal(lh_exec_table_grad(r.e, 0) != NULL, reads);
+        rig_fini(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -310,6 +396,8 @@ int main(void)
         kit_test(losses_together_are_the_sum_of_losses_alone),
         kit_test(gradient_of_equal_sides_goes_to_the_first),
         kit_test(loss_on_a_head_leaves_the_trunk_alone),
+        kit_test(tables_learn_from_every_loss_that_reads_the_state),
+        kit_test(tables_do_not_learn_through_frozen_uses),
     };
     return cmocka_run_group_tests_name("grad", tests, NULL, NULL);
 }

@@ -1,0 +1,241 @@
+/* Tables and their messages. Every length is checked here before a table sees it; what the ids and
+ * nodes mean, the table checks. */
+#include "ps/server_tables.h"
+
+#include "common/err.h"
+#include "common/mem.h"
+
+#include <string.h>
+
+#define ASKS_MAX 65536 /* that wait; a worker has some tens, an evaluation some thousands */
+
+int lh_server_tables_open(struct lh_server_tables *t, const struct lh_server_tables_spec *spec)
+{
+    const struct lh_job *job = spec->job;
+    *t = (struct lh_server_tables){.jobs = job->tables, .job = spec->digest, .node = spec->node};
+    while (t->n < job->n_tables) {
+        const struct lh_job_table *k = &job->tables[t->n];
+        /* both states of every row may name other ids */
+        const size_t max_ids = 2 * job->batch * k->n_ids;
+        LH_TRY(lh_rowtable_create(&t->at[t->n],
+                                  &(struct lh_rowtable_spec){.name = k->name,
+                                                             .dim = k->dim,
+                                                             .seed = job->seed,
+                                                             .init_scale = k->init,
+                                                             .learning_rate = k->learning_rate,
+                                                             .beta1 = job->beta1,
+                                                             .beta2 = job->beta2,
+                                                             .epsilon = job->epsilon,
+                                                             .admit_after = k->admit_after,
+                                                             .evict_after = k->evict_after,
+                                                             .shard = spec->shard,
+                                                             .shards = spec->shards,
+                                                             .leaves = spec->leaves,
+                                                             .max_ids = max_ids,
+                                                             .cache_bytes = (size_t)k->cache << 20,
+                                                             .job_digest = spec->digest},
+                                  spec->store));
+        t->n++;
+        LH_TRY(lh_rowtable_prune(t->at[t->n - 1], spec->keep, spec->n_keep));
+    }
+    return 0;
+}
+
+static void drop_ask(struct lh_server_tables *t, size_t i)
+{
+    lh_mem_free(t->asks[i].ids);
+    t->asks[i] = t->asks[--t->n_asks];
+}
+
+void lh_server_tables_close(struct lh_server_tables *t)
+{
+    while (t->n_asks > 0)
+        drop_ask(t, t->n_asks - 1);
+    lh_mem_free(t->asks);
+    for (size_t k = 0; k < t->n; k++)
+        lh_rowtable_destroy(&t->at[k]);
+    *t = (struct lh_server_tables){.n = 0};
+}
+
+int lh_server_tables_restore(struct lh_server_tables *t, uint64_t version, const char *const *dirs,
+                             size_t n_dirs)
+{
+    for (size_t k = 0; k < t->n; k++)
+        LH_TRY(n_dirs == 0 ? lh_rowtable_init(t->at[k])
+                           : lh_rowtable_restore(t->at[k], version, dirs, n_dirs));
+    return 0;
+}
+
+/* --- pushes ------------------------------------------------------------------------------------
+ */
+int lh_server_tables_push(struct lh_server_tables *t, const struct lh_net_message *msg)
+{
+    const struct lh_envelope *env = &msg->env;
+    size_t total_bytes, id_bytes, row_bytes;
+    const void *total = lh_net_frame(msg, 0, &total_bytes);
+    struct lh_rowtable_piece piece = {.first = env->first,
+                                      .n = env->count,
+                                      .ids = lh_net_frame(msg, 1, &id_bytes),
+                                      .values = lh_net_frame(msg, 2, &row_bytes)};
+    if (env->request >= t->n)
+        return lh_err_set(LH_EPROTO, "a push to table %llu of %zu",
+                          (unsigned long long)env->request, t->n);
+    const size_t dim = t->jobs[env->request].dim;
+    if (total_bytes != sizeof piece.total || env->count > SIZE_MAX / (dim * sizeof(float)) ||
+        id_bytes != env->count * sizeof(uint64_t) || row_bytes != env->count * dim * sizeof(float))
+        return lh_err_set(LH_EPROTO, "a push of %llu rows in %zu and %zu bytes",
+                          (unsigned long long)env->count, id_bytes, row_bytes);
+    memcpy(&piece.total, total, sizeof piece.total);
+    return lh_rowtable_push(t->at[env->request], env->step,
+                            (struct lh_tree_node){.level = env->level, .index = env->index},
+                            &piece);
+}
+
+/* --- pulls -------------------------------------------------------------------------------------
+ */
+static void release(void *data, void *hint)
+{
+    (void)hint;
+    lh_mem_free(data);
+}
+
+/* LH_AGAIN: not now, the peer has too much to take yet. */
+static int answer(struct lh_server_tables *t, struct lh_net_socket *socket,
+                  const struct lh_server_ask *a, uint64_t version)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_MOVED,
+                              .job = t->job,
+                              .node = t->node,
+                              .step = version,
+                              .request = a->request};
+    if (a->version != version) {
+        int rc = lh_net_send(socket, &a->peer, &env, NULL, 0);
+        return rc < 0 || rc == LH_AGAIN ? rc : 0;
+    }
+    const size_t size = a->n * t->jobs[a->table].dim * sizeof(float);
+    void *rows = NULL;
+    LH_TRY(lh_mem_alloc_aligned(&rows, size, 1, "rows that were asked for"));
+    int rc = lh_rowtable_pull(t->at[a->table], a->ids, a->n, rows);
+    if (rc < 0) {
+        lh_mem_free(rows);
+        return rc;
+    }
+    const struct lh_net_part part = {.data = rows, .size = size, .release = release};
+    env.kind = LH__KIND__KIND_TABLE_ROWS;
+    env.first = a->table;
+    env.count = a->n;
+    rc = lh_net_send(socket, &a->peer, &env, &part, 1);
+    if (rc == LH_AGAIN)
+        lh_mem_free(rows);
+    return rc < 0 || rc == LH_AGAIN ? rc : 0; /* a peer that is gone asks no more */
+}
+
+int lh_server_tables_answer(struct lh_server_tables *t, struct lh_net_socket *socket,
+                            uint64_t version)
+{
+    t->withheld = false;
+    for (size_t i = 0; i < t->n_asks;) {
+        int rc = t->asks[i].version <= version ? answer(t, socket, &t->asks[i], version) : LH_AGAIN;
+        if (rc == LH_AGAIN) {
+            t->withheld = t->withheld || t->asks[i].version <= version;
+            i++;
+            continue;
+        }
+        drop_ask(t, i);
+        if (rc == LH_EPROTO) /* ids that do not ascend, or are another server's: never answered */
+            rc = 0;
+        LH_TRY(rc);
+    }
+    return 0;
+}
+
+/* The same request once more replaces the first. */
+static int keep(struct lh_server_tables *t, const struct lh_server_ask *a)
+{
+    for (size_t i = 0; i < t->n_asks; i++)
+        if (t->asks[i].request == a->request && t->asks[i].peer.size == a->peer.size &&
+            memcmp(t->asks[i].peer.id, a->peer.id, a->peer.size) == 0) {
+            drop_ask(t, i);
+            break;
+        }
+    if (t->n_asks == ASKS_MAX)
+        return lh_err_set(LH_EPROTO, "more than %d pulls of rows wait", ASKS_MAX);
+    LH_TRY(LH_GROW(&t->asks, &t->cap_asks, t->n_asks + 1, "pulls of rows"));
+    t->asks[t->n_asks++] = *a;
+    return 0;
+}
+
+int lh_server_tables_pull(struct lh_server_tables *t, struct lh_net_socket *socket,
+                          const struct lh_net_message *msg, uint64_t version)
+{
+    const struct lh_envelope *env = &msg->env;
+    size_t bytes;
+    const void *ids = lh_net_frame(msg, 0, &bytes);
+    struct lh_server_ask a = {.peer = msg->peer,
+                              .version = env->step,
+                              .request = env->request,
+                              .table = (uint32_t)env->first,
+                              .n = env->count};
+    if (env->first >= t->n || env->count == 0 || env->count > LH_WIRE_PIECE ||
+        bytes != env->count * sizeof(uint64_t))
+        return lh_err_set(LH_EPROTO, "a pull of %llu rows of table %llu in %zu bytes",
+                          (unsigned long long)env->count, (unsigned long long)env->first, bytes);
+    void *copy = NULL;
+    LH_TRY(lh_mem_alloc(&copy, a.n, sizeof *a.ids, "a pull of rows"));
+    memcpy(copy, ids, bytes);
+    a.ids = copy;
+    int rc = a.version <= version ? answer(t, socket, &a, version) : LH_AGAIN;
+    if (rc == LH_AGAIN) {
+        t->withheld = t->withheld || a.version <= version;
+        rc = keep(t, &a);
+        if (rc == 0)
+            return 0;
+    }
+    lh_mem_free(copy);
+    return rc;
+}
+
+/* --- steps -------------------------------------------------------------------------------------
+ */
+bool lh_server_tables_whole(const struct lh_server_tables *t)
+{
+    for (size_t k = 0; k < t->n; k++)
+        if (!lh_rowtable_gradient(t->at[k]))
+            return false;
+    return true;
+}
+
+int lh_server_tables_check(const struct lh_server_tables *t)
+{
+    for (size_t k = 0; k < t->n; k++)
+        LH_TRY(lh_rowtable_check(t->at[k]));
+    return 0;
+}
+
+int lh_server_tables_advance(struct lh_server_tables *t)
+{
+    for (size_t k = 0; k < t->n; k++) {
+        int applied;
+        LH_TRY(lh_rowtable_advance(t->at[k], &applied));
+    }
+    return 0;
+}
+
+int lh_server_tables_freeze(struct lh_server_tables *t)
+{
+    for (size_t k = 0; k < t->n; k++) {
+        int rc = lh_rowtable_freeze(t->at[k]);
+        if (rc == 0)
+            continue;
+        while (k-- > 0)
+            lh_rowtable_thaw(t->at[k]);
+        return rc;
+    }
+    return 0;
+}
+
+void lh_server_tables_thaw(struct lh_server_tables *t)
+{
+    for (size_t k = 0; k < t->n; k++)
+        lh_rowtable_thaw(t->at[k]);
+}

@@ -1,0 +1,65 @@
+/* A server's tables (rowtable.h) behind its socket: one for each table of the job, driven in step
+ * with the shard. server.c says when. */
+#pragma once
+
+#include "common/job.h"
+#include "common/net.h"
+#include "ps/rowtable.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct lh_server_ask { /* a pull of rows that is not answered yet */
+    struct lh_net_peer peer;
+    uint64_t version, request;
+    uint32_t table;
+    size_t n;
+    uint64_t *ids;
+};
+
+struct lh_server_tables {
+    struct lh_rowtable *at[LH_GRAPH_TABLES_MAX];
+    const struct lh_job_table *jobs; /* the job's */
+    size_t n;
+    uint64_t job;  /* of answers */
+    uint32_t node; /* likewise */
+    struct lh_server_ask *asks;
+    size_t n_asks, cap_asks;
+    bool withheld; /* an answer waits until its peer has taken earlier ones */
+};
+
+struct lh_server_tables_spec {
+    const struct lh_job *job; /* outlives the tables */
+    uint64_t digest;          /* lh_job_digest */
+    const char *store;        /* directory of the server's store, which is open */
+    uint32_t shard, shards, leaves, node;
+    const uint64_t *keep; /* versions that are cuts: others are leftovers */
+    size_t n_keep;
+};
+
+/* Opens all tables of the job; n 0 where it has none. */
+int lh_server_tables_open(struct lh_server_tables *t, const struct lh_server_tables_spec *spec);
+void lh_server_tables_close(struct lh_server_tables *t); /* idempotent */
+/* Version `version` of a cut, from the stores of its servers; without any: initial rows. */
+int lh_server_tables_restore(struct lh_server_tables *t, uint64_t version, const char *const *dirs,
+                             size_t n_dirs);
+
+/* A TABLE_PUSH. Returns as lh_rowtable_push; LH_EPROTO for what is malformed. */
+int lh_server_tables_push(struct lh_server_tables *t, const struct lh_net_message *msg);
+/* A TABLE_PULL, of a plan of this generation: answered now, or when its version is there. */
+int lh_server_tables_pull(struct lh_server_tables *t, struct lh_net_socket *socket,
+                          const struct lh_net_message *msg, uint64_t version);
+/* Answers what `version` is there for. */
+int lh_server_tables_answer(struct lh_server_tables *t, struct lh_net_socket *socket,
+                            uint64_t version);
+
+/* Whether the gradients of the step are whole, of all tables; true where there is none. */
+bool lh_server_tables_whole(const struct lh_server_tables *t);
+/* Errors: LH_EDIVERGED; nothing is applied then, to none of them. */
+int lh_server_tables_check(const struct lh_server_tables *t);
+int lh_server_tables_advance(struct lh_server_tables *t);
+
+/* Freezes all for a cut, or none: LH_AGAIN while the last cut is being written. */
+int lh_server_tables_freeze(struct lh_server_tables *t);
+void lh_server_tables_thaw(struct lh_server_tables *t);
