@@ -2,7 +2,7 @@
  * action 32, latent 64) forward and backward on one thread, beside the same products handed to
  * BLAS one after the other, and a profile by operator. No ctest: run it by hand, alone.
  *
- *     bench_graph [rows …]        default 128 256 512 */
+ *     bench_graph [--hidden N] [rows …]        default 256; 128 256 512 */
 #include "common/gemm.h"
 #include "common/graph_internal.h"
 #include "common/mem.h"
@@ -101,10 +101,10 @@ static void profile(struct step_rig *r)
                100 * line[op].seconds / all, line[op].flops / line[op].seconds * 1e-9);
 }
 
-static int bench(size_t rows)
+static int bench(size_t rows, size_t hidden)
 {
     struct step_rig r;
-    LH_TRY(step_rig_init(&r, rows));
+    LH_TRY(step_rig_init(&r, rows, hidden));
     struct lh_graph_stats s = lh_graph_stats(r.g);
     double flops = r.flops;
     double blas = time_of(&r, raw), graph = time_of(&r, run);
@@ -124,10 +124,16 @@ static int bench(size_t rows)
 int main(int argc, char **argv)
 {
     static const size_t rows[] = {128, 256, 512};
+    size_t hidden = 256;
     int rc = lh_gemm_check();
+    if (argc > 2 && strcmp(argv[1], "--hidden") == 0) {
+        hidden = (size_t)atol(argv[2]);
+        argc -= 2;
+        argv += 2;
+    }
     printf("products by %s; %s\n", lh_gemm_choose()->instructions, openblas_get_config());
     for (int i = 0; rc == 0 && i < (argc > 1 ? argc - 1 : 3); i++)
-        rc = bench(argc > 1 ? (size_t)atol(argv[i + 1]) : rows[i]);
+        rc = bench(argc > 1 ? (size_t)atol(argv[i + 1]) : rows[i], hidden);
     if (rc < 0)
         fprintf(stderr, "bench_graph: %s\n", lh_err_text());
     return lh_err_exit_status(rc);

@@ -53,7 +53,7 @@ static int bench(size_t threads, size_t rows, double seconds)
     pthread_barrier_init(&barrier, NULL, (unsigned)threads);
     for (size_t i = 0; i < threads; i++) {
         runners[i] = (struct runner){.barrier = &barrier, .seconds = seconds};
-        LH_TRY(step_rig_init(&runners[i].rig, rows));
+        LH_TRY(step_rig_init(&runners[i].rig, rows, 256));
     }
     for (size_t i = 0; i < threads; i++)
         if (pthread_create(&runners[i].thread, NULL, run, &runners[i]) != 0)

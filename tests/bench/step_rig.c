@@ -7,10 +7,11 @@
 
 #include <cblas.h>
 
+#include <stdio.h>
 #include <string.h>
 
 static const char text[] = "algorithm: resact\n"
-                           "network: {hidden: [256, 256], latent: 64, z_high: 64, z_low: 64}\n";
+                           "network: {hidden: [%zu, %zu], latent: 64, z_high: 64, z_low: 64}\n";
 static const struct lh_dims dims = {.high = 32, .low = 64, .action = 32, .classes = 5};
 
 /* m, n and k of a product of the graph; false for other operators. */
@@ -60,11 +61,13 @@ static void fill_inputs(struct step_rig *r, size_t rows)
     }
 }
 
-int step_rig_init(struct step_rig *r, size_t rows)
+int step_rig_init(struct step_rig *r, size_t rows, size_t hidden)
 {
     struct lh_job *job = NULL;
+    char config[sizeof text + 40];
+    int length = snprintf(config, sizeof config, text, hidden, hidden);
     memset(r, 0, sizeof *r);
-    LH_TRY(lh_job_load_text(&job, text, sizeof text - 1, "bench", NULL));
+    LH_TRY(lh_job_load_text(&job, config, (size_t)length, "bench", NULL));
     LH_TRY(lh_job_resolve(job, &dims, 1));
     LH_TRY(lh_graph_create(&r->g, &(struct lh_graph_spec){.rows = rows, .dims = dims}));
     LH_TRY(lh_algo_find(job->algorithm)->declare_train(r->g, job));

@@ -1,5 +1,5 @@
-/* The training step that benchmarks are about: ResAct, hidden 256 x 256, s_h 32, s_l 64, action 32,
- * latent 64. Its graph with memory to run it, and its bare products. */
+/* The training step that benchmarks are about: ResAct, hidden N x N (256 unless said), s_h 32,
+ * s_l 64, action 32, latent 64. Its graph with memory to run it, and its bare products. */
 #pragma once
 
 #include "common/graph.h"
@@ -16,7 +16,7 @@ struct step_rig {
     double flops;              /* of a run */
 };
 
-int step_rig_init(struct step_rig *r, size_t rows);
+int step_rig_init(struct step_rig *r, size_t rows, size_t hidden);
 void step_rig_fini(struct step_rig *r);
 /* One run of the graph, forward and backward. */
 void step_rig_run(struct step_rig *r);
