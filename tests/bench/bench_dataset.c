@@ -60,9 +60,32 @@ static int add_trajectory(struct lh_dataset_writer *w, const struct lh_dims *d, 
                                                             .session = r->session});
 }
 
-static int write_dataset(const char *dir, uint64_t transitions, const struct lh_dims *d)
+static void free_columns(const char **names)
+{
+    if (names)
+        lh_mem_free((void *)(uintptr_t)names[0]); /* the text of all */
+    lh_mem_free(names);
+}
+
+static int write_rows(const char *dir, uint64_t transitions, const struct lh_dataset_spec *spec,
+                      struct rows *r)
 {
     struct lh_dataset_writer *w = NULL;
+    LH_TRY(lh_dataset_writer_open(&w, dir, spec));
+    for (uint64_t at = 0; at < transitions; at += LENGTH) {
+        uint64_t left = transitions - at;
+        size_t n = left < LENGTH ? (size_t)left : LENGTH;
+        int rc = add_trajectory(w, &spec->dims, r, at / LENGTH, n);
+        if (rc < 0) {
+            lh_dataset_writer_abort(&w);
+            return rc;
+        }
+    }
+    return lh_dataset_writer_commit(&w);
+}
+
+static int write_dataset(const char *dir, uint64_t transitions, const struct lh_dims *d)
+{
     struct rows r = {0};
     struct lh_dataset_spec spec = {.dims = *d,
                                    .hash_partitions = 4,
@@ -71,25 +94,25 @@ static int write_dataset(const char *dir, uint64_t transitions, const struct lh_
                                    .threads = 2,
                                    .replace = true};
     const char **high = NULL, **low = NULL, **action = NULL;
-    LH_TRY(name_columns("high", d->high, &high));
-    LH_TRY(name_columns("low", d->low, &low));
-    LH_TRY(name_columns("act", d->action, &action));
+    int rc;
+    LH_TRY_TO(done, name_columns("high", d->high, &high));
+    LH_TRY_TO(done, name_columns("low", d->low, &low));
+    LH_TRY_TO(done, name_columns("act", d->action, &action));
     spec.high_names = high;
     spec.low_names = low;
     spec.action_names = action;
-    LH_TRY(LH_NEW_ARRAY(&r.high, LENGTH * d->high, "rows"));
-    LH_TRY(LH_NEW_ARRAY(&r.low, LENGTH * d->low, "rows"));
-    LH_TRY(LH_NEW_ARRAY(&r.action, LENGTH * d->action, "rows"));
-    LH_TRY(lh_dataset_writer_open(&w, dir, &spec));
-    for (uint64_t at = 0; at < transitions; at += LENGTH) {
-        uint64_t left = transitions - at;
-        int rc = add_trajectory(w, d, &r, at / LENGTH, left < LENGTH ? (size_t)left : LENGTH);
-        if (rc < 0) {
-            lh_dataset_writer_abort(&w);
-            return rc;
-        }
-    }
-    return lh_dataset_writer_commit(&w);
+    LH_TRY_TO(done, LH_NEW_ARRAY(&r.high, LENGTH * d->high, "rows"));
+    LH_TRY_TO(done, LH_NEW_ARRAY(&r.low, LENGTH * d->low, "rows"));
+    LH_TRY_TO(done, LH_NEW_ARRAY(&r.action, LENGTH * d->action, "rows"));
+    rc = write_rows(dir, transitions, &spec, &r);
+done:
+    free_columns(high);
+    free_columns(low);
+    free_columns(action);
+    lh_mem_free(r.high);
+    lh_mem_free(r.low);
+    lh_mem_free(r.action);
+    return rc;
 }
 
 int main(int argc, char **argv)
