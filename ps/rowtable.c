@@ -16,7 +16,8 @@ enum {
     DIM_MAX = 65536,
     NAME_MAX_ = 100,
     WRITE_ROWS = 2048, /* that make room together */
-    RECORDS = 256      /* handed to a run at a time */
+    RECORDS = 256,     /* handed to a run at a time */
+    TOGETHER = 1024    /* ids of a pull */
 };
 
 /* --- life ------------------------------------------------------------------------------------ */
@@ -250,18 +251,22 @@ static int check_ids(const struct lh_rowtable *t, const void *ids, size_t n, con
 int lh_rowtable_pull(struct lh_rowtable *t, const void *ids, size_t n, void *rows)
 {
     const size_t bytes = t->spec.dim * sizeof(float);
+    uint64_t id[TOGETHER]; /* aligned */
     LH_TRY(check_ids(t, ids, n, "pull"));
-    for (size_t i = 0; i < n; i++) {
-        uint64_t id;
-        uint32_t slot;
-        memcpy(&id, (const char *)ids + i * sizeof id, sizeof id);
-        LH_TRY(acquire(t, id, &slot));
-        const float *w = lh_rowtable_cache_arrays(t->cache, slot);
-        if (is_old(t, &t->cache->slots[slot])) {
-            draw_initial(t, id, t->row);
-            w = t->row;
+    for (size_t at = 0, m; at < n; at += m) {
+        m = n - at < TOGETHER ? n - at : TOGETHER;
+        memcpy(id, (const char *)ids + at * sizeof *id, m * sizeof *id);
+        for (size_t i = 0; i < m; i++) {
+            uint32_t slot;
+            lh_rowtable_cache_ahead(t->cache, id, i, m, bytes);
+            LH_TRY(acquire(t, id[i], &slot));
+            const float *w = lh_rowtable_cache_arrays(t->cache, slot);
+            if (is_old(t, &t->cache->slots[slot])) {
+                draw_initial(t, id[i], t->row);
+                w = t->row;
+            }
+            memcpy((char *)rows + (at + i) * bytes, w, bytes);
         }
-        memcpy((char *)rows + i * bytes, w, bytes);
     }
     return 0;
 }
@@ -343,6 +348,7 @@ static void apply(struct lh_rowtable *t, uint32_t slot, const float *g)
 int lh_rowtable_advance(struct lh_rowtable *t, int *applied)
 {
     const struct lh_rowlist *g = lh_rowtable_gradient(t);
+    const size_t bytes = (size_t)3 * t->spec.dim * sizeof(float);
     *applied = 0;
     if (!g)
         return 0;
@@ -350,6 +356,7 @@ int lh_rowtable_advance(struct lh_rowtable *t, int *applied)
         LH_TRY(lh_rowtable_check(t));
     for (; t->applied < g->n; t->applied++) {
         uint32_t slot;
+        lh_rowtable_cache_ahead(t->cache, g->ids, t->applied, g->n, bytes);
         LH_TRY(acquire(t, g->ids[t->applied], &slot));
         apply(t, slot, g->values + t->applied * t->spec.dim);
     }

@@ -13,12 +13,6 @@ enum { SLOTS_MIN = 64, LOOK_AHEAD = 4, FEW = 24 };
 
 /* --- the hash: linear probing, at most half full ---------------------------------------------- */
 
-static size_t home_of(const struct lh_rowtable_cache *c, uint64_t id)
-{
-    id = (id ^ (id >> 32)) * 0xD6E8FEB86659FD93u;
-    return (size_t)((id ^ (id >> 29)) * 0x9E3779B97F4A7C15u >> c->hash_shift);
-}
-
 static size_t mask_of(const struct lh_rowtable_cache *c)
 {
     return (SIZE_MAX >> c->hash_shift);
@@ -26,7 +20,7 @@ static size_t mask_of(const struct lh_rowtable_cache *c)
 
 static size_t bucket_of(const struct lh_rowtable_cache *c, uint64_t id)
 {
-    size_t at = home_of(c, id);
+    size_t at = lh_rowtable_cache_home(c, id);
     while (c->buckets[at] != LH_ROWTABLE_CACHE_NONE && c->slots[c->buckets[at]].id != id)
         at = (at + 1) & mask_of(c);
     return at;
@@ -38,7 +32,7 @@ static void unlink_bucket(struct lh_rowtable_cache *c, size_t gap)
     const size_t mask = mask_of(c);
     for (size_t at = (gap + 1) & mask; c->buckets[at] != LH_ROWTABLE_CACHE_NONE;
          at = (at + 1) & mask) {
-        const size_t home = home_of(c, c->slots[c->buckets[at]].id);
+        const size_t home = lh_rowtable_cache_home(c, c->slots[c->buckets[at]].id);
         if (((at - home) & mask) >= ((at - gap) & mask)) {
             c->buckets[gap] = c->buckets[at];
             gap = at;

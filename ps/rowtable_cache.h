@@ -39,6 +39,32 @@ int lh_rowtable_cache_create(struct lh_rowtable_cache **out, size_t bytes, uint3
 void lh_rowtable_cache_destroy(struct lh_rowtable_cache **c);
 void lh_rowtable_cache_clear(struct lh_rowtable_cache *c);
 
+/* Where the search for an id begins. */
+static inline size_t lh_rowtable_cache_home(const struct lh_rowtable_cache *c, uint64_t id)
+{
+    id = (id ^ (id >> 32)) * 0xD6E8FEB86659FD93u;
+    return (size_t)((id ^ (id >> 29)) * 0x9E3779B97F4A7C15u >> c->hash_shift);
+}
+
+/* For a loop over n ids that is at i and uses the first `bytes` of each row: fetches what finds a
+ * row some turns before the row, since each step of the way is a miss of the processor's caches. */
+static inline void lh_rowtable_cache_ahead(const struct lh_rowtable_cache *c, const uint64_t *ids,
+                                           size_t i, size_t n, size_t bytes)
+{
+    enum { FAR = 24, NEAR = 12, LINE = 64, MOST = 12 * LINE };
+    if (i + FAR < n)
+        __builtin_prefetch(&c->buckets[lh_rowtable_cache_home(c, ids[i + FAR])]);
+    if (i + NEAR >= n)
+        return;
+    const uint32_t slot = c->buckets[lh_rowtable_cache_home(c, ids[i + NEAR])];
+    if (slot == LH_ROWTABLE_CACHE_NONE)
+        return;
+    const char *arrays = (const char *)(c->arrays + (size_t)slot * 3 * c->dim);
+    __builtin_prefetch(&c->slots[slot], 1);
+    for (size_t at = 0; at < bytes && at < MOST; at += LINE)
+        __builtin_prefetch(arrays + at);
+}
+
 /* The slot of a row, marked as used, or NONE. */
 uint32_t lh_rowtable_cache_find(struct lh_rowtable_cache *c, uint64_t id);
 static inline float *lh_rowtable_cache_arrays(const struct lh_rowtable_cache *c, uint32_t slot)

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <math.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -217,8 +218,7 @@ static void damaged_version_keeps_its_files_until_it_is_pruned(void **state)
     lh_rowtable_destroy(&t);
 }
 
-/* --- sudden death ------------------------------------------------------------------------------
- */
+/* --- beside a writer -------------------------------------------------------------------------- */
 
 enum { MORTAL = 400 };
 
@@ -233,6 +233,58 @@ static void mortal_step(struct lh_rowtable *t)
         ids[n++] = i * 1000003;
     push_all(t, ids, n, g);
 }
+
+struct cutter {
+    struct lh_rowtable *t;
+    uint64_t version;
+};
+
+static void *cut_apart(void *arg)
+{
+    const struct cutter *c = arg;
+    const uint64_t keep[] = {c->version - 1, c->version};
+    assert_ok(lh_rowtable_prepare(c->t));
+    lh_rowtable_tidy(c->t);
+    assert_ok(lh_rowtable_prune(c->t, keep, 2));
+    lh_rowtable_thaw(c->t);
+    return NULL;
+}
+
+/* Steps and pulls while another thread prepares, merges and prunes: nothing of it is seen. */
+static void steps_go_on_while_a_cut_is_written(void **state)
+{
+    (void)state;
+    struct lh_rowtable_spec large = plain;
+    struct lh_rowtable *t = NULL, *reference = NULL;
+    uint64_t ids[MORTAL];
+    float want[MORTAL * DIM], got[MORTAL * DIM];
+    for (uint64_t i = 0; i < MORTAL; i++)
+        ids[i] = i * 1000003;
+    large.cache_bytes = 1 << 20;
+    assert_ok(lh_rowtable_create(&t, &plain, kit_path("s")));
+    assert_ok(lh_rowtable_create(&reference, &large, kit_path("reference")));
+    assert_ok(lh_rowtable_init(t));
+    assert_ok(lh_rowtable_init(reference));
+    for (int round = 0; round < 40; round++) {
+        pthread_t thread;
+        struct cutter c = {t, lh_rowtable_version(t)};
+        assert_ok(lh_rowtable_freeze(t));
+        assert_int_equal(pthread_create(&thread, NULL, cut_apart, &c), 0);
+        for (int step = 0; step < 4; step++) {
+            mortal_step(t);
+            mortal_step(reference);
+        }
+        pthread_join(thread, NULL);
+        assert_ok(lh_rowtable_pull(t, ids, MORTAL, got));
+        assert_ok(lh_rowtable_pull(reference, ids, MORTAL, want));
+        assert_memory_equal(got, want, sizeof want);
+    }
+    lh_rowtable_destroy(&t);
+    lh_rowtable_destroy(&reference);
+}
+
+/* --- sudden death ------------------------------------------------------------------------------
+ */
 
 /* Steps, cuts and prunes until it is killed; tells each cut by a byte once it is there. */
 static void live_on(const char *dir, uint64_t from, int told)
@@ -620,6 +672,7 @@ int main(void)
         kit_test(step_on_a_full_disk_can_be_called_again),
         kit_test(table_of_many_times_the_cache_trains_under_a_memory_limit),
         kit_test(warm_steps_and_pulls_allocate_nothing),
+        kit_test(steps_go_on_while_a_cut_is_written),
         kit_test(killed_at_any_moment_it_comes_back_at_the_last_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
