@@ -28,7 +28,7 @@ const struct lh_cmd lh_cmd_server = {
 };
 
 struct options {
-    const char *scheduler, *bind, *store;
+    const char *scheduler, *bind, *advertise, *store;
     int64_t shard;
     const char *metrics;
     const char *keys;
@@ -61,6 +61,7 @@ static int serve(const struct options *o)
         rc = lh_server_run(
             zmq, &(struct lh_server_options){.scheduler = o->scheduler,
                                              .bind = o->bind,
+                                             .advertise = o->advertise,
                                              .store = o->store,
                                              .wanted = (uint32_t)(o->shard + 1),
                                              .patience = o->patience,
@@ -92,6 +93,13 @@ static int run(int argc, char **argv)
          .metavar = "ENDPOINT",
          .help = "Where workers reach this server; with several hosts an address that they can "
                  "reach. Port * takes a free one."},
+        {.name = "advertise",
+         .kind = LH_OPT_STRING,
+         .value = &o.advertise,
+         .metavar = "ENDPOINT",
+         .help =
+             "The address that workers are told, where they do not reach this server at that of "
+             "--bind: behind a port that is forwarded, a translated address, a relay."},
         {.name = "store",
          .kind = LH_OPT_STRING,
          .value = &o.store,

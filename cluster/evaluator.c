@@ -68,6 +68,20 @@ static int passed(uint64_t version)
                       (unsigned long long)version);
 }
 
+/* The servers may pass that version now. A word that is lost is made up for by the next pull. */
+static int say_fetched(struct lh_evaluator *e, struct lh_pull *pull)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_FETCHED,
+                              .job = e->spec.job,
+                              .step = pull->version,
+                              .epoch = e->spec.generation};
+    for (size_t i = 0; i < pull->n_shards; i++) {
+        int rc = lh_net_send(pull->shards[i].socket, NULL, &env, NULL, 0);
+        LH_TRY(rc);
+    }
+    return 0;
+}
+
 /* The rows first: a version that is evaluated waits until its weights were fetched. */
 static int fetch_rows(struct lh_evaluator *e, struct lh_pull *pull, struct lh_net_poll *polls,
                       uint64_t version)
@@ -83,8 +97,11 @@ static int fetch_rows(struct lh_evaluator *e, struct lh_pull *pull, struct lh_ne
         LH_TRY(take(e, pull, polls));
         if (e->rows.gone)
             return passed(version);
-        if (lh_now() - e->rows.since > e->spec.deadline) /* lost, or not due yet */
+        if (lh_now() - e->rows.since > e->spec.deadline) { /* lost, or not due yet */
             lh_rowpull_repeat(&e->rows);
+            if (pull->complete) /* the word that it has the version before, too */
+                LH_TRY(say_fetched(e, pull));
+        }
     }
     return 0;
 }
@@ -109,12 +126,13 @@ static int fetch(struct lh_evaluator *e, struct lh_pull *pull, struct lh_net_pol
     LH_TRY(lh_pull_begin(pull, version));
     while (!pull->complete && !atomic_load(&e->stop)) {
         LH_TRY(take(e, pull, polls));
-        if (lh_now() - pull->asked > e->spec.deadline) /* lost, or not due yet */
+        if (!pull->complete && /* lost, or not due yet */
+            (lh_pull_broke(pull) || lh_now() - pull->asked > e->spec.deadline))
             LH_TRY(lh_pull_begin(pull, pull->version));
     }
     if (pull->complete && pull->version != version)
         return passed(version);
-    return 0;
+    return pull->complete ? say_fetched(e, pull) : 0;
 }
 
 /* Takes over the verdict. False: stopped, nobody reads any more. */

@@ -1,7 +1,7 @@
 /* Evaluation beside training: a thread of the scheduler that fetches the weights of each version
  * that the clock says is evaluated, asking in advance so that it gets exactly that one, and hands
- * them to a callback. Training waits at such a version until it has been fetched, not until it has
- * been evaluated. */
+ * them to a callback. Training waits at such a version until it has been fetched whole, which it
+ * says, not until it has been evaluated. */
 #pragma once
 
 #include "common/clock.h"

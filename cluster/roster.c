@@ -13,10 +13,15 @@
 /* A role that reads its dataset or checkpoint may be long at it. */
 #define READY_PATIENCE 300.0
 /* Roles of a run in all, those that are gone included: who may say hello may not fill memory. */
-#define NODES_MAX 65536
+#define NODES_MAX    65536
+#define RESEND_AFTER 1.0 /* seconds beyond a heartbeat: then what is not acknowledged was lost */
+#define HELLOS       3   /* of one that is gone: then they are no late ones */
+#define SAY_EVERY    16  /* messages taken: then it is said without waiting for the next beat */
 
 void lh_roster_fini(struct lh_roster *r)
 {
+    for (size_t i = 0; i < r->n_nodes; i++)
+        lh_outbox_fini(&r->nodes[i].out);
     lh_mem_free(r->nodes);
     r->nodes = NULL;
     r->n_nodes = r->cap_nodes = 0;
@@ -128,35 +133,75 @@ static int admit(struct lh_roster *r, const struct lh_net_message *msg, const Lh
     return lh_err_set(LH_EPROTO, "a role of unknown kind %d", (int)h->role);
 }
 
-int lh_roster_hello(struct lh_roster *r, const struct lh_net_message *msg,
-                    struct lh_role_node **out)
+static bool same_peer(const struct lh_net_peer *a, const struct lh_net_peer *b)
 {
-    *out = NULL;
-    for (size_t i = 0; i < r->n_nodes; i++)
-        if (r->nodes[i].peer.size == msg->peer.size &&
-            memcmp(r->nodes[i].peer.id, msg->peer.id, msg->peer.size) == 0) {
-            r->nodes[i].heard = lh_now();
-            return 0; /* it says so again until it has its plan */
-        }
-    Lh__Hello *h = NULL;
-    LH_TRY(lh_net_body(msg, &lh__hello__descriptor, (ProtobufCMessage **)&h));
+    return a->size == b->size && memcmp(a->id, b->id, a->size) == 0;
+}
+
+/* Somebody who has said hello already, over this connection or over one that broke. */
+static struct lh_role_node *known(struct lh_roster *r, const struct lh_net_message *msg,
+                                  const Lh__Hello *h)
+{
+    for (size_t i = r->n_nodes; i-- > 0;) {
+        struct lh_role_node *n = &r->nodes[i];
+        if (same_peer(&n->peer, &msg->peer) ||
+            (h->instance != 0 && n->instance == h->instance && n->role == h->role &&
+             strcmp(n->key, msg->key) == 0))
+            return n;
+    }
+    return NULL;
+}
+
+/* It says so again until it has its plan; one that was sent over a connection that broke is sent
+ * again. */
+static struct lh_role_node *hello_again(struct lh_role_node *node, const struct lh_net_message *msg)
+{
+    bool moved = !same_peer(&node->peer, &msg->peer);
+    node->heard = lh_now();
+    if (!moved || node->standing > LH_STANDING_PLANNED)
+        return NULL;
+    node->peer = msg->peer;
+    node->standing = LH_STANDING_HELLO;
+    return node;
+}
+
+static int enter(struct lh_roster *r, const struct lh_net_message *msg, const Lh__Hello *h,
+                 struct lh_role_node **out)
+{
     struct lh_role_node node = {.number = (uint32_t)r->n_nodes + 1,
                                 .role = h->role,
                                 .peer = msg->peer,
                                 .pid = h->pid,
+                                .instance = h->instance,
                                 .heard = lh_now(),
                                 .phases = LH__PHASES__INIT};
     snprintf(node.key, sizeof node.key, "%s", msg->key);
     snprintf(node.host, sizeof node.host, "%s", h->host);
     snprintf(node.metrics, sizeof node.metrics, "%s", h->metrics);
     int rc = admit(r, msg, h, &node);
-    lh_wire_free((ProtobufCMessage **)&h);
     if (rc < 0)
         return refuse(r, msg, rc);
     LH_TRY(LH_GROW(&r->nodes, &r->cap_nodes, r->n_nodes + 1, "roles of the run"));
     r->nodes[r->n_nodes] = node;
     *out = &r->nodes[r->n_nodes++];
     return 0;
+}
+
+int lh_roster_hello(struct lh_roster *r, const struct lh_net_message *msg,
+                    struct lh_role_node **out)
+{
+    Lh__Hello *h = NULL;
+    *out = NULL;
+    LH_TRY(lh_net_body(msg, &lh__hello__descriptor, (ProtobufCMessage **)&h));
+    struct lh_role_node *node = known(r, msg, h);
+    int rc = 0;
+    /* one that is gone, and goes on saying so, lost its plan when the run went back */
+    if (node && (node->standing != LH_STANDING_GONE || ++node->hellos < HELLOS))
+        *out = hello_again(node, msg);
+    else
+        rc = enter(r, msg, h, out);
+    lh_wire_free((ProtobufCMessage **)&h);
+    return rc;
 }
 
 int lh_roster_dismiss(struct lh_roster *r)
@@ -172,6 +217,7 @@ int lh_roster_dismiss(struct lh_roster *r)
         n->said_goodbye = true; /* its process comes back behind another socket */
     }
     r->generation++;
+    r->returned++;
     return 0;
 }
 
@@ -188,10 +234,33 @@ static void take_phases(struct lh_role_node *node, const struct lh_net_message *
     lh_wire_free((ProtobufCMessage **)&p);
 }
 
+/* One that does not know that the run went back: what told it so was lost. */
+static void tell_again(struct lh_roster *r, const struct lh_net_message *msg)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_AGAIN, .job = r->job};
+    if (msg->env.kind == LH__KIND__KIND_BEAT && r->generation - msg->env.epoch <= r->returned)
+        lh_net_send(r->socket, &msg->peer, &env, NULL, 0);
+}
+
+/* What a beat acknowledges; and an acknowledgement, where many messages came since the last. */
+static int keep_order(struct lh_roster *r, struct lh_role_node *node,
+                      const struct lh_net_message *msg, bool *take)
+{
+    struct lh_envelope beat = {.kind = LH__KIND__KIND_BEAT};
+    *take = lh_inbox_takes(&node->in, msg->env.request);
+    if (msg->env.kind == LH__KIND__KIND_BEAT)
+        return lh_outbox_acknowledged(&node->out, msg->env.first, r->socket, &node->peer,
+                                      r->heartbeat + RESEND_AFTER);
+    return node->in.taken >= SAY_EVERY ? lh_roster_tell(r, node, &beat, NULL) : 0;
+}
+
 struct lh_role_node *lh_roster_sender(struct lh_roster *r, const struct lh_net_message *msg,
                                       bool *returned)
 {
     uint32_t number = msg->env.node;
+    bool take;
+    if (number != 0 && msg->env.epoch != r->generation)
+        tell_again(r, msg);
     if (number == 0 || number > r->n_nodes || msg->env.epoch != r->generation)
         return NULL;
     struct lh_role_node *node = &r->nodes[number - 1];
@@ -214,7 +283,7 @@ struct lh_role_node *lh_roster_sender(struct lh_roster *r, const struct lh_net_m
     node->version = msg->env.step > node->version ? msg->env.step : node->version;
     if (msg->env.kind == LH__KIND__KIND_BEAT || msg->env.kind == LH__KIND__KIND_GOODBYE)
         take_phases(node, msg);
-    return node;
+    return keep_order(r, node, msg, &take) >= 0 && take ? node : NULL;
 }
 
 struct lh_role_node *lh_roster_silent(struct lh_roster *r)
@@ -231,13 +300,34 @@ struct lh_role_node *lh_roster_silent(struct lh_roster *r)
 
 /* --- telling -----------------------------------------------------------------------------------
  */
-int lh_roster_tell(struct lh_roster *r, const struct lh_role_node *node,
-                   const struct lh_envelope *env, const ProtobufCMessage *body)
+static int tell_in_order(struct lh_roster *r, struct lh_role_node *node,
+                         const struct lh_envelope *env, const ProtobufCMessage *body)
+{
+    struct lh_net_part part = {0};
+    void *bytes = NULL;
+    if (body)
+        LH_TRY(lh_wire_pack(body, &bytes, &part.size));
+    part.data = bytes;
+    int rc = lh_outbox_send(&node->out, r->socket, &node->peer, env, &part, body ? 1 : 0);
+    lh_mem_free(bytes);
+    return rc;
+}
+
+int lh_roster_tell(struct lh_roster *r, struct lh_role_node *node, const struct lh_envelope *env,
+                   const ProtobufCMessage *body)
 {
     struct lh_envelope e = *env;
+    int rc;
     e.job = r->job;
-    int rc = body ? lh_net_send_body(r->socket, &node->peer, &e, body)
-                  : lh_net_send(r->socket, &node->peer, &e, NULL, 0);
+    if (e.kind == LH__KIND__KIND_BEAT) {
+        e.first = node->in.last;
+        node->in.taken = 0;
+        rc = lh_net_send(r->socket, &node->peer, &e, NULL, 0);
+    } else if (e.kind == LH__KIND__KIND_PLAN) { /* asked for, by hello, until it comes */
+        rc = lh_net_send_body(r->socket, &node->peer, &e, body);
+    } else {
+        rc = tell_in_order(r, node, &e, body);
+    }
     return rc < 0 ? rc : 0;
 }
 

@@ -4,6 +4,7 @@
 
 #include "common/http.h"
 #include "common/net.h"
+#include "common/outbox.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,12 +26,15 @@ struct lh_role_node {
     char key[LH_KEY_SIZE];              /* public; "" in the clear */
     char host[64];
     char metrics[LH_HTTP_ENDPOINT_MAX]; /* where its process serves them; "" if nowhere */
-    uint64_t pid;
-    uint32_t shard;   /* of a server */
-    uint32_t epoch;   /* of the assignment it was sent last */
-    double heard;     /* seconds */
-    uint64_t version; /* where it stands */
+    uint64_t pid, instance;
+    struct lh_outbox out; /* orders to it */
+    struct lh_inbox in;   /* what it says */
+    uint32_t shard;       /* of a server */
+    uint32_t epoch;       /* of the assignment it was sent last */
+    double heard;         /* seconds */
+    uint64_t version;     /* where it stands */
     bool paused;
+    unsigned hellos;   /* that came after it was gone */
     Lh__Phases phases; /* its last report */
     bool said_goodbye;
 };
@@ -39,6 +43,7 @@ struct lh_roster {
     struct lh_net_socket *socket; /* ROUTER */
     uint64_t job;
     uint32_t generation;       /* of the plans it sends; messages of another one are nobody's */
+    uint32_t returned;         /* how many generations it has ended */
     uint32_t servers, workers; /* wanted at the start */
     struct lh_role_node *nodes;
     size_t n_nodes, cap_nodes;
@@ -49,15 +54,16 @@ struct lh_roster {
 
 void lh_roster_fini(struct lh_roster *r);
 
-/* Enters who says hello. Returns the node; NULL if it was refused (and told why) or known already.
- */
+/* Enters who says hello. Returns the node, also of one that lost its connection before it had a
+ * plan; NULL if it was refused (and told why) or is known and waits. */
 int lh_roster_hello(struct lh_roster *r, const struct lh_net_message *msg,
                     struct lh_role_node **out);
 /* The run goes back: everybody who has a plan is told to say hello again, and gone; generation is
  * the next. */
 int lh_roster_dismiss(struct lh_roster *r);
-/* The node that sent a message, marked as heard; NULL if it is nobody's. A node that was given up
- * and is heard again is back: *returned (may be NULL). */
+/* The node that sent a message, marked as heard; NULL if it is nobody's, or came before or after
+ * its turn (common/outbox.h). A node that was given up and is heard again is back: *returned (may
+ * be NULL). One of a generation that has ended is told so once more. */
 struct lh_role_node *lh_roster_sender(struct lh_roster *r, const struct lh_net_message *msg,
                                       bool *returned);
 
@@ -68,9 +74,10 @@ const char *lh_roster_describe(const struct lh_role_node *node, char *out, size_
 
 /* A new assignment of shares to all workers that are ready, in order of their numbers. */
 int lh_roster_assign(struct lh_roster *r);
-/* Sends to one node; a node that is gone or stuck is left to its deadline. */
-int lh_roster_tell(struct lh_roster *r, const struct lh_role_node *node,
-                   const struct lh_envelope *env, const ProtobufCMessage *body);
+/* Sends to one node, again and again until it has come; a node that is gone or stuck is left to its
+ * deadline. */
+int lh_roster_tell(struct lh_roster *r, struct lh_role_node *node, const struct lh_envelope *env,
+                   const ProtobufCMessage *body);
 int lh_roster_tell_all(struct lh_roster *r, Lh__Role role, const struct lh_envelope *env,
                        const ProtobufCMessage *body); /* ROLE_NONE: everybody */
 /* Beats to everybody if due. */

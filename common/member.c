@@ -8,13 +8,16 @@
 #include "common/term.h"
 
 #include <cblas.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #define CONTROL_QUEUE 1000
 #define HELLO_EVERY   1.0 /* seconds */
 #define NOTE_EVERY    5.0
+#define RESEND_AFTER  1.0 /* seconds beyond a heartbeat: then what is not acknowledged was lost */
 
 void lh_member_blas(char *out, size_t size)
 {
@@ -150,6 +153,8 @@ int lh_member_join(struct lh_member *m, const struct lh_member_spec *spec, Lh__H
     hello->blas = blas;
     hello->host = host;
     hello->pid = (uint64_t)getpid();
+    if (getrandom(&hello->instance, sizeof hello->instance, 0) != sizeof hello->instance)
+        return lh_err_errno(errno, "%s: the system gives no random numbers", spec->role);
     int rc;
     LH_TRY(lh_net_dealer(&m->socket, spec->zmq, &scheduler, CONTROL_QUEUE, spec->security));
     LH_TRY_TO(fail, wait_for_plan(m, spec, hello));
@@ -185,19 +190,25 @@ struct lh_envelope lh_member_envelope(const struct lh_member *m, Lh__Kind kind)
                                 .epoch = m->plan->generation};
 }
 
+int lh_member_send(struct lh_member *m, const struct lh_envelope *env,
+                   const struct lh_net_part *parts, size_t n)
+{
+    return lh_outbox_send(&m->out, m->socket, NULL, env, parts, n);
+}
+
 static int told(const struct lh_member *m, int rc)
 {
     if (rc == LH_AGAIN)
         return lh_err_set(LH_EPEER, "%s: the scheduler at %s takes no messages any more", m->role,
                           lh_net_endpoint(m->socket));
-    return rc < 0 ? rc : 0;
+    return rc;
 }
 
 int lh_member_tell(struct lh_member *m, Lh__Kind kind, uint64_t version)
 {
     struct lh_envelope env = lh_member_envelope(m, kind);
     env.step = version;
-    return told(m, lh_net_send(m->socket, NULL, &env, NULL, 0));
+    return told(m, lh_member_send(m, &env, NULL, 0));
 }
 
 int lh_member_tell_failure(struct lh_member *m, Lh__Kind kind, uint64_t version,
@@ -205,15 +216,19 @@ int lh_member_tell_failure(struct lh_member *m, Lh__Kind kind, uint64_t version,
 {
     struct lh_envelope env = lh_member_envelope(m, kind);
     Lh__Failure f = LH__FAILURE__INIT;
+    unsigned char bytes[LH_ERR_MAX + 32];
     env.step = version;
     f.code = err->code;
     f.text = (char *)(uintptr_t)err->text;
-    return told(m, lh_net_send_body(m->socket, NULL, &env, &f.base));
+    struct lh_net_part part = {.data = bytes, .size = lh__failure__pack(&f, bytes)};
+    return told(m, lh_member_send(m, &env, &part, 1));
 }
 
 static int send_phases(struct lh_member *m, Lh__Kind kind)
 {
     struct lh_envelope env = lh_member_envelope(m, kind);
+    env.first = m->in.last;
+    m->in.taken = 0;
     m->last_sent = lh_now();
     m->phases.memory = lh_mem_resident();
     int rc = lh_net_send_body(m->socket, NULL, &env, &m->phases.base);
@@ -252,7 +267,11 @@ int lh_member_recv(struct lh_member *m, struct lh_net_message *msg)
         if (rc != 0)
             return rc;
         m->last_heard = lh_now();
-        if (msg->env.kind != LH__KIND__KIND_BEAT)
+        bool beat = msg->env.kind == LH__KIND__KIND_BEAT;
+        if (beat)
+            LH_TRY(lh_outbox_acknowledged(&m->out, msg->env.first, m->socket, NULL,
+                                          m->heartbeat + RESEND_AFTER));
+        if (!beat && lh_inbox_takes(&m->in, msg->env.request))
             return 0;
         lh_net_message_fini(msg);
     }
@@ -280,9 +299,15 @@ int lh_member_leave(struct lh_member *m, int rc, bool from_scheduler)
         if (rc >= 0 || from_scheduler) {
             send_phases(m, LH__KIND__KIND_GOODBYE);
         } else {
-            lh_member_tell_failure(m, LH__KIND__KIND_FAILED, m->version, &saved);
+            /* outside of the order: nobody is here any more to send again what is before it */
+            struct lh_envelope env = lh_member_envelope(m, LH__KIND__KIND_FAILED);
+            Lh__Failure f = LH__FAILURE__INIT;
+            f.code = rc;
+            f.text = saved.text;
+            lh_net_send_body(m->socket, NULL, &env, &f.base);
         }
     }
+    lh_outbox_fini(&m->out);
     lh_wire_free((ProtobufCMessage **)&m->plan);
     lh_net_close(&m->socket);
     return rc < 0 ? lh_err_load(&saved) : rc;

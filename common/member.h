@@ -4,6 +4,7 @@
 
 #include "common/companion.h"
 #include "common/err.h"
+#include "common/outbox.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,6 +17,8 @@ struct lh_member {
     uint64_t job;                                      /* digest */
     double heartbeat, deadline, last_sent, last_heard; /* seconds */
     uint64_t version;                                  /* where the role stands */
+    struct lh_outbox out;                              /* to the scheduler */
+    struct lh_inbox in;                                /* its orders */
     Lh__Phases phases;                                 /* where its time went */
     bool lost;          /* the scheduler was silent beyond the deadline */
     struct lh_err busy; /* why there is no place for it yet; code 0: nothing was said */
@@ -46,8 +49,12 @@ bool lh_member_returns(const struct lh_member *m, int rc, bool again, bool rejoi
 
 /* What every message to the scheduler begins with. */
 struct lh_envelope lh_member_envelope(const struct lh_member *m, Lh__Kind kind);
-/* A message without body about `version`. It is no beat: a role that has much to tell beats all the
- * same, since beats carry where its time went. */
+/* A message to the scheduler that arrives, once and in order, also where a connection breaks
+ * (outbox.h). LH_AGAIN: too many are under way, nothing happened. */
+int lh_member_send(struct lh_member *m, const struct lh_envelope *env,
+                   const struct lh_net_part *parts, size_t n);
+/* Likewise, a message without body about `version`. It is no beat: a role that has much to tell
+ * beats all the same, since beats carry where its time went. */
 int lh_member_tell(struct lh_member *m, Lh__Kind kind, uint64_t version);
 /* The same with a failure, by code and sentence. */
 int lh_member_tell_failure(struct lh_member *m, Lh__Kind kind, uint64_t version,

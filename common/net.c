@@ -50,7 +50,8 @@ struct lh_net_socket {
     bool refused;
     double looked; /* seconds, when the monitor was last asked */
     int fd;        /* readable when ZeroMQ has something to tell */
-    uint64_t job;  /* 0: any */
+    uint64_t breaks;
+    uint64_t job; /* 0: any */
     struct lh_net_counts counts;
     char endpoint[LH_NET_ENDPOINT_MAX];
     uint64_t noted[NOTED_PEERS]; /* hashes of peers whose malformed message was noted */
@@ -270,6 +271,11 @@ bool lh_net_refused(const struct lh_net_socket *s)
     return s->refused;
 }
 
+uint64_t lh_net_breaks(const struct lh_net_socket *s)
+{
+    return s->breaks;
+}
+
 void lh_net_expect(struct lh_net_socket *s, uint64_t job)
 {
     s->job = job;
@@ -415,6 +421,7 @@ static void take_event(struct lh_net_socket *s, uint16_t event)
         break;
     case ZMQ_EVENT_DISCONNECTED: /* what follows tells whether ZeroMQ tries again */
         s->broken = lh_now();
+        s->breaks++;
         break;
     case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
         s->refused = false;

@@ -83,6 +83,9 @@ void lh_net_close(struct lh_net_socket **s); /* drops what could not be sent wit
 const char *lh_net_endpoint(const struct lh_net_socket *s);
 /* Of a DEALER: whether the other end refused this role's key when it was last shown. */
 bool lh_net_refused(const struct lh_net_socket *s);
+/* Of a DEALER: how often its connection has broken, as far as was noticed. What was under way then
+ * is lost. */
+uint64_t lh_net_breaks(const struct lh_net_socket *s);
 /* From now on messages of another job are foreign. */
 void lh_net_expect(struct lh_net_socket *s, uint64_t job);
 

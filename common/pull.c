@@ -105,8 +105,22 @@ static int ask(struct lh_pull *p, size_t i)
     return rc;
 }
 
+static uint64_t breaks(const struct lh_pull *p)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < p->n_shards; i++)
+        n += lh_net_breaks(p->shards[i].socket);
+    return n;
+}
+
+bool lh_pull_broke(const struct lh_pull *p)
+{
+    return breaks(p) != p->breaks;
+}
+
 static int begin(struct lh_pull *p, uint64_t version)
 {
+    p->breaks = breaks(p);
     p->version = version;
     p->request++;
     p->complete = false;

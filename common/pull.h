@@ -37,6 +37,7 @@ struct lh_pull {
     uint32_t node, generation;
     uint64_t version; /* asked for, then what came */
     uint64_t request;
+    uint64_t breaks; /* of connections, when it was asked */
     bool complete;
     bool each;    /* what was asked for is a step's weights: */
     double asked; /* when, or when the last piece came; seconds */
@@ -65,6 +66,8 @@ int lh_pull_begin(struct lh_pull *p, uint64_t version);
  * each shard gives the version that it has once it may. LH_WIRE_LATEST: of a step that shard 0
  * gives; `version` becomes it. */
 int lh_pull_begin_step(struct lh_pull *p, uint64_t step);
+/* Whether a connection has broken since it was asked: then it is time to ask again. */
+bool lh_pull_broke(const struct lh_pull *p);
 /* Takes in one message from shard i, whose frame `held` may keep. Sets `complete` when the version
  * is whole; begins anew where a shard says that the version is gone. Messages of other requests are
  * ignored. Errors: LH_EPROTO for a piece that does not fit (nothing is written outside the arrays).

@@ -45,6 +45,7 @@ static const unsigned char authority[] = {
     [LH__KIND__KIND_TABLE_PUSH] = FROM(WORKER),
     [LH__KIND__KIND_TABLE_PULL] = FROM(WORKER) | FROM(SCHEDULER), /* its evaluation */
     [LH__KIND__KIND_TABLE_ROWS] = FROM(SERVER),
+    [LH__KIND__KIND_FETCHED] = FROM(SCHEDULER), /* its evaluation */
 };
 
 bool lh_security_may_send(Lh__Role sender, uint32_t kind)

@@ -53,7 +53,7 @@ struct lh_server {
     uint64_t cut;    /* last version handed to the writer */
     uint64_t failed; /* last version that it could not write; 0: none */
     double failed_at;
-    uint64_t evaluated; /* last version the evaluation has fetched; UINT64_MAX: none */
+    uint64_t evaluated; /* last version that the evaluation said it has; UINT64_MAX: none */
     struct lh_pull_piece *pieces;
     size_t n_pieces;
     struct waiting *waiting;
@@ -262,8 +262,6 @@ static int send_version(struct lh_server *s, const struct waiting *w)
         if (rc != 0) /* after LH_AGAIN this piece is to be released too */
             return give_back(loan, s->n_pieces - i - (rc != LH_AGAIN), rc);
     }
-    if (w->evaluation)
-        s->evaluated = env.step;
     return 0;
 }
 
@@ -327,6 +325,8 @@ static int take_pull(struct lh_server *s, const struct lh_net_message *msg)
         msg->role != LH__ROLE__ROLE_NONE) /* versions wait for the evaluation to fetch them */
         return lh_err_set(LH_EPROTO, "a pull of a %s as node %u", lh_keys_role_name(msg->role),
                           msg->env.node);
+    if (w.evaluation && w.version > lh_shard_version(s->shard))
+        s->evaluated = lh_shard_version(s->shard); /* it has that one */
     if (w.each)
         LH_TRY(check_take(s, &w));
     lh_metrics_add(s->counts, LH_METRIC_PULLS, 1);
@@ -351,6 +351,15 @@ static int take_pull(struct lh_server *s, const struct lh_net_message *msg)
     return 0;
 }
 
+/* The evaluation has all of a version: it may be passed. Its next pull says the same, should this
+ * be lost. */
+static int take_fetched(struct lh_server *s, const struct lh_net_message *msg)
+{
+    if (msg->env.epoch == s->member.plan->generation && msg->env.step == lh_shard_version(s->shard))
+        s->evaluated = msg->env.step;
+    return 0;
+}
+
 /* --- steps -------------------------------------------------------------------------------------
  */
 static int flush_metrics(struct lh_server *s)
@@ -361,9 +370,9 @@ static int flush_metrics(struct lh_server *s)
     struct lh_net_part parts[] = {
         {.data = s->metrics, .size = s->metrics_rows * s->n_metrics * sizeof(float)},
         {.data = s->metrics_at, .size = s->metrics_rows * sizeof(double)}};
-    if (s->metrics_rows == 0)
+    if (s->metrics_rows == 0 || s->member.out.n > LH_OUTBOX_MAX / 2) /* room for other things */
         return 0;
-    int rc = lh_net_send(s->member.socket, NULL, &env, parts, 2);
+    int rc = lh_member_send(&s->member, &env, parts, 2);
     if (rc == 0)
         s->metrics_rows = 0;
     return rc < 0 ? rc : 0;
@@ -613,6 +622,9 @@ static int take_data(struct lh_server *s, const struct lh_net_message *msg)
     case LH__KIND__KIND_IDLE:
         rc = take_idle(s, msg);
         break;
+    case LH__KIND__KIND_FETCHED:
+        rc = take_fetched(s, msg);
+        break;
     default:
         rc = lh_err_set(LH_EPROTO, "a %s, which servers do not take",
                         lh_wire_kind_name(msg->env.kind));
@@ -828,7 +840,8 @@ static int join(struct lh_server *s, void *zmq)
     if (!s->socket)
         LH_TRY(lh_net_router(&s->socket, zmq, s->opt->bind, 1 << 16, s->opt->security));
     hello.role = LH__ROLE__ROLE_SERVER;
-    hello.endpoint = (char *)(uintptr_t)lh_net_endpoint(s->socket);
+    hello.endpoint =
+        (char *)(uintptr_t)(s->opt->advertise ? s->opt->advertise : lh_net_endpoint(s->socket));
     hello.wanted = s->opt->wanted;
     hello.metrics = (char *)(uintptr_t)lh_metrics_endpoint(s->opt->metrics);
     return lh_member_join(&s->member,

@@ -34,6 +34,7 @@ struct lh_server_sum {
 struct lh_server_options {
     const char *scheduler;              /* endpoint */
     const char *bind;                   /* where to listen; "tcp://127.0.0.1:*" takes a free port */
+    const char *advertise;              /* where others reach it; NULL: where it is bound */
     const char *store;                  /* directory; NULL: as the plan says */
     uint32_t wanted;                    /* shard it would like to be, + 1; 0: any */
     double patience;                    /* seconds to wait for the scheduler, each time */

@@ -668,7 +668,7 @@ static int await(struct worker *w)
         if (w->usual > 0 && now - w->idle_since > IDLE * w->usual)
             LH_TRY(say_idle(w));
         if (!w->pull.complete && w->version < w->until && w->count > 0 &&
-            now - w->pull.asked > w->patience)
+            (lh_pull_broke(&w->pull) || now - w->pull.asked > w->patience))
             LH_TRY(ask_again(w));
     }
     return 0;

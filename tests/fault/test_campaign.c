@@ -1,9 +1,12 @@
 /* A campaign of faults: scheduler, servers and workers are processes that a supervisor starts again
  * whenever they end, as systemd would, while at random instants, drawn from a seed, one of them is
- * killed, or stopped and continued. Every run must end, at the weights of the undisturbed one.
+ * killed, stopped and continued, or loses its disk for a while; every other run is over tcp with
+ * keys, through a relay that cuts, tears, delays, slows, loses and corrupts what they say. Versions
+ * are evaluated meanwhile. Every run must end, at the weights of the undisturbed one.
  *
- * LONGHAUL_TEST_FAULTS: faults to inject at least, over as many runs as that takes (a few)
+ * LONGHAUL_TEST_FAULTS: faults to inject at least, over as many runs as that takes (30)
  * LONGHAUL_TEST_SEED: of the first run (1) */
+#include "tests/proxykit.h"
 #include "tests/testkit.h"
 #include "tests/trainkit.h"
 
@@ -16,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,24 +27,29 @@
 #define RUN_MAX 300.0 /* seconds a run may take */
 
 enum { STEPS = 300, EVERY = 10, SERVERS = 2, WORKERS = 2, ROLES = 1 + SERVERS + WORKERS };
-enum fault { KILL, PAUSE, HANG, FAULTS }; /* a pause is shorter than the deadline, a hang longer */
+/* A pause is shorter than the deadline, a hang longer; behind them those of the network. */
+enum fault { KILL, PAUSE, HANG, UNWRITABLE, NETWORK, FAULTS = NETWORK + PROXYKIT_FAULTS };
 
-static const char *const fault_names[FAULTS] = {"killed", "stopped for a moment",
-                                                "stopped beyond the deadline"};
+static const char *const fault_names[NETWORK] = {"killed", "stopped for a moment",
+                                                 "stopped beyond the deadline", "without a disk"};
 
 struct role {
-    pid_t pid;        /* 0: not running */
-    double start_at;  /* when the supervisor starts it again */
-    double wake_at;   /* when it is continued; 0: it is not stopped */
-    bool killed;      /* by us */
-    unsigned started; /* times */
+    pid_t pid;                 /* 0: not running */
+    double start_at;           /* when the supervisor starts it again */
+    double wake_at;            /* when it is continued; 0: it is not stopped */
+    double write_at;           /* when it can write again; 0: it can */
+    bool killed;               /* by us */
+    unsigned started;          /* times */
+    char bind[320], told[320]; /* where it listens; where the others are told that it does */
+    char keys[320];            /* its file; "": in the clear */
 };
 
 struct campaign {
     struct role roles[ROLES]; /* the scheduler, servers, workers */
+    struct proxykit *proxy;   /* NULL: ipc */
     struct lh_rng_at rng;
     uint64_t drawn;
-    char dir[300], endpoint[300];
+    char dir[300];
     double next; /* fault */
     unsigned faults[FAULTS];
 };
@@ -50,24 +59,48 @@ static double draw(struct campaign *c)
     return lh_rng_uniform1(&c->rng, c->drawn++);
 }
 
+static void place(struct campaign *c, size_t i)
+{
+    struct role *r = &c->roles[i];
+    if (i > SERVERS) {
+        snprintf(r->keys, sizeof r->keys, "%s/keys/worker-%zu.keys", kit_dir(), i - SERVERS - 1);
+    } else if (c->proxy) {
+        uint16_t port = proxykit_free_port();
+        snprintf(r->bind, sizeof r->bind, "tcp://127.0.0.1:%u", port);
+        snprintf(r->told, sizeof r->told, "tcp://127.0.0.1:%u", proxykit_route(c->proxy, port));
+        if (i == 0)
+            snprintf(r->keys, sizeof r->keys, "%s/keys/scheduler.keys", kit_dir());
+        else
+            snprintf(r->keys, sizeof r->keys, "%s/keys/server-%zu.keys", kit_dir(), i - 1);
+    } else {
+        snprintf(r->bind, sizeof r->bind, "ipc://%s/s%llu-%zu", kit_dir(),
+                 (unsigned long long)c->rng.seed, i);
+        memcpy(r->told, r->bind, sizeof r->told);
+    }
+    if (!c->proxy)
+        r->keys[0] = '\0';
+}
+
+/* In the clear the last two arguments end the list. */
 static pid_t start_role(const struct campaign *c, size_t i)
 {
-    char bind[320], run_json[320];
+    const struct role *r = &c->roles[i];
+    const char *scheduler_at = c->roles[0].told, *keys = *r->keys ? "--keys" : NULL;
+    char run_json[320];
     snprintf(run_json, sizeof run_json, "%s/run.json", c->dir);
-    snprintf(bind, sizeof bind, "%s-%zu", c->endpoint, i);
-    const char *resume = access(run_json, F_OK) == 0 ? "--resume" : NULL;
-    const char *scheduler[] = {PROGRAM,     "scheduler", kit_path("job.yaml"),
-                               "--dir",     c->dir,      "--bind",
-                               c->endpoint, "--servers", "2",
-                               "--workers", "2",         "--no-evaluation",
-                               "--quiet",   resume,      NULL};
-    const char *server[] = {PROGRAM, "server", "--scheduler", c->endpoint, "--bind", bind, NULL};
-    const char *worker[] = {PROGRAM, "worker", "--scheduler", c->endpoint, NULL};
+    const char *resume = access(run_json, F_OK) == 0 ? "--resume" : "--quiet";
+    const char *scheduler[] = {
+        PROGRAM,     "scheduler", kit_path("job.yaml"), "--dir", c->dir,    "--bind", r->bind,
+        "--servers", "2",         "--workers",          "2",     "--quiet", resume,   keys,
+        r->keys,     NULL};
+    const char *server[] = {PROGRAM,       "server", "--scheduler", scheduler_at, "--bind", r->bind,
+                            "--advertise", r->told,  keys,          r->keys,      NULL};
+    const char *worker[] = {PROGRAM, "worker", "--scheduler", scheduler_at, keys, r->keys, NULL};
     return trainkit_spawn(kit_path("log"), i == 0 ? scheduler : i <= SERVERS ? server : worker);
 }
 
-/* Whether a role may end like this: as it should, by our hand, or because it lost another. Never by
- * a bug or a crash of its own. */
+/* Whether a role may end like this: as it should, by our hand, or because it lost another, or its
+ * disk. Never by a bug or a crash of its own. */
 static bool may_end(const struct role *r, int status)
 {
     if (WIFSIGNALED(status))
@@ -75,6 +108,24 @@ static bool may_end(const struct role *r, int status)
     int code = WEXITSTATUS(status);
     return code == 0 || code == lh_err_exit_status(LH_EPEER) ||
            code == lh_err_exit_status(LH_EBUSY);
+}
+
+static void limit_files(pid_t pid, rlim_t bytes)
+{
+    prlimit(pid, RLIMIT_FSIZE, &(struct rlimit){bytes, RLIM_INFINITY}, NULL);
+}
+
+/* What was done to it for a while only is over. */
+static void relieve(struct role *r, double now)
+{
+    if (r->wake_at > 0 && now >= r->wake_at) {
+        kill(r->pid, SIGCONT);
+        r->wake_at = 0;
+    }
+    if (r->write_at > 0 && now >= r->write_at) {
+        limit_files(r->pid, RLIM_INFINITY);
+        r->write_at = 0;
+    }
 }
 
 /* Returns true when the scheduler has finished the run. */
@@ -86,10 +137,11 @@ static bool supervise(struct campaign *c)
         int status;
         if (r->pid && waitpid(r->pid, &status, WNOHANG) == r->pid) {
             if (!may_end(r, status))
-                fail_msg("seed %llu: role %zu ended with status 0x%x, see %s",
-                         (unsigned long long)c->rng.seed, i, (unsigned)status, kit_path("log"));
+                fail_msg("seed %llu: role %zu ended with status 0x%x: %s",
+                         (unsigned long long)c->rng.seed, i, (unsigned)status,
+                         kit_read(kit_path("log"), NULL));
             r->pid = 0;
-            r->wake_at = 0;
+            r->wake_at = r->write_at = 0;
             r->killed = false;
             r->start_at = now + 0.2 * draw(c);
             if (i == 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0)
@@ -99,30 +151,45 @@ static bool supervise(struct campaign *c)
             r->pid = start_role(c, i);
             r->started++;
         }
-        if (r->wake_at > 0 && now >= r->wake_at) {
-            kill(r->pid, SIGCONT);
-            r->wake_at = 0;
-        }
+        relieve(r, now);
     }
     return false;
 }
 
+static enum fault choose(struct campaign *c)
+{
+    double kind = draw(c);
+    if (c->proxy && kind < 0.6)
+        return NETWORK + (enum fault)(kind / 0.6 * PROXYKIT_FAULTS);
+    kind = draw(c);
+    return kind < 0.6 ? KILL : kind < 0.8 ? PAUSE : kind < 0.82 ? HANG : UNWRITABLE;
+}
+
 static void inject(struct campaign *c)
 {
+    enum fault f = choose(c);
     struct role *r = &c->roles[(size_t)(draw(c) * ROLES)];
-    double kind = draw(c), now = lh_now();
+    double now = lh_now();
     c->next = now + 0.05 + 0.9 * draw(c);
-    if (r->pid == 0 || r->wake_at > 0)
+    if (f >= NETWORK) {
+        c->faults[f] += proxykit_harm(c->proxy, (enum proxykit_fault)(f - NETWORK));
         return;
-    enum fault f = kind < 0.7 ? KILL : kind < 0.97 ? PAUSE : HANG;
+    }
+    if (f == UNWRITABLE)
+        r = &c->roles[1 + (size_t)(draw(c) * SERVERS)];
+    if (r->pid == 0 || r->wake_at > 0 || r->write_at > 0)
+        return;
     c->faults[f]++;
     if (f == KILL) {
         r->killed = true;
         kill(r->pid, SIGKILL);
-        return;
+    } else if (f == UNWRITABLE) {
+        limit_files(r->pid, 4096); /* less than any page of a store needs */
+        r->write_at = now + draw(c);
+    } else {
+        kill(r->pid, SIGSTOP);
+        r->wake_at = now + (f == PAUSE ? 0.5 * draw(c) : 5.5 + draw(c)); /* the deadline is 5 s */
     }
-    kill(r->pid, SIGSTOP);
-    r->wake_at = now + (f == PAUSE ? 0.5 * draw(c) : 5.5 + draw(c)); /* the deadline is 5 s */
 }
 
 /* Those that are left end by themselves when the run has. */
@@ -149,26 +216,31 @@ static unsigned disturbed_run(uint64_t seed, const struct trainkit_state *want,
     char what[160];
     unsigned all = 0, started = 0;
     snprintf(c.dir, sizeof c.dir, "%s/run-%llu", kit_dir(), (unsigned long long)seed);
-    snprintf(c.endpoint, sizeof c.endpoint, "ipc://%s/s%llu", kit_dir(), (unsigned long long)seed);
+    if (seed % 2)
+        c.proxy = proxykit_start(seed);
+    for (size_t i = 0; i < ROLES; i++)
+        place(&c, i);
     double began = lh_now();
     c.next = began + draw(&c);
     while (!supervise(&c)) {
         if (lh_now() >= c.next)
             inject(&c);
         if (lh_now() - began > RUN_MAX)
-            fail_msg("seed %llu: not finished after %.0f s, at step %llu; see %s",
+            fail_msg("seed %llu: not finished after %.0f s, at step %llu: %s",
                      (unsigned long long)seed, RUN_MAX,
-                     (unsigned long long)trainkit_last_cut(c.dir), kit_path("log"));
+                     (unsigned long long)trainkit_last_cut(c.dir), kit_read(kit_path("log"), NULL));
         usleep(2000);
     }
     see_off(&c);
+    proxykit_stop(&c.proxy);
     for (int i = 0; i < FAULTS; i++) {
         faults[i] += c.faults[i];
         all += c.faults[i];
     }
     for (size_t i = 0; i < ROLES; i++)
         started += c.roles[i].started;
-    snprintf(what, sizeof what, "seed %llu, %u faults", (unsigned long long)seed, all);
+    snprintf(what, sizeof what, "seed %llu, %s, %u faults", (unsigned long long)seed,
+             seed % 2 ? "tcp" : "ipc", all);
     trainkit_assert_same(want, c.dir, what);
     printf("%s: same weights; %u processes, %.1f s\n", what, started, lh_now() - began);
     return all;
@@ -184,18 +256,28 @@ static void runs_under_random_faults_give_the_bits_of_the_undisturbed_one(void *
 {
     (void)state;
     struct lh_train_result result;
-    unsigned faults[FAULTS] = {0}, all = 0, least = wanted("LONGHAUL_TEST_FAULTS", 20);
+    char more[400];
+    unsigned faults[FAULTS] = {0}, all = 0, runs = 0, least = wanted("LONGHAUL_TEST_FAULTS", 30);
     trainkit_dataset();
-    struct lh_job *job = trainkit_job(STEPS, EVERY, NULL);
-    trainkit_job_file(kit_path("job.yaml"), STEPS, EVERY, NULL);
+    trainkit_imitator(kit_path("imitator"));
+    snprintf(more, sizeof more, "evaluation: {every: 30, ess_floor: 0, behaviour: %s}",
+             kit_path("imitator"));
+    struct lh_job *job = trainkit_job(STEPS, EVERY, more);
+    trainkit_job_file(kit_path("job.yaml"), STEPS, EVERY, more);
+    assert_int_equal(
+        kit_run(NULL, PROGRAM " keygen --out '%s' --servers 2 --workers 2", kit_path("keys")), 0);
     struct lh_train_options opt = trainkit_options(kit_path("undisturbed"));
     assert_ok(lh_train(job, &opt, &result));
     struct trainkit_state want = trainkit_read(kit_path("undisturbed"));
-    for (uint64_t seed = wanted("LONGHAUL_TEST_SEED", 1); all < least; seed++)
+    /* both transports at least */
+    for (uint64_t seed = wanted("LONGHAUL_TEST_SEED", 1); all < least || runs < 2; seed++, runs++)
         all += disturbed_run(seed, &want, faults);
-    printf("%u faults:", all);
-    for (int i = 0; i < FAULTS; i++)
-        printf(" %u %s%s", faults[i], fault_names[i], i + 1 < FAULTS ? "," : "\n");
+    printf("%u faults in %u runs:", all, runs);
+    for (int i = 0; i < NETWORK; i++)
+        printf(" %u %s,", faults[i], fault_names[i]);
+    printf(" connections:");
+    for (int i = NETWORK; i < FAULTS; i++)
+        printf(" %u %s%s", faults[i], proxykit_names[i - NETWORK], i + 1 < FAULTS ? "," : "\n");
     lh_mem_free(want.values);
     lh_job_destroy(&job);
 }

@@ -69,13 +69,23 @@ static void send_part(struct rig *x, const struct lh_net_message *to, uint32_t k
 }
 
 /* Waits for a pull of `version`, and answers it. */
-static void serve(struct rig *x, uint64_t version)
+static void answer(struct rig *x, uint64_t version)
 {
     struct lh_net_message m;
     rig_expect(x->server, &m, LH__KIND__KIND_PULL);
     assert_int_equal(m.env.step, version);
     send_part(x, &m, LH__KIND__KIND_WEIGHTS, FLAT, version, (float)version);
     send_part(x, &m, LH__KIND__KIND_TARGETS, FLAT, version, (float)version + 0.5f);
+    lh_net_message_fini(&m);
+}
+
+/* The same, and is told that it came. */
+static void serve(struct rig *x, uint64_t version)
+{
+    struct lh_net_message m;
+    answer(x, version);
+    rig_expect(x->server, &m, LH__KIND__KIND_FETCHED);
+    assert_int_equal(m.env.step, version);
     lh_net_message_fini(&m);
 }
 
@@ -176,7 +186,7 @@ static void version_that_was_passed_is_an_error(void **state)
         .kind = LH__KIND__KIND_MOVED, .job = JOB, .step = 12, .request = m.env.request};
     assert_ok(lh_net_send(x.server, &m.peer, &moved, NULL, 0));
     lh_net_message_fini(&m);
-    serve(&x, 12);
+    answer(&x, 12);
     assert_err(poll_next(&x, &version, &v), LH_EINTERNAL, "version 10 was passed before it");
     rig_close(&x);
 }
