@@ -122,9 +122,9 @@ static void copy_parts(struct lh_held *h, size_t k, bool targets, uint64_t lo, u
 
 void lh_held_settle(struct lh_held *h)
 {
-    size_t k = 0;
     for (int kind = 0; kind < 2; kind++) {
         const bool targets = kind == 1;
+        size_t k = 0; /* there may be none of the weights', and then some of the targets' */
         while (k < h->n && h->frames[h->order[k]].targets != targets)
             k++;
         for (size_t i = 0; i < h->layout->n_params; i++) {

@@ -139,20 +139,20 @@ static int expect(struct lh_flight *f, uint64_t step, struct lh_flight_step **ou
     return *out ? 0 : LH_AGAIN;
 }
 
-int lh_flight_give(struct lh_flight *f, uint64_t step, uint32_t worker,
-                   const struct lh_net_peer *peer, double now)
+int lh_flight_give(struct lh_flight *f, uint64_t step, const struct lh_flight_asker *to, double now)
 {
     struct lh_flight_step *s = NULL;
     int rc = expect(f, step, &s);
     if (rc != 0)
         return rc;
-    s->holder = worker;
+    s->holder = to->worker;
+    s->request = to->request;
     s->lost = false;
     s->since = now;
     s->lacked = lh_flight_lacking(f, step);
     s->given++;
     if (s->first.size == 0)
-        s->first = *peer;
+        s->first = to->peer;
     return 0;
 }
 
@@ -163,13 +163,15 @@ void lh_flight_lose(struct lh_flight *f, uint32_t worker)
             f->steps[i].lost = true;
 }
 
-uint64_t lh_flight_late(struct lh_flight *f, uint32_t worker, double late, double now)
+uint64_t lh_flight_late(struct lh_flight *f, const struct lh_flight_asker *who, double late,
+                        double now)
 {
     for (size_t i = 0; i < f->n; i++) {
         struct lh_flight_step *s = &f->steps[i];
         if (s->since < 0) /* it may be under way to whoever has it */
             s->since = now;
-        if (is_whole(s) || (s->holder != worker && !s->lost && now - s->since <= late))
+        const bool its = s->holder == who->worker, awaited = its && s->request == who->request;
+        if (is_whole(s) || awaited || (!its && !s->lost && now - s->since <= late))
             continue;
         s->since = now;
         s->lost = false;

@@ -21,11 +21,12 @@ struct lh_flight;
 /* A step that is known of and not in. */
 struct lh_flight_step {
     uint64_t step;
-    uint32_t holder; /* worker that was given it last; 0: none here */
-    bool lost;       /* the holder is gone */
-    double since;    /* when it was given last, or seen to be missing; negative: never yet */
-    uint64_t lacked; /* steps before it that its weights lacked when they were last given */
-    unsigned given;  /* how often */
+    uint32_t holder;  /* worker that was given it last; 0: none here */
+    uint64_t request; /* of the holder's, which it was given for */
+    bool lost;        /* the holder is gone */
+    double since;     /* when it was given last, or seen to be missing; negative: never yet */
+    uint64_t lacked;  /* steps before it that its weights lacked when they were last given */
+    unsigned given;   /* how often */
     struct lh_net_peer first; /* whom it was given first; size 0: nobody */
     struct lh_reduce *tree;   /* what has come of its sum; NULL: nothing */
 };
@@ -47,16 +48,24 @@ const struct lh_flight_step *lh_flight_find(const struct lh_flight *f, uint64_t 
  * lost, or what it sent), else the lowest that was lost, else the next, if that is below `limit`.
  * LH_FLIGHT_NONE if there is none. Nothing changes. */
 uint64_t lh_flight_choose(const struct lh_flight *f, uint32_t worker, uint64_t limit);
+struct lh_flight_asker {
+    uint32_t worker;
+    uint64_t request; /* each time that it asks for a step it is another */
+    struct lh_net_peer peer;
+};
+
 /* Notes that a worker computes `step` from now on, at the weights at hand. Returns LH_AGAIN if the
  * step is in. Errors: LH_EPROTO for one too far ahead; LH_ENOMEM. */
-int lh_flight_give(struct lh_flight *f, uint64_t step, uint32_t worker,
-                   const struct lh_net_peer *peer, double now);
+int lh_flight_give(struct lh_flight *f, uint64_t step, const struct lh_flight_asker *to,
+                   double now);
 /* A worker is gone: what it held is lost. */
 void lh_flight_lose(struct lh_flight *f, uint32_t worker);
-/* A step for a worker that has nothing else to do: the lowest that is not whole and is its own (so
- * that what it sent was lost), or was lost, or was given more than `late` seconds ago.
- * LH_FLIGHT_NONE if there is none. The step's time begins anew. */
-uint64_t lh_flight_late(struct lh_flight *f, uint32_t worker, double late, double now);
+/* A step for a worker that has nothing else to do: the lowest that is not whole and is its own of
+ * an earlier request (so that what it sent was lost; what it waits for now is under way to it), or
+ * was lost, or was given more than `late` seconds ago. LH_FLIGHT_NONE if there is none. The step's
+ * time begins anew. */
+uint64_t lh_flight_late(struct lh_flight *f, const struct lh_flight_asker *who, double late,
+                        double now);
 
 /* Elements [first, first + n) of a step's sum; they lie within `size` (asserted). Returns 0, or
  * LH_AGAIN if all of it was known. Errors: as give. Allocates nothing when warm. */

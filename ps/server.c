@@ -221,7 +221,8 @@ static int give_step(struct lh_server *s, const struct waiting *w)
                               .node = s->member.node,
                               .step = step,
                               .request = w->request};
-    int rc = lh_flight_give(s->flight, step, w->node, &w->peer, lh_now());
+    const struct lh_flight_asker to = {w->node, w->request, w->peer};
+    int rc = lh_flight_give(s->flight, step, &to, lh_now());
     if (rc < 0 || w->version != LH_WIRE_LATEST)
         return rc < 0 ? rc : 0;
     return lh_net_send(s->socket, &w->peer, &env, NULL, 0);
@@ -277,9 +278,10 @@ static int answer(struct lh_server *s, const struct waiting *w)
 
 static bool is_due(const struct lh_server *s, const struct waiting *w)
 {
-    if (w->each) {
+    if (w->each) { /* what is whole is in soon, and a lone worker's steps are then those of sync */
         uint64_t step = step_for(s, w);
-        return step != LH_FLIGHT_NONE && lh_flight_low(s->flight) >= needed_for(s, step);
+        return step != LH_FLIGHT_NONE && !lh_flight_next(s->flight) &&
+               lh_flight_low(s->flight) >= needed_for(s, step);
     }
     return w->version == LH_WIRE_LATEST || w->version <= lh_shard_version(s->shard);
 }
@@ -592,7 +594,9 @@ static int take_idle(struct lh_server *s, const struct lh_net_message *msg)
     bool alone = s->job->consistency == LH_SSP && s->job->staleness_bound == 0;
     double late =
         alone || !s->job->takeover ? s->member.deadline : LATE * 1e-6 * (double)msg->env.count;
-    env.step = lh_flight_late(s->flight, msg->env.node, late, lh_now());
+    const struct lh_flight_asker who = {msg->env.node, msg->env.request, msg->peer};
+    env.request = who.request;
+    env.step = lh_flight_late(s->flight, &who, late, lh_now());
     if (env.step == LH_FLIGHT_NONE)
         return 0;
     env.level = lh_tree_height(s->model.leaves);

@@ -319,7 +319,7 @@ static int take_from_shard(struct worker *w, size_t i, struct lh_net_message *ms
 {
     switch (msg->env.kind) {
     case LH__KIND__KIND_LATE: /* only who still waits has nothing better to do */
-        if (!w->pull.complete && has_own_steps(w))
+        if (!w->pull.complete && msg->env.request == w->pull.request && has_own_steps(w))
             w->late = msg->env.step;
         return 0;
     case LH__KIND__KIND_IN:
@@ -374,6 +374,7 @@ static int say_idle(struct worker *w)
                               .node = w->member.node,
                               .step = w->version,
                               .count = (uint64_t)(1e6 * w->usual),
+                              .request = w->pull.request,
                               .epoch = w->pull.generation};
     w->idle_since = lh_now();
     size_t n = w->pull.version == LH_WIRE_LATEST ? 1 : w->pull.n_shards;

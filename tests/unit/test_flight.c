@@ -12,6 +12,14 @@ static const struct lh_net_peer peers[] = {
     {0}, {.size = 1, .id = {1}}, {.size = 1, .id = {2}}, {.size = 1, .id = {3}}};
 static const float ones[SIZE] = {1, 1, 1, 1, 1, 1, 1, 1};
 
+static uint64_t requests;
+
+static uint64_t late(struct lh_flight *f, uint32_t worker, double now)
+{
+    const struct lh_flight_asker who = {worker, ++requests, peers[worker]};
+    return lh_flight_late(f, &who, 10, now);
+}
+
 static struct lh_flight *flight_at(uint64_t version)
 {
     struct lh_flight *f = NULL;
@@ -25,7 +33,8 @@ static uint64_t ask(struct lh_flight *f, uint32_t worker, double now)
 {
     uint64_t step = lh_flight_choose(f, worker, 100);
     assert_true(step != LH_FLIGHT_NONE);
-    assert_ok(lh_flight_give(f, step, worker, &peers[worker], now));
+    const struct lh_flight_asker to = {worker, ++requests, peers[worker]};
+    assert_ok(lh_flight_give(f, step, &to, now));
     return step;
 }
 
@@ -88,7 +97,7 @@ static void step_is_taken_once_in_pieces_in_any_order(void **state)
     assert_int_equal(lh_flight_low(f), 2);
     assert_int_equal(lh_flight_add(f, 0, 0, SIZE, ones), LH_AGAIN);
     assert_int_equal(lh_flight_add(f, 1, 0, SIZE, ones), LH_AGAIN);
-    assert_int_equal(lh_flight_give(f, 1, 3, &peers[3], 0), LH_AGAIN);
+    assert_int_equal(lh_flight_give(f, 1, &(struct lh_flight_asker){3, 9, peers[3]}, 0), LH_AGAIN);
     lh_flight_destroy(&f);
 }
 
@@ -119,19 +128,21 @@ static void late_gives_what_is_old_or_nobodys_or_was_lost_on_the_way(void **stat
     struct lh_flight *f = flight_at(0);
     ask(f, 1, 0);
     ask(f, 2, 6);
-    assert_int_equal(lh_flight_late(f, 3, 10, 9), LH_FLIGHT_NONE);
-    assert_int_equal(lh_flight_late(f, 2, 10, 9), 1); /* who has it waits: its push was lost */
-    assert_int_equal(lh_flight_late(f, 3, 10, 11), 0);
-    assert_int_equal(lh_flight_late(f, 3, 10, 12), LH_FLIGHT_NONE); /* given anew */
+    const struct lh_flight_asker two = {2, requests, peers[2]};
+    assert_int_equal(lh_flight_late(f, &two, 10, 9), LH_FLIGHT_NONE); /* it waits for just that */
+    assert_int_equal(late(f, 3, 9), LH_FLIGHT_NONE);
+    assert_int_equal(late(f, 2, 9), 1); /* it waits for another: what it sent was lost */
+    assert_int_equal(late(f, 3, 11), 0);
+    assert_int_equal(late(f, 3, 12), LH_FLIGHT_NONE); /* given anew */
     lh_flight_lose(f, 1);
-    assert_int_equal(lh_flight_late(f, 3, 10, 12), 0);
+    assert_int_equal(late(f, 3, 12), 0);
     push(f, 0);
     lh_flight_lose(f, 2);
-    assert_int_equal(lh_flight_late(f, 3, 10, 12), 1);
+    assert_int_equal(late(f, 3, 12), 1);
     push(f, 1);
     assert_ok(lh_flight_add(f, 3, 0, SIZE, ones)); /* before 2 was heard of here */
-    assert_int_equal(lh_flight_late(f, 3, 10, 20), LH_FLIGHT_NONE);
-    assert_int_equal(lh_flight_late(f, 3, 10, 31), 2);
+    assert_int_equal(late(f, 3, 20), LH_FLIGHT_NONE);
+    assert_int_equal(late(f, 3, 31), 2);
     lh_flight_destroy(&f);
 }
 
@@ -140,7 +151,7 @@ static void first_holder_is_remembered(void **state)
     (void)state;
     struct lh_flight *f = flight_at(0);
     ask(f, 1, 0);
-    assert_ok(lh_flight_give(f, 0, 2, &peers[2], 1));
+    assert_ok(lh_flight_give(f, 0, &(struct lh_flight_asker){2, 9, peers[2]}, 1));
     assert_int_equal(lh_flight_find(f, 0)->holder, 2);
     assert_int_equal(lh_flight_find(f, 0)->given, 2);
     assert_int_equal(lh_flight_find(f, 0)->first.id[0], 1);
@@ -152,9 +163,11 @@ static void step_far_ahead_is_refused_and_nothing_grows(void **state)
     (void)state;
     struct lh_flight *f = flight_at(5);
     assert_err(lh_flight_add(f, UINT64_MAX - 1, 0, SIZE, ones), LH_EPROTO, "is the next");
-    assert_err(lh_flight_give(f, 5 + LH_FLIGHT_AHEAD, 1, &peers[1], 0), LH_EPROTO, "is the next");
+    assert_err(lh_flight_give(f, 5 + LH_FLIGHT_AHEAD, &(struct lh_flight_asker){1, 9, peers[1]}, 0),
+               LH_EPROTO, "is the next");
     assert_int_equal(lh_flight_high(f), 5);
-    assert_ok(lh_flight_give(f, 9, 1, &peers[1], 0)); /* of a shard that gives no steps itself */
+    assert_ok(lh_flight_give(f, 9, &(struct lh_flight_asker){1, 9, peers[1]},
+                             0)); /* of a shard that gives no steps itself */
     assert_int_equal(lh_flight_high(f), 10);
     assert_int_equal(lh_flight_low(f), 5);
     lh_flight_destroy(&f);

@@ -141,6 +141,30 @@ static void settle_tensor_half_kept_half_copied_is_put_together(void **state)
     lh_mem_free(shifted);
 }
 
+/* Where frames lie is a matter of luck between processes: of the weights all may lie badly. What
+ * was in the arrays before is of an older version. */
+static void settle_of_targets_alone_that_are_kept_reads_them(void **state)
+{
+    (void)state;
+    struct rig r;
+    float *shifted;
+    prepare(&r, 1);
+    assert_ok(lh_mem_alloc_aligned((void **)&shifted, FLAT + 1, sizeof(float), "test"));
+    memcpy(shifted + 1, r.memory, FLAT * sizeof(float));
+    memset(r.held.flat[1], 0, FLAT * sizeof(float));
+    assert_false(arrive(&r, false, 0, FLAT, shifted + 1));
+    assert_true(arrive(&r, true, 0, 112, r.memory)); /* all of "a", part of "c" */
+    assert_false(arrive(&r, true, 112, FLAT, shifted + 1 + 112));
+    lh_held_settle(&r.held);
+    assert_ptr_equal(r.held.at[1][0], r.memory);
+    assert_ptr_equal(r.held.at[1][2], r.held.flat[1] + 96);
+    for (size_t i = 0; i < 64; i++)
+        assert_true(r.held.at[1][2][i] == (float)(96 + i));
+    assert_values(&r, 0);
+    finish(&r);
+    lh_mem_free(shifted);
+}
+
 /* More frames than a server cuts a version into: a foreign one may. */
 static void take_more_frames_than_expected_copies_them(void **state)
 {
@@ -184,6 +208,7 @@ int main(void)
         kit_test(settle_tensor_in_two_places_is_put_together),
         kit_test(take_frame_that_lies_badly_is_copied_and_let_go),
         kit_test(settle_tensor_half_kept_half_copied_is_put_together),
+        kit_test(settle_of_targets_alone_that_are_kept_reads_them),
         kit_test(take_more_frames_than_expected_copies_them),
         kit_test(init_out_of_memory_fails_without_a_leak),
     };
