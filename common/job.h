@@ -14,9 +14,10 @@
 enum lh_bound { LH_BOUND_CLIP, LH_BOUND_NONE };      /* DESIGN.md section 9, Bounds */
 enum lh_job_security { LH_JOB_CURVE, LH_JOB_CLEAR }; /* cluster/SECURITY.md */
 enum lh_sampling { LH_SAMPLING_EPOCH, LH_SAMPLING_UNIFORM };
-enum lh_consistency { LH_SYNC, LH_SSP, LH_ASYNC }; /* ps/CONSISTENCY.md */
-enum lh_unit { LH_UNIT_ROW, LH_UNIT_SESSION };     /* what an importance weight is of */
-extern const char *const lh_unit_names[];          /* "row", "session", NULL */
+enum lh_gradient_type { LH_GRADIENT_FLOAT32, LH_GRADIENT_BF16 }; /* on the wire; common/bf16.h */
+enum lh_consistency { LH_SYNC, LH_SSP, LH_ASYNC };               /* ps/CONSISTENCY.md */
+enum lh_unit { LH_UNIT_ROW, LH_UNIT_SESSION }; /* what an importance weight is of */
+extern const char *const lh_unit_names[];      /* "row", "session", NULL */
 enum lh_choose { LH_CHOOSE_VALUE, LH_CHOOSE_LAST };
 
 struct lh_job {
@@ -58,6 +59,7 @@ struct lh_job {
     uint64_t steps;            /* 0 */
     enum lh_sampling sampling; /* epoch */
     bool normalise;            /* true */
+    enum lh_gradient_type gradient; /* float32 */
 
     /* tables: */
     struct lh_job_table tables[LH_GRAPH_TABLES_MAX];

@@ -12,6 +12,7 @@ static_assert(sizeof(size_t) == sizeof(uint64_t), "sizes are read and written as
 static const char *const algorithms[] = {"resact", "il", "il_cvae", NULL};
 static const char *const bounds[] = {"clip", "none", NULL};
 static const char *const samplings[] = {"epoch", "uniform", NULL};
+static const char *const gradients[] = {"float32", "bf16", NULL};
 static const char *const consistencies[] = {"sync", "ssp", "async", NULL};
 static const char *const chooses[] = {"value", "last", NULL};
 const char *const lh_unit_names[] = {"row", "session", NULL};
@@ -119,6 +120,13 @@ const struct lh_job_key lh_job_keys[] = {
      .doc =
          "Shift and scale states to mean 0 and deviation 1, actions to [-1, 1], by statistics of\n"
          "the training split; they travel inside snapshots."},
+
+    {"train", "gradient", LH_KEY_ENUM, AT(gradient), .number = LH_GRADIENT_FLOAT32,
+     .words = gradients, .digested = true, .younger = true,
+     .doc = "How gradients travel. bf16: as bfloat16, half the bytes; the sum of each two\n"
+            "micro-batches, of two such sums, and so on, is rounded to it, so that the weights are "
+            "the\n"
+            "same bits for any number of workers, but other bits than with float32."},
 
     {"consistency", "model", LH_KEY_ENUM, AT(consistency), .number = LH_SYNC,
      .words = consistencies, .digested = true, .younger = true,

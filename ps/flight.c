@@ -11,6 +11,7 @@
 
 struct lh_flight {
     size_t size;
+    size_t rounded;               /* elements that are bfloat16 */
     struct lh_flight_step *steps; /* [n] */
     size_t n, cap;
     uint64_t high;
@@ -31,6 +32,11 @@ int lh_flight_create(struct lh_flight **out, size_t size)
 fail:
     lh_flight_destroy(&f);
     return rc;
+}
+
+void lh_flight_round(struct lh_flight *f, size_t n)
+{
+    f->rounded = n;
 }
 
 void lh_flight_destroy(struct lh_flight **out)
@@ -189,7 +195,9 @@ static int take_tree(struct lh_flight *f, struct lh_flight_step *s)
         return 0;
     }
     LH_TRY(LH_GROW(&f->pool, &f->cap_pool, f->n, "steps under way"));
-    return lh_reduce_create(&s->tree, 1, f->size);
+    LH_TRY(lh_reduce_create(&s->tree, 1, f->size));
+    lh_reduce_round(s->tree, f->rounded);
+    return 0;
 }
 
 int lh_flight_add(struct lh_flight *f, uint64_t step, size_t first, size_t n, const void *data)

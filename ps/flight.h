@@ -34,6 +34,8 @@ struct lh_flight_step {
 /* For gradients of `size` elements. Errors: LH_ENOMEM. */
 int lh_flight_create(struct lh_flight **out, size_t size);
 void lh_flight_destroy(struct lh_flight **f); /* NULL content allowed */
+/* As lh_reduce_round, of every step's gradient. While none is under way. */
+void lh_flight_round(struct lh_flight *f, size_t n);
 /* All steps before `version` are in, and no other is known of. */
 void lh_flight_reset(struct lh_flight *f, uint64_t version);
 

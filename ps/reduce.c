@@ -4,6 +4,7 @@
  *   - siblings are never both known over one run: they have become their parent. */
 #include "ps/reduce.h"
 
+#include "common/bf16.h"
 #include "common/err.h"
 #include "common/mem.h"
 
@@ -37,6 +38,7 @@ struct slot {
 struct lh_reduce {
     uint32_t leaves, height;
     size_t size;
+    size_t rounded;     /* elements before this are bfloat16 */
     struct slot *slots; /* [leaves] */
     float **pool;       /* [leaves] buffers not in use */
     size_t n_pool, n_buffers;
@@ -116,6 +118,16 @@ static void add_two(float *restrict out, const loose_float *restrict a, const fl
         out[i] = a[i] + b[i];
 }
 
+/* into += from, of elements that are rounded or not. */
+static void add_to(const struct lh_reduce *r, size_t at, float *into, const loose_float *from,
+                   size_t n)
+{
+    if (at < r->rounded)
+        lh_bf16_add(into, from, n);
+    else
+        add_into(into, from, n);
+}
+
 static int all_sound(const float *x, size_t n)
 {
     uint32_t largest = 0; /* of the magnitudes' bits, which order as the magnitudes do */
@@ -169,9 +181,11 @@ static void settle(struct lh_reduce *r, struct lh_tree_node node, size_t lo, siz
         }
         const int stored = right == sibling || in_place; /* in the right one's buffer */
         if (left == sibling)
-            add_into(left->buffer + at, from, end - at);
+            add_to(r, at, left->buffer + at, from, end - at);
         else if (in_place)
-            add_into(left->buffer + at, right->buffer + at, end - at);
+            add_to(r, at, left->buffer + at, right->buffer + at, end - at);
+        else if (at < r->rounded)
+            lh_bf16_sum(left->buffer + at, from, right->buffer + at, end - at);
         else
             add_two(left->buffer + at, from, right->buffer + at, end - at);
         if (stored)
@@ -270,11 +284,23 @@ static void tidy(struct lh_reduce *r, struct lh_tree_node node)
     }
 }
 
+/* A chunk of what arrived, as floats; `wide` is room for those that are bfloat16. */
+static const loose_float *floats_of(const struct lh_reduce *r, size_t at, const void *data,
+                                    size_t skip, size_t n, float wide[CHUNK])
+{
+    if (at >= r->rounded)
+        return (const loose_float *)data + skip;
+    lh_bf16_unpack(wide, (const unsigned char *)data + skip * sizeof(uint16_t), n);
+    return wide;
+}
+
 int lh_reduce_add(struct lh_reduce *r, struct lh_tree_node node, size_t first, size_t n,
                   const void *data)
 {
     assert(lh_tree_has(r->leaves, node) && n > 0 && first < r->size && n <= r->size - first);
+    assert(first >= r->rounded || first + n <= r->rounded);
     const size_t hi = first + n;
+    float wide[CHUNK];
     size_t end = first, from = first;
     while (from < hi && known(r, node, from, &end))
         from = end;
@@ -286,7 +312,7 @@ int lh_reduce_add(struct lh_reduce *r, struct lh_tree_node node, size_t first, s
         end = end < hi ? end : hi;
         for (size_t a = at, b; !old && a < end; a = b) {
             b = end - a > CHUNK ? a + CHUNK : end;
-            settle(r, node, a, b, (const loose_float *)data + (a - first));
+            settle(r, node, a, b, floats_of(r, a, data, a - first, b - a, wide));
         }
     }
     tidy(r, node);
@@ -321,6 +347,12 @@ void lh_reduce_reset(struct lh_reduce *r)
 size_t lh_reduce_bytes(const struct lh_reduce *r)
 {
     return r->n_buffers * r->size * sizeof(float);
+}
+
+void lh_reduce_round(struct lh_reduce *r, size_t n)
+{
+    assert(n <= r->size);
+    r->rounded = n;
 }
 
 int lh_reduce_create(struct lh_reduce **out, uint32_t leaves, size_t size)

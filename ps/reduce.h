@@ -17,10 +17,14 @@ struct lh_reduce;
 /* For `size` elements and `leaves` leaves. Errors: LH_ENOMEM. */
 int lh_reduce_create(struct lh_reduce **out, uint32_t leaves, size_t size);
 void lh_reduce_destroy(struct lh_reduce **r);
+/* From now on the elements before `n` arrive as bfloat16, and those of every node are rounded to it
+ * (common/bf16.h). While the tree is empty. */
+void lh_reduce_round(struct lh_reduce *r, size_t n);
 
-/* Elements [first, first + n) of a node's sum, n > 0, all within `size`; node in the tree
- * (asserted; the caller has checked). `data` may be unaligned. Returns 0, or LH_AGAIN if all of it
- * was known. Errors: LH_ENOMEM; nothing has changed then. Allocates nothing when warm. */
+/* Elements [first, first + n) of a node's sum, n > 0, all within `size`, all rounded or none; node
+ * in the tree (asserted; the caller has checked). `data` may be unaligned. Returns 0, or LH_AGAIN
+ * if all of it was known. Errors: LH_ENOMEM; nothing has changed then. Allocates nothing when warm.
+ */
 int lh_reduce_add(struct lh_reduce *r, struct lh_tree_node node, size_t first, size_t n,
                   const void *data);
 

@@ -154,6 +154,7 @@ static int start(struct lh_server *s)
                                                    .beta2 = s->job->beta2,
                                                    .epsilon = s->job->epsilon,
                                                    .n_metrics = s->n_metrics,
+                                                   .bf16 = s->job->gradient == LH_GRADIENT_BF16,
                                                    .each = s->job->consistency != LH_SYNC}));
     s->flight = lh_shard_flight(s->shard);
     LH_TRY(lh_loans_create(&s->loans, s->shard, s->member.deadline));
@@ -535,7 +536,8 @@ static int take_push(struct lh_server *s, const struct lh_net_message *msg)
     size_t bytes, metrics_bytes;
     const void *data = lh_net_frame(msg, 0, &bytes);
     const void *metrics = lh_net_frame(msg, 1, &metrics_bytes);
-    if (env->count > SIZE_MAX / sizeof(float) || bytes != env->count * sizeof(float))
+    const size_t width = s->job->gradient == LH_GRADIENT_BF16 ? sizeof(uint16_t) : sizeof(float);
+    if (env->count > SIZE_MAX / width || bytes != env->count * width)
         return lh_err_set(LH_EPROTO, "a push of %llu elements in %zu bytes",
                           (unsigned long long)env->count, bytes);
     if (metrics && metrics_bytes != s->n_metrics * sizeof(float))

@@ -194,6 +194,10 @@ int lh_shard_create(struct lh_shard **out, const struct lh_shard_spec *spec)
     LH_TRY_TO(fail, LH_NEW_ARRAY(&s->updates, s->range.n_segments, "shard"));
     LH_TRY_TO(fail, spec->each ? lh_flight_create(&s->flight, s->size + s->n_metrics)
                                : lh_reduce_create(&s->reduce, s->leaves, s->size + s->n_metrics));
+    if (spec->bf16 && spec->each)
+        lh_flight_round(s->flight, s->size);
+    else if (spec->bf16)
+        lh_reduce_round(s->reduce, s->size);
     generation_renew(s);
     *out = s;
     return 0;

@@ -23,6 +23,7 @@ struct lh_shard_spec {
     double beta1, beta2, epsilon;       /* Adam (Kingma & Ba), with bias correction by the number of
                                            updates this segment has had */
     size_t n_metrics;                   /* > 0 on shard 0: metrics are summed in the same tree */
+    bool bf16;                          /* gradients arrive as bfloat16 (common/bf16.h) */
     bool each;                          /* each step is one worker's own, and is applied when it is
                                            whole, in whatever order (ps/CONSISTENCY.md) */
 };
@@ -62,6 +63,7 @@ const float *lh_shard_lend(struct lh_shard *s, int targets, void **token);
 void lh_shard_release(void *data, void *token);
 
 /* A piece of a node's sum arrives: elements [first, first + n) of the range, unaligned allowed.
+ * `data`: n floats, or with `bf16` n halves of 2 bytes, rounded already.
  * `metrics` [n_metrics], unaligned allowed, with a piece that has first == 0, else NULL.
  * A node may be cut into pieces in any way, may arrive again cut otherwise, may arrive as its
  * descendants before or after: the bits of the sum are the same. With `each` the node is the root,

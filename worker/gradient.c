@@ -2,6 +2,7 @@
  * finished piece by piece, in any order of pieces, with the same bits (DESIGN.md, invariant 1). */
 #include "worker/gradient.h"
 
+#include "common/bf16.h"
 #include "common/err.h"
 #include "common/mem.h"
 #include "common/term.h"
@@ -15,6 +16,7 @@ struct lh_gradient_buffer {
     atomic_uint lent; /* references: one of the worker while in use, one a message under way */
     bool used;        /* by the worker */
     float *data, *metrics;
+    uint16_t *packed; /* [flat_size] what travels as bfloat16; else NULL */
 };
 
 static void unref(struct lh_gradient_buffer *b)
@@ -23,6 +25,7 @@ static void unref(struct lh_gradient_buffer *b)
         return;
     lh_mem_free(b->data);
     lh_mem_free(b->metrics);
+    lh_mem_free(b->packed);
     lh_mem_free(b);
 }
 
@@ -88,6 +91,11 @@ void lh_gradient_fini(struct lh_gradient *g)
     *g = (struct lh_gradient){0};
 }
 
+void lh_gradient_round(struct lh_gradient *g)
+{
+    g->bf16 = true;
+}
+
 static int make_buffer(struct lh_gradient *g, struct lh_gradient_buffer **out)
 {
     struct lh_gradient_buffer *b = NULL;
@@ -97,6 +105,8 @@ static int make_buffer(struct lh_gradient *g, struct lh_gradient_buffer **out)
     LH_TRY_TO(fail, lh_mem_alloc_aligned((void **)&b->data, g->layout->flat_size, sizeof(float),
                                          "gradient buffer"));
     LH_TRY_TO(fail, LH_NEW_ARRAY(&b->metrics, g->n_metrics, "metrics"));
+    if (g->bf16)
+        LH_TRY_TO(fail, LH_NEW_ARRAY(&b->packed, g->layout->flat_size, "gradient buffer"));
     *out = b;
     return 0;
 fail:
@@ -138,14 +148,25 @@ static void add(float *restrict left, const float *restrict right, size_t n)
         left[i] += right[i];
 }
 
+static void add_nodes(const struct lh_gradient *g, float *restrict left,
+                      const float *restrict right, size_t n)
+{
+    if (g->bf16)
+        lh_bf16_add(left, right, n);
+    else
+        add(left, right, n);
+}
+
 void lh_gradient_join(struct lh_gradient *g, uint32_t leaf)
 {
     double began = lh_now();
     struct lh_tree_node node = {.level = 0, .index = leaf};
+    if (g->bf16)
+        lh_bf16_round(g->current->data, g->layout->flat_size);
     while (g->depth > 0 && node.index % 2 == 1 && g->stack[g->depth - 1].node.level == node.level &&
            g->stack[g->depth - 1].node.index == node.index - 1) {
         struct lh_gradient_buffer *left = g->stack[--g->depth].buffer;
-        add(left->data, g->current->data, g->layout->flat_size);
+        add_nodes(g, left->data, g->current->data, g->layout->flat_size);
         add(left->metrics, g->current->metrics, g->n_metrics);
         g->current->used = false;
         g->current = left;
@@ -167,19 +188,23 @@ void lh_gradient_last_begin(struct lh_gradient *g)
 }
 
 /* right = left + right, innermost left first. */
-static void add_lefts(struct lh_gradient *g, float *right, size_t lo, size_t n, bool metrics)
+static void sum_up(struct lh_gradient *g, const struct lh_gradient_piece *p)
 {
-    for (size_t d = g->depth; d-- > 0;) {
-        const struct lh_gradient_buffer *b = g->stack[d].buffer;
-        add(right, (metrics ? b->metrics : b->data) + lo, n);
-    }
+    struct lh_gradient_buffer *b = g->current;
+    const size_t n = p->hi - p->lo;
+    if (g->bf16)
+        lh_bf16_round(b->data + p->lo, n);
+    for (size_t d = g->depth; d-- > 0;)
+        add_nodes(g, b->data + p->lo, g->stack[d].buffer->data + p->lo, n);
+    if (g->bf16)
+        lh_bf16_pack(b->packed + p->lo, b->data + p->lo, n);
 }
 
 static void finish_piece(struct lh_gradient *g, struct lh_gradient_piece *p,
                          lh_gradient_ready piece, void *ctx)
 {
     double began = lh_now();
-    add_lefts(g, g->current->data + p->lo, p->lo, p->hi - p->lo, false);
+    sum_up(g, p);
     g->reducing += lh_now() - began;
     p->sent = true;
     piece(ctx, p);
@@ -195,10 +220,19 @@ void lh_gradient_last_param(struct lh_gradient *g, size_t param, lh_gradient_rea
 
 void lh_gradient_last_end(struct lh_gradient *g, lh_gradient_ready piece, void *ctx)
 {
-    add_lefts(g, g->current->metrics, 0, g->n_metrics, true);
+    for (size_t d = g->depth; d-- > 0;)
+        add(g->current->metrics, g->stack[d].buffer->metrics, g->n_metrics);
     for (size_t i = 0; i < g->n_pieces; i++)
         if (!g->pieces[i].sent)
             finish_piece(g, &g->pieces[i], piece, ctx);
+}
+
+const void *lh_gradient_wire(const struct lh_gradient *g, const struct lh_gradient_piece *p,
+                             size_t *bytes)
+{
+    *bytes = (p->hi - p->lo) * (g->bf16 ? sizeof(uint16_t) : sizeof(float));
+    return g->bf16 ? (const void *)(g->current->packed + p->lo)
+                   : (const void *)(g->current->data + p->lo);
 }
 
 static void drop_stack(struct lh_gradient *g)

@@ -37,12 +37,16 @@ struct lh_gradient {
         struct lh_gradient_buffer *buffer;
     } stack[LH_GRADIENT_DEPTH];
     size_t depth;
+    bool bf16;                          /* nodes are rounded, and travel as bfloat16 */
     struct lh_gradient_buffer *current; /* of the leaf at hand */
     double reducing;                    /* seconds spent on sums */
 };
 
 int lh_gradient_init(struct lh_gradient *g, const struct lh_layout *layout, size_t n_metrics,
                      uint32_t leaves);
+/* From now on every node is rounded to bfloat16, and travels as such (common/bf16.h). Before the
+ * first buffer is acquired. */
+void lh_gradient_round(struct lh_gradient *g);
 /* Waits for nothing: buffers that are still lent are freed by the last release. */
 void lh_gradient_fini(struct lh_gradient *g);
 
@@ -57,12 +61,16 @@ void lh_gradient_join(struct lh_gradient *g, uint32_t leaf);
 
 /* For the last leaf of a subtree: begin before it runs; then, as parameters become final, `param`
  * calls `piece` for each piece that thereby is; end does so for all that are left, once metrics are
- * final. In `piece` the sum of the whole subtree stands at lh_gradient_data + lo. */
+ * final. In `piece`, and until the buffer is done with, lh_gradient_wire has the sum of the whole
+ * subtree. */
 typedef void (*lh_gradient_ready)(void *ctx, struct lh_gradient_piece *piece);
 void lh_gradient_last_begin(struct lh_gradient *g);
 void lh_gradient_last_param(struct lh_gradient *g, size_t param, lh_gradient_ready piece,
                             void *ctx);
 void lh_gradient_last_end(struct lh_gradient *g, lh_gradient_ready piece, void *ctx);
+/* What is to be sent of a piece that was handed out, and how many bytes. */
+const void *lh_gradient_wire(const struct lh_gradient *g, const struct lh_gradient_piece *p,
+                             size_t *bytes);
 /* The subtree under way is not wanted any more. */
 void lh_gradient_abandon(struct lh_gradient *g);
 /* All pieces are handed over: the buffer is free when the network has let go of it. */

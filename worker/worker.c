@@ -123,6 +123,8 @@ static int start(struct worker *w)
     if (w->tables)
         LH_TRY(lh_feed_look_up(&w->feed, &w->tables->lookup));
     LH_TRY(lh_gradient_init(&w->gradient, &w->model.layout, w->model.n_metrics, w->model.leaves));
+    if (w->job->gradient == LH_GRADIENT_BF16)
+        lh_gradient_round(&w->gradient);
     LH_TRY(LH_NEW_ARRAY(&w->unsent, w->gradient.n_pieces, "pieces of a push"));
     /* A few subtrees and pulls may be under way to each server. */
     LH_TRY(lh_pull_open(&w->pull,
@@ -266,11 +268,10 @@ static int send_piece(struct worker *w, const struct lh_gradient_piece *p)
                               .count = p->hi - p->lo,
                               .epoch = w->epoch};
     void *token = lh_gradient_lend(&w->gradient);
+    size_t bytes;
+    const void *sum = lh_gradient_wire(&w->gradient, p, &bytes);
     struct lh_net_part parts[] = {
-        {.data = lh_gradient_data(&w->gradient) + p->lo,
-         .size = (p->hi - p->lo) * sizeof(float),
-         .release = lh_gradient_release,
-         .hint = token},
+        {.data = sum, .size = bytes, .release = lh_gradient_release, .hint = token},
         {.data = lh_gradient_metrics(&w->gradient), .size = w->model.n_metrics * sizeof(float)}};
     bool metrics = p->shard == 0 && p->first == 0;
     int rc = lh_net_send(w->pull.shards[p->shard].socket, NULL, &env, parts, metrics ? 2 : 1);

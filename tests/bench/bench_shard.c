@@ -166,8 +166,8 @@ static int bench(size_t n, const char *dir)
     }
     LH_TRY(lh_layout_init_params(&l, &(struct lh_layout_params){&p, 1, w.n},
                                  &(struct lh_update_rule){"*", 1e-4, 1, 0.01, 1}, 1, 1));
-    LH_TRY(lh_shard_create(&w.shard,
-                           &(struct lh_shard_spec){&l.shards[0], 16, 0.9, 0.999, 1e-8, 0, false}));
+    LH_TRY(lh_shard_create(
+        &w.shard, &(struct lh_shard_spec){&l.shards[0], 16, 0.9, 0.999, 1e-8, 0, false, false}));
     lh_shard_init(w.shard, w.a[1]);
     printf("%zu parameters, %.1f MB an array\n", w.n, (double)w.n * 4e-6);
     const double ordinary = measure(&w, "triad", run_triad, 3, 0);

@@ -254,10 +254,10 @@ static void send_piece(void *ctx, struct lh_gradient_piece *p)
                               .first = p->first,
                               .count = p->hi - p->lo};
     void *token = lh_gradient_lend(&k->gradient);
-    struct lh_net_part part = {.data = lh_gradient_data(&k->gradient) + p->lo,
-                               .size = (p->hi - p->lo) * sizeof(float),
-                               .release = lh_gradient_release,
-                               .hint = token};
+    size_t bytes;
+    const void *sum = lh_gradient_wire(&k->gradient, p, &bytes);
+    struct lh_net_part part = {
+        .data = sum, .size = bytes, .release = lh_gradient_release, .hint = token};
     int rc = lh_net_send(s->socket, NULL, &env, &part, 1);
     if (rc != 0 && k->push_rc == 0)
         k->push_rc = rc < 0 ? rc : lh_err_set(LH_EPEER, "a push was not taken");

@@ -86,6 +86,38 @@ static void train_in_blocks_gives_the_same_bits_in_any_placement(void **state)
     lh_job_destroy(&job);
 }
 
+/* Where sums are rounded is for the job to say: whoever adds them up, on whichever side of the
+ * network, the bits are the same; and others than without rounding. */
+static void train_with_bf16_gradients_gives_the_same_bits_in_any_placement(void **state)
+{
+    (void)state;
+    static const struct placement placements[] = {
+        {1, 1, LH_LAUNCH_LOCAL, LH_TRANSPORT_INPROC, "alone"},
+        {2, 1, LH_LAUNCH_LOCAL, LH_TRANSPORT_INPROC, "2 workers, 1 server, local"},
+        {3, 2, LH_LAUNCH_LOCAL, LH_TRANSPORT_INPROC, "3 workers, 2 servers, local"},
+        {4, 3, LH_LAUNCH_LOCAL, LH_TRANSPORT_INPROC, "4 workers, 3 servers, local"},
+        {2, 2, LH_LAUNCH_PROCESSES, LH_TRANSPORT_IPC, "2 workers, 2 servers, ipc"},
+    };
+    trainkit_dataset();
+    struct lh_job *job = trainkit_job(8, 4, NULL);
+    train(job, &placements[0], kit_path("float32"));
+    job->gradient = LH_GRADIENT_BF16;
+    train(job, &placements[0], kit_path("bf16-0"));
+    struct trainkit_state other = trainkit_read(kit_path("float32"));
+    struct trainkit_state want = trainkit_read(kit_path("bf16-0"));
+    assert_int_equal(want.n, other.n);
+    assert_memory_not_equal(want.values, other.values, want.n);
+    for (int i = 1; i < 5; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "bf16-%d", i);
+        train(job, &placements[i], kit_path(name));
+        trainkit_assert_same(&want, kit_path(name), placements[i].what);
+    }
+    lh_mem_free(want.values);
+    lh_mem_free(other.values);
+    lh_job_destroy(&job);
+}
+
 static void train_with_another_seed_gives_other_bits(void **state)
 {
     (void)state;
@@ -219,6 +251,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         kit_test(train_placed_in_any_way_gives_the_same_bits),
         kit_test(train_in_blocks_gives_the_same_bits_in_any_placement),
+        kit_test(train_with_bf16_gradients_gives_the_same_bits_in_any_placement),
         kit_test(train_with_another_seed_gives_other_bits),
         kit_test(train_stopped_and_resumed_gives_the_same_bits),
         kit_test(train_writes_a_line_of_metrics_a_step_once),

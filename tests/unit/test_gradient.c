@@ -2,6 +2,7 @@
 
 #include "tests/testkit.h"
 
+#include "common/bf16.h"
 #include "common/rng.h"
 #include "common/wire.h"
 
@@ -58,15 +59,21 @@ static void fill(struct lh_gradient *g, uint32_t leaf)
         lh_gradient_metrics(g)[k] = value(leaf, 1000000 + k);
 }
 
-/* The definition: left + right, recursively; NULL-like `absent` beyond the leaves. */
-static float tree_sum(uint32_t leaves, uint32_t level, uint32_t index, size_t i)
+/* The definition: left + right, recursively; NULL-like `absent` beyond the leaves. With `bf16` each
+ * node is rounded. */
+static float tree_sum(bool bf16, uint32_t leaves, uint32_t level, uint32_t index, size_t i)
 {
-    if (level == 0)
-        return value(index, i);
-    float left = tree_sum(leaves, level - 1, 2 * index, i);
-    if ((uint64_t)(2 * index + 1) << (level - 1) >= leaves)
-        return left;
-    return left + tree_sum(leaves, level - 1, 2 * index + 1, i);
+    float sum;
+    if (level == 0) {
+        sum = value(index, i);
+    } else {
+        sum = tree_sum(bf16, leaves, level - 1, 2 * index, i);
+        if ((uint64_t)(2 * index + 1) << (level - 1) < leaves)
+            sum += tree_sum(bf16, leaves, level - 1, 2 * index + 1, i);
+    }
+    if (bf16)
+        lh_bf16_round(&sum, 1);
+    return sum;
 }
 
 struct heard {
@@ -74,27 +81,37 @@ struct heard {
     uint64_t elements;
     unsigned pieces;
     bool first_came; /* the piece with the metrics */
+    float *sent;     /* [flat_size] as bfloat16; NULL: as it is */
 };
 
 static void hear(void *ctx, struct lh_gradient_piece *p)
 {
     struct heard *h = ctx;
     assert_true(p->hi > p->lo && p->hi - p->lo <= LH_WIRE_PIECE);
+    size_t bytes;
+    const char *wire = lh_gradient_wire(h->g, p, &bytes);
+    assert_int_equal(bytes, (p->hi - p->lo) * (h->sent ? 2 : 4));
+    if (h->sent) /* what will be read at the other end */
+        lh_bf16_unpack(h->sent + p->lo, wire, p->hi - p->lo);
+    else
+        assert_ptr_equal(wire, lh_gradient_data(h->g) + p->lo);
     h->elements += p->hi - p->lo;
     h->pieces++;
     h->first_came = h->first_came || (p->shard == 0 && p->first == 0);
 }
 
-static void sum_of_any_subtree_is_the_tree_sum(void **state)
+static void check_subtrees(bool bf16)
 {
-    (void)state;
+    static float sent[32 + 700 * 512];
     for (uint32_t leaves = 1; leaves <= 7; leaves++) {
         struct fixture f;
         fixture_init(&f, leaves);
+        if (bf16)
+            lh_gradient_round(&f.g);
         for (uint32_t level = 0; level <= lh_tree_height(leaves); level++) {
             for (uint32_t index = 0; (uint64_t)index << level < leaves; index++) {
                 uint32_t end = (index + 1) << level;
-                struct heard h = {.g = &f.g};
+                struct heard h = {.g = &f.g, .sent = bf16 ? sent : NULL};
                 end = end < leaves ? end : leaves;
                 for (uint32_t leaf = index << level; leaf < end; leaf++) {
                     assert_ok(lh_gradient_acquire(&f.g));
@@ -111,16 +128,29 @@ static void sum_of_any_subtree_is_the_tree_sum(void **state)
                 assert_true(h.first_came);
                 assert_int_equal(h.elements, f.layout.flat_size);
                 for (size_t k = 0; k < 200; k++) {
-                    float want = tree_sum(leaves, level, index, probe(k));
-                    assert_memory_equal(&lh_gradient_data(&f.g)[probe(k)], &want, sizeof want);
+                    const float *got = bf16 ? sent : lh_gradient_data(&f.g);
+                    float want = tree_sum(bf16, leaves, level, index, probe(k));
+                    assert_memory_equal(&got[probe(k)], &want, sizeof want);
                 }
-                float want = tree_sum(leaves, level, index, 1000001);
+                float want = tree_sum(false, leaves, level, index, 1000001); /* never rounded */
                 assert_memory_equal(&lh_gradient_metrics(&f.g)[1], &want, sizeof want);
                 lh_gradient_done(&f.g);
             }
         }
         fixture_fini(&f);
     }
+}
+
+static void sum_of_any_subtree_is_the_tree_sum(void **state)
+{
+    (void)state;
+    check_subtrees(false);
+}
+
+static void sum_of_any_subtree_is_rounded_at_every_node(void **state)
+{
+    (void)state;
+    check_subtrees(true);
 }
 
 static void buffer_that_is_lent_is_not_taken_again(void **state)
@@ -156,6 +186,8 @@ static void gradient_without_memory_leaks_nothing(void **state)
         lh_mem_fail_at(nth);
         rc = lh_gradient_init(&f.g, &f.layout, N_METRICS, 4);
         if (rc == 0)
+            lh_gradient_round(&f.g);
+        if (rc == 0)
             rc = lh_gradient_acquire(&f.g);
         lh_mem_fail_at(0);
         if (rc != 0)
@@ -169,6 +201,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(sum_of_any_subtree_is_the_tree_sum),
+        kit_test(sum_of_any_subtree_is_rounded_at_every_node),
         kit_test(buffer_that_is_lent_is_not_taken_again),
         kit_test(gradient_without_memory_leaks_nothing),
     };

@@ -1,3 +1,4 @@
+#include "common/bf16.h"
 #include "common/rng.h"
 #include "ps/reduce.h"
 #include "tests/testkit.h"
@@ -7,21 +8,25 @@
 
 enum { LEAVES_MAX = 24, SIZE_MAX_ = 48 };
 
-/* Gradients of every leaf, and from them the sum of any node by the definition. */
-static void node_sum(const float *leaf, uint32_t leaves, size_t size, struct lh_tree_node x,
-                     float *out)
+/* Gradients of every leaf, and from them the sum of any node by the definition, its first `rounded`
+ * elements rounded to bfloat16. */
+static void node_sum(const float *leaf, uint32_t leaves, size_t size, size_t rounded,
+                     struct lh_tree_node x, float *out)
 {
     if (x.level == 0) {
         memcpy(out, leaf + (size_t)x.index * size, size * sizeof *out);
+        lh_bf16_round(out, rounded);
         return;
     }
     float right[SIZE_MAX_];
-    node_sum(leaf, leaves, size, (struct lh_tree_node){x.level - 1, 2 * x.index}, out);
+    node_sum(leaf, leaves, size, rounded, (struct lh_tree_node){x.level - 1, 2 * x.index}, out);
     if (!lh_tree_has(leaves, (struct lh_tree_node){x.level - 1, 2 * x.index + 1}))
         return;
-    node_sum(leaf, leaves, size, (struct lh_tree_node){x.level - 1, 2 * x.index + 1}, right);
+    node_sum(leaf, leaves, size, rounded, (struct lh_tree_node){x.level - 1, 2 * x.index + 1},
+             right);
     for (size_t i = 0; i < size; i++)
         out[i] = out[i] + right[i];
+    lh_bf16_round(out, rounded);
 }
 
 static uint64_t below(struct lh_rng_at *at, uint64_t n)
@@ -29,24 +34,72 @@ static uint64_t below(struct lh_rng_at *at, uint64_t n)
     return lh_rng_below(at, at->step++, n); /* `step` doubles as a counter of draws */
 }
 
-/* Sends [first, first + n) of a node from an odd address. */
+/* Sends [first, first + n) of a node from an odd address; all of it is rounded, or none. */
+static int send_part(struct lh_reduce *r, const float *leaf, uint32_t leaves, size_t size,
+                     size_t rounded, struct lh_tree_node x, size_t first, size_t n)
+{
+    float sum[SIZE_MAX_];
+    uint16_t packed[SIZE_MAX_];
+    unsigned char frame[SIZE_MAX_ * 4 + 1];
+    node_sum(leaf, leaves, size, rounded, x, sum);
+    memcpy(frame + 1, sum + first, n * sizeof *sum);
+    if (first < rounded) {
+        lh_bf16_pack(packed, sum + first, n);
+        memcpy(frame + 1, packed, n * sizeof *packed);
+    }
+    return lh_reduce_add(r, x, first, n, frame + 1);
+}
+
 static int send_piece(struct lh_reduce *r, const float *leaf, uint32_t leaves, size_t size,
                       struct lh_tree_node x, size_t first, size_t n)
 {
-    float sum[SIZE_MAX_];
-    unsigned char frame[SIZE_MAX_ * 4 + 1];
-    node_sum(leaf, leaves, size, x, sum);
-    memcpy(frame + 1, sum + first, n * sizeof *sum);
-    return lh_reduce_add(r, x, first, n, frame + 1);
+    return send_part(r, leaf, leaves, size, 0, x, first, n);
+}
+
+static void check_rounded_root(const struct lh_reduce *r, const float *leaf, uint32_t leaves,
+                               size_t size, size_t rounded)
+{
+    float want[SIZE_MAX_];
+    const float *got = lh_reduce_root(r);
+    node_sum(leaf, leaves, size, rounded, (struct lh_tree_node){lh_tree_height(leaves), 0}, want);
+    assert_non_null(got);
+    assert_memory_equal(got, want, size * sizeof *got);
 }
 
 static void check_root(const struct lh_reduce *r, const float *leaf, uint32_t leaves, size_t size)
 {
-    float want[SIZE_MAX_];
-    const float *got = lh_reduce_root(r);
-    node_sum(leaf, leaves, size, (struct lh_tree_node){lh_tree_height(leaves), 0}, want);
-    assert_non_null(got);
-    assert_memory_equal(got, want, size * sizeof *got);
+    check_rounded_root(r, leaf, leaves, size, 0);
+}
+
+/* Whoever sends which nodes, in whatever order: shares of 1 to 5 workers, from the last to the
+ * first. The elements behind the rounded ones are metrics. */
+static void add_rounds_every_node_whoever_computed_it(void **state)
+{
+    (void)state;
+    enum { SIZE = 40, ROUNDED = 37 };
+    static float leaf[LEAVES_MAX * SIZE];
+    for (uint32_t leaves = 1; leaves <= LEAVES_MAX; leaves++) {
+        lh_rng_normal(&(struct lh_rng_at){.seed = leaves}, leaf, leaves * SIZE);
+        struct lh_reduce *r = NULL;
+        assert_ok(lh_reduce_create(&r, leaves, SIZE));
+        lh_reduce_round(r, ROUNDED);
+        for (uint32_t workers = 1; workers <= 5; workers++) {
+            for (uint32_t w = workers; w-- > 0;) {
+                struct lh_tree_node share[64];
+                size_t n = lh_tree_share(leaves, w, workers, share);
+                for (size_t i = 0; i < n; i++) {
+                    assert_ok(send_part(r, leaf, leaves, SIZE, ROUNDED, share[i], ROUNDED,
+                                        SIZE - ROUNDED));
+                    assert_ok(
+                        send_part(r, leaf, leaves, SIZE, ROUNDED, share[i], 11, ROUNDED - 11));
+                    assert_ok(send_part(r, leaf, leaves, SIZE, ROUNDED, share[i], 0, 11));
+                }
+            }
+            check_rounded_root(r, leaf, leaves, SIZE, ROUNDED);
+            lh_reduce_reset(r);
+        }
+        lh_reduce_destroy(&r);
+    }
 }
 
 static void add_any_order_cuts_and_repeats_give_the_same_bits(void **state)
@@ -232,6 +285,7 @@ static void create_and_add_survive_every_failed_allocation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        kit_test(add_rounds_every_node_whoever_computed_it),
         kit_test(add_any_order_cuts_and_repeats_give_the_same_bits),
         kit_test(add_half_a_node_then_its_descendants_completes_the_root),
         kit_test(add_leaves_in_order_holds_few_buffers),

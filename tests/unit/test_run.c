@@ -33,7 +33,8 @@ static void make_cut(const struct lh_job *job, uint64_t version, uint32_t server
         const struct lh_frozen *f;
         char name[32];
         snprintf(name, sizeof name, "store-%u", i);
-        assert_ok(lh_shard_create(&s, &(struct lh_shard_spec){r, 1, 0.9, 0.999, 1e-8, 0, false}));
+        assert_ok(
+            lh_shard_create(&s, &(struct lh_shard_spec){r, 1, 0.9, 0.999, 1e-8, 0, false, false}));
         lh_shard_init(s, start + r->lo);
         for (uint64_t v = 0; v < version; v++) {
             int applied;

@@ -382,7 +382,7 @@ static void lend_targets_that_do_not_exist_is_null(void **state)
     assert_ok(lh_layout_init_params(&l, &(struct lh_layout_params){one, 1, 32},
                                     &(struct lh_update_rule){"*", 1, 1, 0, 1}, 1, 1));
     struct lh_shard *s = NULL;
-    struct lh_shard_spec spec = {&l.shards[0], 2, 0.9, 0.999, 1e-8, 0, false};
+    struct lh_shard_spec spec = {&l.shards[0], 2, 0.9, 0.999, 1e-8, 0, false, false};
     assert_ok(lh_shard_create(&s, &spec));
     void *token = &l;
     assert_null(lh_shard_lend(s, 1, &token));
@@ -483,7 +483,7 @@ static void create_senseless_spec_is_refused(void **state)
     struct lh_layout l;
     layout(&l, 1);
     struct lh_shard *s = NULL;
-    const struct lh_shard_spec good = {&l.shards[0], 4, 0.9, 0.999, 1e-8, 0, false};
+    const struct lh_shard_spec good = {&l.shards[0], 4, 0.9, 0.999, 1e-8, 0, false, false};
     struct lh_shard_spec spec = good;
     spec.leaves = 0;
     assert_err(lh_shard_create(&s, &spec), LH_ERANGE, "0 leaves");
@@ -519,7 +519,7 @@ static void create_and_freeze_survive_every_failed_allocation(void **state)
     layout(&l, 1);
     for (uint64_t n = 1;; n++) {
         struct lh_shard *s = NULL;
-        struct lh_shard_spec spec = {&l.shards[0], LEAVES, 0.9, 0.999, 1e-8, METRICS, false};
+        struct lh_shard_spec spec = {&l.shards[0], LEAVES, 0.9, 0.999, 1e-8, METRICS, false, false};
         const struct lh_frozen *f = NULL;
         lh_mem_fail_at(n);
         int rc = lh_shard_create(&s, &spec);

@@ -209,7 +209,7 @@ static void prepare_sweeps_what_an_interrupted_one_left(void **state)
 static struct lh_shard *shard_of(const struct lh_layout *l, size_t i)
 {
     struct lh_shard *s = NULL;
-    struct lh_shard_spec spec = {&l->shards[i], 1, 0.9, 0.999, 1e-8, 0, false};
+    struct lh_shard_spec spec = {&l->shards[i], 1, 0.9, 0.999, 1e-8, 0, false, false};
     assert_ok(lh_shard_create(&s, &spec));
     return s;
 }
