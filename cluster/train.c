@@ -229,6 +229,10 @@ static int copy_job(struct train *t, const struct lh_job *job)
     t->transitions = info->split[LH_TRAIN].transitions;
     if (t->transitions == 0)
         return lh_err_set(LH_ECONFIG, "%s: the training split has no transitions", t->job->dataset);
+    for (size_t k = 0; k < t->job->n_tables; k++) {
+        size_t at[LH_JOB_TABLE_IDS_MAX];
+        LH_TRY(lh_job_tables_find(&t->job->tables[k], info->id_names, info->dims.ids, at));
+    }
     return lh_job_resolve(t->job, &info->dims, info->digest);
 }
 

@@ -87,6 +87,14 @@ enum lh_metric_kind {
       "Requests that wait for a version that does not exist yet.")                                 \
     X(SHARD_SIZE, GAUGE, SERVER, NONE, "longhaul_shard_elements",                                  \
       "Elements of the weights that this shard holds.")                                            \
+    X(ROWS_CACHED, GAUGE, SERVER, NONE, "longhaul_table_rows_cached",                              \
+      "Rows of embedding tables in memory.")                                                       \
+    X(ROWS_HIT, COUNTER, SERVER, NONE, "longhaul_table_hits_total",                                \
+      "Rows that pulls and steps asked for and found in memory.")                                  \
+    X(ROWS_MISSED, COUNTER, SERVER, NONE, "longhaul_table_misses_total",                           \
+      "Rows that they did not find there.")                                                        \
+    X(TABLES_DISK, GAUGE, SERVER, NONE, "longhaul_table_disk_bytes",                               \
+      "Disk that the tables of this server take at this version.")                                 \
     X(WRITER_QUEUE, GAUGE, SERVER, NONE, "longhaul_checkpoint_queue_commands",                     \
       "Checkpoints to write and to commit that wait for the disk.")                                \
     X(WRITE_TIME, HISTOGRAM, SERVER, NONE, "longhaul_checkpoint_write_seconds",                    \

@@ -740,6 +740,16 @@ static void show_phases(struct lh_server *s)
     lh_metrics_set_at(s->counts, LH_METRIC_PHASE, LH_PHASE_WAIT, p->wait);
 }
 
+static void show_tables(struct lh_server *s)
+{
+    struct lh_rowtable_stats sum;
+    lh_server_tables_stats(&s->tables, &sum);
+    lh_metrics_set(s->counts, LH_METRIC_ROWS_CACHED, (double)sum.rows_cached);
+    lh_metrics_set(s->counts, LH_METRIC_ROWS_HIT, (double)sum.hits);
+    lh_metrics_set(s->counts, LH_METRIC_ROWS_MISSED, (double)sum.misses);
+    lh_metrics_set(s->counts, LH_METRIC_TABLES_DISK, (double)sum.disk_bytes);
+}
+
 /* What it has counted so far: for the next beat, and for whoever reads its metrics. */
 static void count(struct lh_server *s)
 {
@@ -754,6 +764,8 @@ static void count(struct lh_server *s)
     lh_metrics_set(s->counts, LH_METRIC_VERSION, (double)lh_shard_version(s->shard));
     lh_metrics_set(s->counts, LH_METRIC_STEPS, (double)s->member.phases.steps);
     lh_metrics_set(s->counts, LH_METRIC_PULL_QUEUE, (double)s->n_waiting);
+    if (s->tables.n > 0)
+        show_tables(s);
     lh_metrics_set(s->counts, LH_METRIC_WRITER_QUEUE, (double)lh_writer_pending(s->writer));
 }
 

@@ -221,6 +221,19 @@ int lh_server_tables_advance(struct lh_server_tables *t)
     return 0;
 }
 
+void lh_server_tables_stats(const struct lh_server_tables *t, struct lh_rowtable_stats *out)
+{
+    *out = (struct lh_rowtable_stats){0};
+    for (size_t k = 0; k < t->n; k++) {
+        struct lh_rowtable_stats one;
+        lh_rowtable_stats(t->at[k], &one);
+        out->rows_cached += one.rows_cached;
+        out->hits += one.hits;
+        out->misses += one.misses;
+        out->disk_bytes += one.disk_bytes;
+    }
+}
+
 int lh_server_tables_freeze(struct lh_server_tables *t)
 {
     for (size_t k = 0; k < t->n; k++) {

@@ -60,6 +60,9 @@ bool lh_server_tables_whole(const struct lh_server_tables *t);
 int lh_server_tables_check(const struct lh_server_tables *t);
 int lh_server_tables_advance(struct lh_server_tables *t);
 
+/* Sums over all: rows_cached, hits, misses, disk_bytes. */
+void lh_server_tables_stats(const struct lh_server_tables *t, struct lh_rowtable_stats *out);
+
 /* Freezes all for a cut, or none: LH_AGAIN while the last cut is being written. */
 int lh_server_tables_freeze(struct lh_server_tables *t);
 void lh_server_tables_thaw(struct lh_server_tables *t);

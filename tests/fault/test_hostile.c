@@ -22,9 +22,10 @@ static struct lh_envelope any_envelope(uint64_t job, uint64_t i)
 {
     struct lh_rng_at at = {.seed = 31, .step = i};
     static const uint32_t kinds[] = {
-        LH__KIND__KIND_PUSH,    LH__KIND__KIND_PUSH,    LH__KIND__KIND_PULL,
-        LH__KIND__KIND_WEIGHTS, LH__KIND__KIND_TARGETS, LH__KIND__KIND_MOVED,
-        LH__KIND__KIND_HELLO,   LH__KIND__KIND_TAKE,    LH__KIND__KIND_IDLE};
+        LH__KIND__KIND_PUSH,       LH__KIND__KIND_PUSH,       LH__KIND__KIND_PULL,
+        LH__KIND__KIND_WEIGHTS,    LH__KIND__KIND_TARGETS,    LH__KIND__KIND_MOVED,
+        LH__KIND__KIND_HELLO,      LH__KIND__KIND_TAKE,       LH__KIND__KIND_IDLE,
+        LH__KIND__KIND_TABLE_PUSH, LH__KIND__KIND_TABLE_PULL, LH__KIND__KIND_TABLE_ROWS};
     static const uint64_t numbers[] = {0, 1, 7, 1000, UINT32_MAX, UINT64_MAX, UINT64_MAX / 4 + 1};
     struct lh_envelope e = {.job = job};
     e.kind = kinds[lh_rng_below(&at, 0, sizeof kinds / sizeof *kinds)];
