@@ -194,6 +194,17 @@ const lh_real *lh_exec_table_grad(const struct lh_exec *e, size_t t)
     return e->g->table_grad[t] < 0 ? NULL : value(e, e->g->table_grad[t]);
 }
 
+bool lh_exec_table_learns(const struct lh_exec *e, size_t t, bool next)
+{
+    const size_t index = lh_table_input(t, next ? LH_TABLE_NEXT_INDEX : LH_TABLE_INDEX);
+    for (size_t n = 0; e->g->table_grad[t] >= 0 && n < e->g->n_nodes; n++) {
+        const struct lh_def *d = &e->g->node[n];
+        if (d->op == LH_OP_LOOKUP_GRAD && e->g->node[d->in[1]].i == index)
+            return true;
+    }
+    return false;
+}
+
 int lh_exec_set_noise(struct lh_exec *e, const char *name, const lh_real *values)
 {
     for (size_t i = 0; i < e->g->n_noise; i++)

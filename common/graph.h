@@ -238,6 +238,8 @@ lh_real *lh_exec_table_index(struct lh_exec *e, size_t t, bool next);
 /* After a run with gradients: that of the rows, [lh_graph_table_rows, dim], 0 where no index names
  * one; never added to an earlier run's. Valid until the next; NULL if no loss reaches the table. */
 const lh_real *lh_exec_table_grad(const struct lh_exec *e, size_t t);
+/* Whether a gradient passes to the rows that states, or next states, name. */
+bool lh_exec_table_learns(const struct lh_exec *e, size_t t, bool next);
 /* Overrides a noise node with given values ([B, cols], copied at each run; NULL: draw again). For
  * parity checks. Errors: LH_ENOENT for an unknown name. */
 int lh_exec_set_noise(struct lh_exec *e, const char *name, const lh_real *values);

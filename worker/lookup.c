@@ -20,7 +20,10 @@ int lh_lookup_init(struct lh_lookup *l, const struct lh_job *job, const struct l
         x->index[0] = lh_exec_table_index(exec, t, false);
         x->index[1] = lh_exec_table_index(exec, t, true);
         x->rows = lh_exec_table_rows(exec, t);
+        for (int k = 0; k < 2; k++)
+            x->learns[k] = lh_exec_table_learns(exec, t, k == 1);
         LH_TRY(LH_NEW_ARRAY(&x->ids, lh_graph_table_rows(g, t), "ids of a block"));
+        LH_TRY(LH_NEW_ARRAY(&x->learnt, lh_graph_table_rows(g, t), "ids of a block"));
         LH_TRY(LH_NEW_ARRAY(&x->scratch, lh_graph_table_rows(g, t), "ids of a block"));
     }
     return 0;
@@ -30,6 +33,7 @@ void lh_lookup_fini(struct lh_lookup *l)
 {
     for (size_t t = 0; t < l->n_tables; t++) {
         lh_mem_free(l->tables[t].ids);
+        lh_mem_free(l->tables[t].learnt);
         lh_mem_free(l->tables[t].scratch);
     }
     *l = (struct lh_lookup){.n_tables = 0};
@@ -52,12 +56,17 @@ static ptrdiff_t place_of(const struct lh_lookup_table *x, uint64_t id)
     return (ptrdiff_t)lh_idset_find(x->ids, x->n, id);
 }
 
-static void set_index(const struct lh_lookup_table *x, size_t width, size_t block, float *index,
+static void set_index(struct lh_lookup_table *x, const struct lh_lookup *l, bool next,
                       const uint64_t *ids, size_t n)
 {
-    for (size_t i = 0; i < block; i++)
-        for (size_t k = 0; k < x->n_ids; k++)
-            *index++ = i < n ? (float)place_of(x, ids[i * width + x->at[k]]) : -1;
+    float *index = x->index[next];
+    for (size_t i = 0; i < l->block; i++)
+        for (size_t k = 0; k < x->n_ids; k++) {
+            const ptrdiff_t at = i < n ? place_of(x, ids[i * l->width + x->at[k]]) : -1;
+            *index++ = (float)at;
+            if (at >= 0 && x->learns[next])
+                x->learnt[at] = true;
+        }
 }
 
 void lh_lookup_take(struct lh_lookup *l, const uint64_t *ids, const uint64_t *next_ids, size_t n)
@@ -70,9 +79,10 @@ void lh_lookup_take(struct lh_lookup *l, const uint64_t *ids, const uint64_t *ne
             if (x->index[k])
                 gather(x, l->width, from[k], n);
         x->n = lh_idset_make(x->ids, x->n, x->scratch);
+        memset(x->learnt, 0, x->n * sizeof *x->learnt);
         for (int k = 0; k < 2; k++)
             if (x->index[k])
-                set_index(x, l->width, l->block, x->index[k], from[k], n);
+                set_index(x, l, k == 1, from[k], n);
     }
 }
 

@@ -15,7 +15,9 @@ struct lh_lookup_table {
     uint32_t dim;
     uint64_t *scratch;
     uint64_t *ids; /* [n] of the block at hand, ascending and unique */
+    bool *learnt;  /* [n] whether a gradient passes to the row: targets only read theirs */
     size_t n;
+    bool learns[2];  /* whether one passes to those of states, of next states */
     float *index[2]; /* the graph's inputs: of states, of next states; NULL: not read */
     float *rows;     /* [n, dim] the graph's input; NULL: the graph reads no row */
 };

@@ -46,6 +46,8 @@ void lh_worker_tables_destroy(struct lh_worker_tables **out)
         lh_mem_free(t->dealt[k].ids);
         lh_mem_free(t->dealt[k].values);
     }
+    lh_mem_free(t->learnt.ids);
+    lh_mem_free(t->learnt.values);
     for (int k = 0; k < 2; k++)
         lh_rowpull_fini(&t->at[k]);
     lh_lookup_fini(&t->lookup);
@@ -112,12 +114,31 @@ void lh_worker_tables_leaf(struct lh_worker_tables *t)
         lh_table_sum_leaf(&t->sum[k]);
 }
 
+/* The block's gradients of rows that one passes to. The others, which only targets read, are zero,
+ * and no part of the sum: lazy Adam would take a step with them. */
+static int learnt_rows(struct lh_worker_tables *t, size_t k, struct lh_rowlist *out)
+{
+    const struct lh_lookup_table *x = &t->lookup.tables[k];
+    const float *grad = lh_exec_table_grad(t->exec, k);
+    struct lh_table_list *to = &t->learnt;
+    LH_TRY(LH_GROW(&to->ids, &to->cap, x->n + 1, "gradients of rows"));
+    LH_TRY(LH_GROW(&to->values, &to->cap_values, x->n * x->dim + 1, "gradients of rows"));
+    to->n = 0;
+    for (size_t i = 0; grad && i < x->n; i++) {
+        if (!x->learnt[i])
+            continue;
+        to->ids[to->n] = x->ids[i];
+        memcpy(to->values + to->n++ * x->dim, grad + i * x->dim, x->dim * sizeof *grad);
+    }
+    *out = (struct lh_rowlist){.n = to->n, .ids = to->ids, .values = to->values};
+    return 0;
+}
+
 int lh_worker_tables_block(struct lh_worker_tables *t)
 {
     for (size_t k = 0; k < t->lookup.n_tables; k++) {
-        const struct lh_rowlist rows = {.n = t->lookup.tables[k].n,
-                                        .ids = t->lookup.tables[k].ids,
-                                        .values = lh_exec_table_grad(t->exec, k)};
+        struct lh_rowlist rows;
+        LH_TRY(learnt_rows(t, k, &rows));
         LH_TRY(lh_table_sum_block(&t->sum[k], &rows));
     }
     return 0;

@@ -29,6 +29,7 @@ struct lh_worker_tables {
     struct {
         uint32_t index, count; /* the share they are for; count 0: of none */
     } share[2];
+    struct lh_table_list learnt; /* of a block: rows that a gradient passes to */
     struct lh_table_sum sum[LH_GRAPH_TABLES_MAX];
     struct lh_table_list dealt[LH_GRAPH_TABLES_MAX]; /* a subtree's sum, by server */
     uint32_t *place;

@@ -196,6 +196,34 @@ static void groups_cover_every_parameter_with_its_rate(void **state)
     }
 }
 
+/* Rows that only a target reads are not pushed (worker/worker_tables.c). */
+static void tables_learn_from_states_and_only_targets_read_next_ones(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"il", "il_cvae", "resact"};
+    for (size_t k = 0; k < 3; k++) {
+        const struct lh_job job = job_small(names[k]);
+        struct lh_graph_spec spec = {.rows = B,
+                                     .dims = job.dims,
+                                     .tables = {{"user", 2, 1, true}, {"item", 3, 2, false}},
+                                     .n_tables = 2};
+        struct lh_graph *g = NULL;
+        struct lh_exec *e = NULL;
+        assert_ok(lh_graph_create(&g, &spec));
+        assert_ok(lh_algo_find(names[k])->declare_train(g, &job));
+        assert_ok(lh_graph_compile(g));
+        assert_ok(lh_exec_create(&e, g));
+        for (size_t t = 0; t < 2; t++) {
+            assert_non_null(lh_exec_table_grad(e, t));
+            assert_true(lh_exec_table_learns(e, t, false));
+            assert_false(lh_exec_table_learns(e, t, true));
+            assert_int_equal(lh_exec_table_index(e, t, true) != NULL, k == 2);
+        }
+        lh_exec_destroy(&e);
+        lh_graph_destroy(&g);
+    }
+}
+
 static void find_unknown_name_is_null(void **state)
 {
     (void)state;
@@ -211,6 +239,7 @@ int main(void)
         kit_test(train_imitation_is_the_reconstructor_alone),
         kit_test(act_uses_decoder_actor_and_first_critic_only),
         kit_test(groups_cover_every_parameter_with_its_rate),
+        kit_test(tables_learn_from_states_and_only_targets_read_next_ones),
         kit_test(find_unknown_name_is_null),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
