@@ -191,6 +191,20 @@ static int look_around(struct lh_rowtable_files *f)
     return rc;
 }
 
+/* The table's directory, made so that a power cut does not take it from below its files. */
+static int make_dir(const char *dir)
+{
+    static const char *const above[] = {"..", "../.."};
+    char *path = NULL;
+    int rc = lh_fs_mkdirs(dir);
+    for (size_t i = 0; rc >= 0 && i < 2; i++) {
+        LH_TRY(lh_mem_printf(&path, "%s/%s", dir, above[i]));
+        rc = lh_fs_sync_dir(path);
+        lh_mem_free(path);
+    }
+    return rc;
+}
+
 /* --- the calls ------------------------------------------------------------------------------- */
 
 int lh_rowtable_files_open(struct lh_rowtable_files **out, const char *dir)
@@ -200,7 +214,7 @@ int lh_rowtable_files_open(struct lh_rowtable_files **out, const char *dir)
     LH_TRY(LH_NEW(&f, "files of a table"));
     pthread_mutex_init(&f->mutex, NULL);
     LH_TRY_TO(fail, lh_mem_strdup(&f->dir, dir));
-    LH_TRY_TO(fail, lh_fs_mkdirs(dir));
+    LH_TRY_TO(fail, make_dir(dir));
     LH_TRY_TO(fail, look_around(f));
     LH_TRY_TO(fail, sweep(f));
     *out = f;
