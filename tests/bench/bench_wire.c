@@ -117,7 +117,8 @@ static int measure(struct actor *a, void *client, const struct order *o, struct 
             first = first > 0 ? first : now;
             r->seconds = now - first;
         }
-        over = over || rc == LH_AGAIN || (now >= end && (r->done >= 4 || now >= late));
+        over =
+            over || rc == LH_AGAIN || (now >= end && (r->done >= 4 * a->c->flight || now >= late));
         if (over) {
             busy--;
             continue;
