@@ -218,9 +218,9 @@ static void train_whose_roles_are_killed_gives_the_same_rows(void **state)
     (void)state;
     static const char *const victims[] = {"worker", "server"};
     write_dataset(60, 300);
-    struct lh_job *job = trainkit_job(300, 20, item_and_user);
+    struct lh_job *job = trainkit_job(200, 20, item_and_user);
     struct wanted want = train_alone(job, kit_path("whole"));
-    trainkit_job_file(kit_path("job.yaml"), 300, 20, item_and_user);
+    trainkit_job_file(kit_path("job.yaml"), 200, 20, item_and_user);
     const char *const argv[] = {LH_BINARY_DIR "/longhaul",
                                 "train",
                                 kit_path("job.yaml"),
@@ -317,26 +317,27 @@ static double last_loss(const char *dir)
 static void table_of_ten_times_its_cache_is_learnt_within_the_memory(void **state)
 {
     (void)state;
-    uint64_t peak, ignored, n, m;
+    uint64_t peak, n;
     write_dataset(4000, ITEMS);
     write_job("small.yaml", 1);
     assert_int_equal(train_bounded(kit_path("small.yaml"), kit_path("small"), 0, &peak), 0);
     const uint64_t digest = rows_of(kit_path("small"), &n);
+    assert_true(digest != 0);
     assert_true(n * WIDE * 3 * sizeof(float) > 10 << 20);
     /* actions are uniform in [-1, 1], scaled: 2 / 3 is the error of who knows nothing */
     assert_true(last_loss(kit_path("small")) < 0.2);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    uint64_t ignored, m;
     /* What it had is enough once more; and would not be if the table lay in memory. */
     const rlim_t bound = peak + (24 << 20); /* of the 63 more that a larger cache takes */
     assert_int_equal(train_bounded(kit_path("small.yaml"), kit_path("again"), bound, &ignored), 0);
     assert_true(rows_of(kit_path("again"), &m) == digest && m == n);
     write_job("large.yaml", 64);
     assert_true(train_bounded(kit_path("large.yaml"), kit_path("large"), bound, &ignored) != 0);
-#endif
     /* how much is cached is no part of the result */
-    write_job("large.yaml", 64);
     assert_int_equal(train_bounded(kit_path("large.yaml"), kit_path("whole"), 0, &ignored), 0);
     assert_true(rows_of(kit_path("whole"), &m) == digest && m == n);
+#endif
 }
 
 /* --- from the run to an answer ------------------------------------------------------------------
