@@ -22,9 +22,11 @@
 #define NOTED_PEERS 64
 /* tcp: a peer that has taken nothing for so long is cut off, and what waits for it released. */
 #define STUCK_MS 30000
-/* tcp: one that answers no ping for so long is gone. */
-#define PING_MS          5000
-#define SILENT_MS        30000
+/* tcp: an idle connection is probed by the kernel; one that answers no probe is gone, after half a
+ * minute. Not ZeroMQ's own heartbeat: in 4.3.4 its timer ends the process (an assertion) when a
+ * connection breaks whose messages wait for a full inbox to be read. */
+#define PROBE_AFTER      5 /* seconds */
+#define PROBES           5
 #define RECONNECT_MAX_MS 2000
 #define RECONNECT_AFTER  1.0  /* seconds: a connection that broke for good */
 #define MONITOR_EVERY    0.02 /* seconds */
@@ -141,8 +143,10 @@ static int set_curve(struct lh_net_socket *s, const struct lh_net_address *to,
 static int set_tcp(struct lh_net_socket *s)
 {
     LH_TRY(set_int(s, ZMQ_TCP_MAXRT, STUCK_MS));
-    LH_TRY(set_int(s, ZMQ_HEARTBEAT_IVL, PING_MS));
-    LH_TRY(set_int(s, ZMQ_HEARTBEAT_TIMEOUT, SILENT_MS));
+    LH_TRY(set_int(s, ZMQ_TCP_KEEPALIVE, 1));
+    LH_TRY(set_int(s, ZMQ_TCP_KEEPALIVE_IDLE, PROBE_AFTER));
+    LH_TRY(set_int(s, ZMQ_TCP_KEEPALIVE_INTVL, PROBE_AFTER));
+    LH_TRY(set_int(s, ZMQ_TCP_KEEPALIVE_CNT, PROBES));
     return set_int(s, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS);
 }
 

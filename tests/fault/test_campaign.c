@@ -99,6 +99,14 @@ static pid_t start_role(const struct campaign *c, size_t i)
     return trainkit_spawn(kit_path("log"), i == 0 ? scheduler : i <= SERVERS ? server : worker);
 }
 
+/* What the roles said: cmocka's own messages are short. */
+static void show_log(void)
+{
+    char *text = kit_read(kit_path("log"), NULL);
+    printf("%s", text);
+    free(text);
+}
+
 /* Whether a role may end like this: as it should, by our hand, or because it lost another, or its
  * disk. Never by a bug or a crash of its own. */
 static bool may_end(const struct role *r, int status)
@@ -136,10 +144,11 @@ static bool supervise(struct campaign *c)
         struct role *r = &c->roles[i];
         int status;
         if (r->pid && waitpid(r->pid, &status, WNOHANG) == r->pid) {
-            if (!may_end(r, status))
-                fail_msg("seed %llu: role %zu ended with status 0x%x: %s",
-                         (unsigned long long)c->rng.seed, i, (unsigned)status,
-                         kit_read(kit_path("log"), NULL));
+            if (!may_end(r, status)) {
+                show_log();
+                fail_msg("seed %llu: role %zu, process %d, ended with status 0x%x",
+                         (unsigned long long)c->rng.seed, i, (int)r->pid, (unsigned)status);
+            }
             r->pid = 0;
             r->wake_at = r->write_at = 0;
             r->killed = false;
@@ -225,10 +234,12 @@ static unsigned disturbed_run(uint64_t seed, const struct trainkit_state *want,
     while (!supervise(&c)) {
         if (lh_now() >= c.next)
             inject(&c);
-        if (lh_now() - began > RUN_MAX)
-            fail_msg("seed %llu: not finished after %.0f s, at step %llu: %s",
+        if (lh_now() - began > RUN_MAX) {
+            show_log();
+            fail_msg("seed %llu: not finished after %.0f s, at step %llu",
                      (unsigned long long)seed, RUN_MAX,
-                     (unsigned long long)trainkit_last_cut(c.dir), kit_read(kit_path("log"), NULL));
+                     (unsigned long long)trainkit_last_cut(c.dir));
+        }
         usleep(2000);
     }
     see_off(&c);
