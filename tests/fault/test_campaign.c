@@ -236,9 +236,8 @@ static unsigned disturbed_run(uint64_t seed, const struct trainkit_state *want,
             inject(&c);
         if (lh_now() - began > RUN_MAX) {
             show_log();
-            fail_msg("seed %llu: not finished after %.0f s, at step %llu",
-                     (unsigned long long)seed, RUN_MAX,
-                     (unsigned long long)trainkit_last_cut(c.dir));
+            fail_msg("seed %llu: not finished after %.0f s, at step %llu", (unsigned long long)seed,
+                     RUN_MAX, (unsigned long long)trainkit_last_cut(c.dir));
         }
         usleep(2000);
     }
