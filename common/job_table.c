@@ -142,7 +142,9 @@ const struct lh_job_key lh_job_keys[] = {
          "Of ssp: how many of the steps before it the weights of a step may lack. 0: none, which\n"
          "gives the bits of sync, by one worker at a time."},
     {"consistency", "takeover", LH_KEY_BOOL, AT(takeover), .number = 1,
-     .doc = "Of ssp and async: a worker that has nothing to do takes over a step that is late."},
+     .doc = "Workers that have nothing to do take over what is late of others: in sync "
+            "micro-batches,\n"
+            "and the bits stay the same; in ssp and async steps."},
 
     {"checkpoint", "every", LH_KEY_U64, AT(checkpoint_every), .number = 0, BETWEEN(0, UNBOUNDED),
      .unit = "steps", .doc = "Steps between checkpoints; 0: a tenth of the run."},

@@ -41,6 +41,7 @@ static const unsigned char authority[] = {
     [LH__KIND__KIND_LATE] = FROM(SERVER),
     [LH__KIND__KIND_LOST] = FROM(SCHEDULER),
     [LH__KIND__KIND_IN] = FROM(SERVER),
+    [LH__KIND__KIND_GIVEN] = FROM(SERVER),
 
     [LH__KIND__KIND_TABLE_PUSH] = FROM(WORKER),
     [LH__KIND__KIND_TABLE_PULL] = FROM(WORKER) | FROM(SCHEDULER), /* its evaluation */

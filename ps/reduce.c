@@ -329,6 +329,17 @@ int lh_reduce_sound(const struct lh_reduce *r)
     return r->sound;
 }
 
+enum lh_reduce_leaf lh_reduce_leaf(const struct lh_reduce *r, uint32_t leaf)
+{
+    int some = 0, all = 1;
+    for (size_t at = 0, end; at < r->size; at = end) {
+        int here = known(r, (struct lh_tree_node){0, leaf}, at, &end);
+        some |= here;
+        all &= here;
+    }
+    return all ? LH_REDUCE_THERE : some ? LH_REDUCE_PARTLY : LH_REDUCE_MISSING;
+}
+
 void lh_reduce_reset(struct lh_reduce *r)
 {
     for (uint32_t i = 0; i < r->leaves; i++) {

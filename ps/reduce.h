@@ -34,6 +34,10 @@ const float *lh_reduce_root(const struct lh_reduce *r);
  * square. */
 int lh_reduce_sound(const struct lh_reduce *r);
 
+/* How much is known of a leaf's part of the root, in it or in an ancestor. */
+enum lh_reduce_leaf { LH_REDUCE_MISSING, LH_REDUCE_PARTLY, LH_REDUCE_THERE };
+enum lh_reduce_leaf lh_reduce_leaf(const struct lh_reduce *r, uint32_t leaf);
+
 /* Empties the tree for the next step; keeps the memory. */
 void lh_reduce_reset(struct lh_reduce *r);
 

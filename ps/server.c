@@ -16,6 +16,7 @@
 #include "ps/flight.h"
 #include "ps/loan.h"
 #include "ps/server_tables.h"
+#include "ps/takeover.h"
 #include "ps/writer.h"
 
 #include <stdio.h>
@@ -26,7 +27,7 @@
 #define BURST         256  /* messages taken before other work is looked after */
 #define BUSY_POLL     0.002
 #define RETRY_EVERY   0.5 /* seconds between tries to write the last version */
-#define LATE          2.0 /* times what a step takes an idle worker: then it may have another's */
+#define LATE          2.0 /* times what a step takes an idle worker: then another's is late */
 
 struct waiting { /* a pull that is not answered yet; one a peer */
     struct lh_net_peer peer;
@@ -45,7 +46,9 @@ struct lh_server {
     struct lh_server_model model;
     struct lh_shard *shard;
     struct lh_server_tables tables;
-    struct lh_flight *flight; /* of the shard, where each step is a worker's own; else NULL */
+    struct lh_takeover *takeover; /* of shard 0, in sync; else NULL */
+    double pushed;                /* when a piece came last */
+    struct lh_flight *flight;     /* of the shard, where each step is a worker's own; else NULL */
     struct lh_store *store;
     struct lh_writer *writer;
     struct lh_clock clock;
@@ -157,6 +160,8 @@ static int start(struct lh_server *s)
                                                    .bf16 = s->job->gradient == LH_GRADIENT_BF16,
                                                    .each = s->job->consistency != LH_SYNC}));
     s->flight = lh_shard_flight(s->shard);
+    if (!s->flight && plan->shard == 0 && s->job->takeover && s->job->n_tables == 0)
+        LH_TRY(lh_takeover_create(&s->takeover, s->model.leaves));
     LH_TRY(lh_loans_create(&s->loans, s->shard, s->member.deadline));
     LH_TRY(open_store(s, plan));
     /* What was prepared but never became a cut may be of another number of shards. */
@@ -548,7 +553,7 @@ static int take_push(struct lh_server *s, const struct lh_net_message *msg)
         (env->step >= s->clock.until || lh_flight_low(s->flight) < needed_for(s, env->step)))
         return lh_err_set(LH_EPROTO, "a push for step %llu, which nobody was given",
                           (unsigned long long)env->step);
-    double began = lh_now();
+    double began = s->pushed = lh_now();
     uint64_t version = lh_shard_version(s->shard);
     int rc = lh_shard_push(s->shard, env->step,
                            (struct lh_tree_node){.level = env->level, .index = env->index},
@@ -584,26 +589,67 @@ static int take_table_pull(struct lh_server *s, const struct lh_net_message *msg
     return rc;
 }
 
-/* A worker has nothing to do: it may have what is late. */
-static int take_idle(struct lh_server *s, const struct lh_net_message *msg)
+static int say(struct lh_server *s, const struct lh_net_peer *to, const struct lh_envelope *env)
 {
-    struct lh_envelope env = {
-        .kind = LH__KIND__KIND_LATE, .job = s->member.job, .node = s->member.node};
-    if (msg->env.epoch != s->member.plan->generation || !s->flight)
+    int rc = lh_net_send(s->socket, to, env, NULL, 0);
+    return rc < 0 ? rc : 0; /* a peer that is gone or stuck does without */
+}
+
+/* An idle worker gets part of what is late of a step that all share. Those who have not finished it
+ * are told, so that who is slow leaves that part out, and sends what it has of the rest. */
+static int give_late_leaves(struct lh_server *s, const struct lh_net_message *msg, double late)
+{
+    const uint64_t version = lh_shard_version(s->shard);
+    struct lh_tree_node node;
+    struct lh_takeover_ask ask = {
+        .step = version, .tree = lh_shard_reduce(s->shard), .now = lh_now(), .late = late};
+    ask.partly = ask.now - s->pushed > late;
+    if (msg->env.step != version || version >= s->limit ||
+        !lh_takeover_give(s->takeover, &ask, &node))
         return 0;
+    struct lh_envelope env = {.kind = LH__KIND__KIND_LATE,
+                              .job = s->member.job,
+                              .node = s->member.node,
+                              .request = msg->env.request,
+                              .step = version,
+                              .level = node.level,
+                              .index = node.index};
+    LH_TRY(say(s, &msg->peer, &env));
+    lh_metrics_add(s->counts, LH_METRIC_TAKEN_OVER, 1);
+    s->member.phases.taken_over++;
+    env.kind = LH__KIND__KIND_GIVEN;
+    for (size_t i = 0; i < s->n_waiting; i++)
+        if (!s->waiting[i].evaluation && s->waiting[i].node != msg->env.node)
+            LH_TRY(say(s, &s->waiting[i].peer, &env));
+    return 0;
+}
+
+static int give_late_step(struct lh_server *s, const struct lh_net_message *msg, double late)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_LATE,
+                              .job = s->member.job,
+                              .node = s->member.node,
+                              .request = msg->env.request,
+                              .level = lh_tree_height(s->model.leaves)};
     /* With bound 0 all wait for one, which alone has the weights of its version of all shards. But
      * what a dead worker asked for may have come after the word that it died. */
     bool alone = s->job->consistency == LH_SSP && s->job->staleness_bound == 0;
-    double late =
-        alone || !s->job->takeover ? s->member.deadline : LATE * 1e-6 * (double)msg->env.count;
+    if (alone || !s->job->takeover)
+        late = s->member.deadline;
     const struct lh_flight_asker who = {msg->env.node, msg->env.request, msg->peer};
-    env.request = who.request;
     env.step = lh_flight_late(s->flight, &who, late, lh_now());
-    if (env.step == LH_FLIGHT_NONE)
+    return env.step == LH_FLIGHT_NONE ? 0 : say(s, &msg->peer, &env);
+}
+
+/* A worker has nothing to do: it may have what is late. */
+static int take_idle(struct lh_server *s, const struct lh_net_message *msg)
+{
+    double late = LATE * 1e-6 * (double)msg->env.count;
+    if (msg->env.epoch != s->member.plan->generation)
         return 0;
-    env.level = lh_tree_height(s->model.leaves);
-    int rc = lh_net_send(s->socket, &msg->peer, &env, NULL, 0);
-    return rc < 0 ? rc : 0;
+    if (s->flight)
+        return give_late_step(s, msg, late);
+    return s->takeover ? give_late_leaves(s, msg, late) : 0;
 }
 
 /* --- messages ----------------------------------------------------------------------------------
@@ -839,6 +885,7 @@ static void release(struct lh_server *s)
     lh_writer_stop(&s->writer);
     lh_net_close(&s->socket);
     lh_loans_destroy(&s->loans);
+    lh_takeover_destroy(&s->takeover);
     lh_shard_destroy(&s->shard);
     lh_server_tables_close(&s->tables);
     lh_store_close(&s->store);

@@ -282,6 +282,11 @@ const struct lh_shard_range *lh_shard_range_of(const struct lh_shard *s)
     return &s->range;
 }
 
+const struct lh_reduce *lh_shard_reduce(const struct lh_shard *s)
+{
+    return s->reduce;
+}
+
 struct lh_flight *lh_shard_flight(struct lh_shard *s)
 {
     return s->flight;

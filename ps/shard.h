@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 struct lh_flight;
+struct lh_reduce;
 struct lh_shard;
 
 struct lh_shard_spec {
@@ -43,6 +44,8 @@ void lh_shard_init_targets(struct lh_shard *s, const float *targets);
 uint64_t lh_shard_version(const struct lh_shard *s);
 size_t lh_shard_size(const struct lh_shard *s); /* elements, hi - lo */
 const struct lh_shard_range *lh_shard_range_of(const struct lh_shard *s);
+/* The gradient tree of the current step, where all workers share it; else NULL. The shard's. */
+const struct lh_reduce *lh_shard_reduce(const struct lh_shard *s);
 /* Where each step is a worker's own: the steps under way (ps/flight.h); else NULL. The shard's. */
 struct lh_flight *lh_shard_flight(struct lh_shard *s);
 

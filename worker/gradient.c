@@ -248,6 +248,28 @@ void lh_gradient_done(struct lh_gradient *g)
     g->current = NULL;
 }
 
+bool lh_gradient_part(struct lh_gradient *g, struct lh_tree_node *node)
+{
+    if (g->current)
+        g->current->used = false;
+    g->current = NULL;
+    if (g->depth == 0)
+        return false;
+    g->current = g->stack[--g->depth].buffer;
+    *node = g->stack[g->depth].node;
+    return true;
+}
+
+void lh_gradient_pieces(struct lh_gradient *g, lh_gradient_ready piece, void *ctx)
+{
+    for (size_t i = 0; i < g->n_pieces; i++) {
+        struct lh_gradient_piece *p = &g->pieces[i];
+        if (g->bf16) /* it is rounded: it was joined */
+            lh_bf16_pack(g->current->packed + p->lo, g->current->data + p->lo, p->hi - p->lo);
+        piece(ctx, p);
+    }
+}
+
 void lh_gradient_abandon(struct lh_gradient *g)
 {
     drop_stack(g);

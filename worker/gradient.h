@@ -71,6 +71,11 @@ void lh_gradient_last_end(struct lh_gradient *g, lh_gradient_ready piece, void *
 /* What is to be sent of a piece that was handed out, and how many bytes. */
 const void *lh_gradient_wire(const struct lh_gradient *g, const struct lh_gradient_piece *p,
                              size_t *bytes);
+/* The last leaf of the subtree under way will not come: the sums of its complete subtrees, one
+ * after the other. Each becomes the buffer at hand, the one before it is done. False when there is
+ * none left. Then `pieces` hands out all of it. */
+bool lh_gradient_part(struct lh_gradient *g, struct lh_tree_node *node);
+void lh_gradient_pieces(struct lh_gradient *g, lh_gradient_ready piece, void *ctx);
 /* The subtree under way is not wanted any more. */
 void lh_gradient_abandon(struct lh_gradient *g);
 /* All pieces are handed over: the buffer is free when the network has let go of it. */

@@ -22,17 +22,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NODES_MAX 64
-#define PATIENCE  2.0   /* seconds; a message was lost only if a connection broke */
-#define FULL_POLL 0.001 /* while a queue is full or all buffers are lent */
-#define IDLE      0.5 /* times what its own work on a step usually takes: a wait this long is said */
+#define NODES_MAX  64
+#define PATIENCE   2.0   /* seconds; a message was lost only if a connection broke */
+#define FULL_POLL  0.001 /* while a queue is full or all buffers are lent */
+#define SLOW_LEAST 0.001
+#define IDLE       0.5 /* times what its own work on a step usually takes: a wait this long is said */
 
 /* For tests: LONGHAUL_TEST_SLOW=INDEX:FACTOR slows the worker with that index of the assignment, as
  * if its processor were so many times slower. */
 struct slow {
     uint32_t index;
     double factor; /* 0: nobody */
-    double block;  /* seconds that the last block took */
+    double owed;   /* seconds that it is to wait, of blocks that are computed */
 };
 
 struct worker {
@@ -71,8 +72,16 @@ struct worker {
     /* waiting: what its own work on a step takes, from weights to pushed; since when it waits, or
      * has said so last; the step that it was given because it does */
     double usual, idle_since;
-    uint64_t late; /* LH_WIRE_LATEST: none */
-    bool dropped;  /* the step at hand is in, by another's hand */
+    double idle_gap; /* seconds until it says so once more; doubles */
+    uint64_t late;   /* LH_WIRE_LATEST: none; in sync its node, and */
+    struct lh_tree_node late_node;
+    bool shares; /* it had a share of the last step */
+    bool tried;  /* it has begun its share of this version before */
+    bool helps;  /* it has computed such a node of this version */
+    /* subtrees of this version that idle workers have taken over */
+    struct lh_tree_node given[NODES_MAX];
+    size_t n_given;
+    bool dropped; /* the step at hand is in, by another's hand */
     struct slow slow;
     bool stopped, left, again; /* again: the run goes back, say hello again */
     int reason;
@@ -155,6 +164,7 @@ static void take_assignment(struct worker *w, const struct lh_envelope *env)
     w->epoch = env->epoch;
     w->index = env->index;
     w->count = (uint32_t)env->count;
+    w->n_given = 0; /* who had them may be the one that is gone */
     w->reassigned = true;
 }
 
@@ -318,10 +328,20 @@ static int send_unsent(struct worker *w)
  */
 static int take_from_shard(struct worker *w, size_t i, struct lh_net_message *msg)
 {
+    const struct lh_tree_node node = {.level = msg->env.level, .index = msg->env.index};
     switch (msg->env.kind) {
     case LH__KIND__KIND_LATE: /* only who still waits has nothing better to do */
-        if (!w->pull.complete && msg->env.request == w->pull.request && has_own_steps(w))
+        if (!w->pull.complete && msg->env.request == w->pull.request &&
+            lh_tree_has(w->model.leaves, node) &&
+            (has_own_steps(w) || msg->env.step == w->version)) {
             w->late = msg->env.step;
+            w->late_node = node;
+        }
+        return 0;
+    case LH__KIND__KIND_GIVEN:
+        if (!has_own_steps(w) && msg->env.step == w->version && w->n_given < NODES_MAX &&
+            lh_tree_has(w->model.leaves, node))
+            w->given[w->n_given++] = node;
         return 0;
     case LH__KIND__KIND_IN:
         w->dropped = w->dropped || (has_own_steps(w) && msg->env.step == w->version);
@@ -378,10 +398,12 @@ static int say_idle(struct worker *w)
                               .request = w->pull.request,
                               .epoch = w->pull.generation};
     w->idle_since = lh_now();
-    size_t n = w->pull.version == LH_WIRE_LATEST ? 1 : w->pull.n_shards;
+    w->idle_gap = w->idle_gap > 0 ? 2 * w->idle_gap : IDLE * w->usual;
+    size_t n = has_own_steps(w) && w->pull.version != LH_WIRE_LATEST ? w->pull.n_shards : 1;
     for (size_t i = 0; i < n; i++) {
-        int rc =
-            w->pull.shards[i].done ? 0 : lh_net_send(w->pull.shards[i].socket, NULL, &env, NULL, 0);
+        int rc = has_own_steps(w) && w->pull.shards[i].done
+                     ? 0
+                     : lh_net_send(w->pull.shards[i].socket, NULL, &env, NULL, 0);
         LH_TRY(rc < 0 ? rc : 0);
     }
     return 0;
@@ -451,19 +473,20 @@ static uint32_t end_block(const struct worker *w, uint64_t leaf)
     return end < blocks ? end : (uint32_t)blocks;
 }
 
-/* For tests: the time that a slower processor would take more, spent before the block, since its
- * last pieces go out while it runs. */
+/* For tests: the time that a slower processor would have taken more for the blocks before, spent
+ * before the next, since a subtree's last pieces go out while a block runs. */
 static int dawdle(struct worker *w)
 {
-    const double until = lh_now() + (w->slow.factor - 1) * w->slow.block;
-    double left, most = w->member.heartbeat / 4;
-    if (w->slow.factor <= 1 || w->index != w->slow.index)
+    const double began = lh_now(), until = began + w->slow.owed, most = w->member.heartbeat / 4;
+    double left;
+    if (w->slow.owed < SLOW_LEAST || w->index != w->slow.index)
         return 0;
     while ((left = until - lh_now()) > 0 && !is_off(w)) {
         LH_TRY(lh_companion_poll(w->opt->companion, w->polls, w->pull.n_shards + 1,
                                  left < most ? left : most));
         LH_TRY(look_up_and_hear(w));
     }
+    w->slow.owed = w->dropped ? 0 : w->slow.owed - (lh_now() - began);
     return 0;
 }
 
@@ -483,7 +506,7 @@ static int compute_leaf(struct worker *w, uint32_t leaf, bool last)
         LH_TRY(fill(w, w->version, block));
         lh_exec_accumulate(w->exec, block > first);
         LH_TRY(run_block(w, block, last && block + 1 == end));
-        w->slow.block = lh_now() - began;
+        w->slow.owed += w->slow.factor > 1 ? (w->slow.factor - 1) * (lh_now() - began) : 0;
         if (block + 1 < end)
             LH_TRY(look_up_and_hear(w));
     }
@@ -493,14 +516,52 @@ static int compute_leaf(struct worker *w, uint32_t leaf, bool last)
         lh_gradient_join(&w->gradient, leaf);
         if (w->tables)
             LH_TRY(lh_worker_tables_join(w->tables, leaf));
-        return look_up(w);
+        return look_up_and_hear(w);
     }
     lh_gradient_last_end(&w->gradient, piece_is_ready, w);
     LH_TRY(send_unsent(w));
     if (w->tables)
         LH_TRY(push_tables(w));
     lh_gradient_done(&w->gradient);
-    return look_up(w);
+    return look_up_and_hear(w);
+}
+
+/* Whether one of the leaves [first, end) was taken over. */
+static bool is_given(const struct worker *w, uint64_t first, uint64_t end)
+{
+    for (size_t i = 0; i < w->n_given; i++) {
+        uint64_t from = (uint64_t)w->given[i].index << w->given[i].level;
+        if (from < end && from + (UINT64_C(1) << w->given[i].level) > first)
+            return true;
+    }
+    return false;
+}
+
+static void note_pushed(struct worker *w, struct lh_tree_node node)
+{
+    if (w->n_pushed < NODES_MAX && !is_off(w))
+        w->pushed[w->n_pushed++] = node;
+}
+
+/* Of a subtree whose leaves [leaf, end) are not computed yet some were taken over: what is summed
+ * goes out as it is, what is left of the others leaf by leaf. */
+static int compute_apart(struct worker *w, uint64_t leaf, uint64_t end)
+{
+    while (lh_gradient_part(&w->gradient, &w->node)) {
+        w->n_unsent = 0;
+        lh_gradient_pieces(&w->gradient, piece_is_ready, w);
+        LH_TRY(send_unsent(w));
+        note_pushed(w, w->node);
+    }
+    for (; leaf < end && !is_off(w); leaf++) {
+        if (is_given(w, leaf, leaf + 1))
+            continue;
+        w->node = (struct lh_tree_node){.index = (uint32_t)leaf};
+        w->n_unsent = 0;
+        LH_TRY(compute_leaf(w, (uint32_t)leaf, true));
+        note_pushed(w, w->node);
+    }
+    return 0;
 }
 
 static int compute_node(struct worker *w, struct lh_tree_node node)
@@ -511,8 +572,13 @@ static int compute_node(struct worker *w, struct lh_tree_node node)
         end = w->model.leaves;
     w->node = node;
     w->n_unsent = 0;
-    for (uint64_t leaf = first; leaf < end && !is_off(w); leaf++)
+    uint64_t leaf = first;
+    for (; leaf < end && !is_off(w) && !is_given(w, leaf, end); leaf++)
         LH_TRY(compute_leaf(w, (uint32_t)leaf, leaf + 1 == end));
+    if (leaf == end)
+        note_pushed(w, node);
+    else if (!is_off(w))
+        LH_TRY(compute_apart(w, leaf, end));
     if (w->dropped)
         lh_gradient_abandon(&w->gradient);
     if (w->dropped && w->tables)
@@ -586,9 +652,32 @@ static int have_rows(struct worker *w, const struct lh_tree_node *nodes, size_t 
     return 0;
 }
 
+/* How long its own work on a step takes, over the last few. */
+static void note_work(struct worker *w, double took)
+{
+    w->usual = w->usual > 0 ? 0.75 * w->usual + 0.25 * took : took;
+}
+
+/* What the largest share of a step takes, by what this one took. A worker that has none waits for
+ * what a step takes. */
+static void note_share(struct worker *w, const struct lh_tree_node *nodes, size_t n)
+{
+    const uint32_t most = (w->model.leaves + w->count - 1) / w->count;
+    uint64_t mine = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t first = (uint64_t)nodes[i].index << nodes[i].level,
+                 end = first + (UINT64_C(1) << nodes[i].level);
+        mine += (end < w->model.leaves ? end : w->model.leaves) - first;
+    }
+    w->shares = mine > 0;
+    if (w->shares)
+        note_work(w, (lh_now() - w->stepped) * most / (double)mine);
+}
+
 static int compute_share(struct worker *w)
 {
     struct lh_tree_node nodes[NODES_MAX];
+    const bool anew = w->n_pushed == 0 && !w->tried;
     size_t n, i;
     do {
         w->reassigned = false;
@@ -604,10 +693,11 @@ static int compute_share(struct worker *w)
             if (is_pushed(w, nodes[i]))
                 continue;
             LH_TRY(compute_node(w, nodes[i]));
-            if (w->n_pushed < NODES_MAX && !w->dropped)
-                w->pushed[w->n_pushed++] = nodes[i];
         }
     } while (w->reassigned && !is_off(w));
+    w->tried = true;
+    if (anew && !is_off(w) && w->n_given == 0)
+        note_share(w, nodes, n);
     /* What the next step will read does not depend on its weights: fetch it while they come. */
     if (n > 0 && !is_over(w) && w->version + 1 < w->until)
         LH_TRY(fill(w, w->version + 1, first_block(w, (uint64_t)nodes[0].index << nodes[0].level)));
@@ -631,9 +721,29 @@ static int ask_again(struct worker *w)
     lh_metrics_add(w->metrics, LH_METRIC_PULL_RETRIES, 1);
     lh_log_event(LH_LOG_WARN, "retry",
                  LH_FIELDS(LH_F("version", w->pull.version), LH_F("patience", w->patience)));
-    w->n_pushed = 0;
+    w->n_pushed = w->n_given = 0;
     w->reassigned = !has_own_steps(w);
     return ask(w, w->pull.version);
+}
+
+/* Whether it may be given what is late, if it waits for long. */
+static bool may_help(const struct worker *w)
+{
+    /* with tables it would need rows that it did not ask for */
+    return w->usual > 0 &&
+           (has_own_steps(w) || (w->job->takeover && !w->tables && w->version < w->until));
+}
+
+/* In sync all have about as much to do, and who is sooner ready than usual waits for that first;
+ * who has helped asks for more at once. */
+static double begin_to_wait(struct worker *w)
+{
+    const double now = lh_now();
+    w->idle_gap = w->helps ? 0 : IDLE * w->usual;
+    w->idle_since = now;
+    if (!has_own_steps(w) && w->stepped + w->usual > now)
+        w->idle_since = w->stepped + w->usual;
+    return now;
 }
 
 /* Blocks until something comes. A short wait is not worth a sleep, which costs as much to be woken
@@ -647,8 +757,8 @@ static int block(const struct worker *w, double quiet_since)
         sched_yield(); /* who is waited for may have been put on this core */
         return 0;
     }
-    if (w->usual > 0 && w->idle_since + IDLE * w->usual < now + most)
-        most = w->idle_since + IDLE * w->usual - now;
+    if (may_help(w) && w->idle_since + w->idle_gap < now + most)
+        most = w->idle_since + w->idle_gap - now;
     return lh_companion_poll(c, w->polls, w->pull.n_shards + 1, most > 0 ? most : 0);
 }
 
@@ -656,7 +766,7 @@ static int block(const struct worker *w, double quiet_since)
  * over, or it is over. */
 static int await(struct worker *w)
 {
-    double quiet_since = w->idle_since = lh_now();
+    double quiet_since = begin_to_wait(w);
     while (!w->pull.complete && !w->reassigned && w->late == LH_WIRE_LATEST && !is_over(w)) {
         bool any = give_turn(w);
         LH_TRY(drain_shards(w, &any));
@@ -667,7 +777,7 @@ static int await(struct worker *w)
         LH_TRY(block(w, quiet_since));
         LH_TRY(look_up(w));
         double now = lh_now();
-        if (w->usual > 0 && now - w->idle_since > IDLE * w->usual)
+        if (may_help(w) && now - w->idle_since > w->idle_gap)
             LH_TRY(say_idle(w));
         if (!w->pull.complete && w->version < w->until && w->count > 0 &&
             (lh_pull_broke(&w->pull) || now - w->pull.asked > w->patience))
@@ -690,22 +800,19 @@ static int take_version(struct worker *w)
     double now = lh_now();
     if (w->stepped > 0)
         lh_metrics_observe(w->metrics, LH_METRIC_STEP_TIME, now - w->stepped);
+    if (w->stepped > 0 && !w->shares && !has_own_steps(w))
+        note_work(w, now - w->stepped);
     w->stepped = now;
     w->at ^= 1;
     lh_exec_place(w->exec, w->held[w->at].at[0], w->held[w->at].at[1]);
     w->version = w->member.version = w->pull.version;
     w->member.phases.steps++;
-    w->n_pushed = 0;
+    w->n_pushed = w->n_given = 0;
+    w->helps = w->tried = false;
+    w->late = LH_WIRE_LATEST;
     w->patience = PATIENCE > w->member.deadline / 2 ? PATIENCE : w->member.deadline / 2;
     w->dropped = false;
     return has_own_steps(w) ? 0 : ask(w, w->version + 1);
-}
-
-/* How long its own work takes, over the last few steps. */
-static void note_work(struct worker *w)
-{
-    double took = lh_now() - w->stepped;
-    w->usual = w->usual > 0 ? 0.75 * w->usual + 0.25 * took : took;
 }
 
 /* The whole of a step, which no other worker shares. */
@@ -713,7 +820,7 @@ static int compute_step(struct worker *w)
 {
     lh_exec_reuse(w->exec, w->model.leaves > 1 || w->job->micro_batch > w->model.block);
     LH_TRY(compute_node(w, (struct lh_tree_node){.level = lh_tree_height(w->model.leaves)}));
-    note_work(w);
+    note_work(w, lh_now() - w->stepped);
     return 0;
 }
 
@@ -742,6 +849,16 @@ static int work_on_own(struct worker *w)
     return w->stopped ? w->reason : 0;
 }
 
+/* Part of another's share of the version at hand. */
+static int take_over(struct worker *w)
+{
+    w->late = LH_WIRE_LATEST;
+    w->helps = true;
+    w->n_given = 0; /* it may be what was another's before */
+    w->pull.asked = lh_now();
+    return compute_node(w, w->late_node);
+}
+
 static int work_together(struct worker *w)
 {
     bool have = false;
@@ -753,6 +870,8 @@ static int work_together(struct worker *w)
             LH_TRY(take_version(w));
             have = w->reassigned = true;
         }
+        if (w->late != LH_WIRE_LATEST)
+            LH_TRY(take_over(w));
         if (have && w->count > 0 && w->version < w->until && w->reassigned && !is_over(w))
             LH_TRY(compute_share(w));
         w->reassigned = false;

@@ -150,6 +150,17 @@ static double lacking(const char *page, unsigned shard, const char *le)
     return 0;
 }
 
+static double taken_over(const char *page)
+{
+    const char *at = page, *name = "\nlonghaul_taken_over_total{role=\"server\"";
+    double sum = 0;
+    while ((at = strstr(at, name))) {
+        sum += strtod(strchr(at, '}') + 1, NULL);
+        at += strlen(name);
+    }
+    return sum;
+}
+
 static void staleness_of_ssp_never_exceeds_its_bound(void **state)
 {
     (void)state;
@@ -208,16 +219,90 @@ static void ssp_takes_the_step_of_a_worker_that_never_ends_over(void **state)
     trainkit_dataset();
     setenv(SLOW, "0:1e9", 1);
     char *page = NULL;
-    double taken = 0;
     train(kit_path("run"), SSP(3), 2, 1, &page);
     unsetenv(SLOW);
-    const char *at = strstr(page, "\nlonghaul_taken_over_total{role=\"server\"");
-    assert_non_null(at);
-    taken = strtod(strchr(at, '}') + 1, NULL);
-    assert_true(taken >= 1);
+    assert_true(taken_over(page) >= 1);
     assert_true(lacking(page, 0, "+Inf") == STEPS);
     assert_true(lacking(page, 0, "4") == STEPS);
     lh_mem_free(page);
+}
+
+/* --- takeover in sync ---------------------------------------------------------------------------
+ */
+/* The slow worker never ends its first step: whatever it has is taken over, step by step. */
+static void sync_goes_on_without_a_worker_that_never_ends_to_the_same_bits(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_new();
+    char *page = NULL;
+    setenv(SLOW, "1:1e9", 1);
+    train(kit_path("two"), NULL, 2, 1, &page);
+    assert_true(taken_over(page) >= 1);
+    lh_mem_free(page);
+    train(kit_path("three"), NULL, 3, 2, &page);
+    assert_true(taken_over(page) >= 1);
+    lh_mem_free(page);
+    unsetenv(SLOW);
+    trainkit_assert_same(&f.want, kit_path("two"), "2 workers, one stands, 1 server");
+    trainkit_assert_same(&f.want, kit_path("three"), "3 workers, one stands, 2 servers");
+    fixture_free(&f);
+}
+
+/* It gives away what it has not begun, and sends what it has. */
+static void sync_with_a_slow_worker_gives_the_same_bits(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_new();
+    char *page = NULL;
+    setenv(SLOW, "0:6", 1);
+    train(kit_path("run"), NULL, 2, 1, &page);
+    unsetenv(SLOW);
+    trainkit_assert_same(&f.want, kit_path("run"), "2 workers, one slow");
+    assert_true(taken_over(page) >= 1);
+    lh_mem_free(page);
+    fixture_free(&f);
+}
+
+/* Not dead, since its deadline is far, and not there either. */
+static void sync_goes_on_without_a_stopped_worker_to_the_same_bits(void **state)
+{
+    (void)state;
+    enum { LONG = 120, CUT = 10 };
+    struct lh_train_result result;
+    trainkit_dataset();
+    struct lh_job *job = trainkit_job(LONG, CUT, NULL);
+    struct lh_train_options opt = trainkit_options(kit_path("sync"));
+    assert_ok(lh_train(job, &opt, &result));
+    struct trainkit_state want = trainkit_read(kit_path("sync"));
+    trainkit_job_file(kit_path("job.yaml"), LONG, CUT, NULL);
+    const char *argv[] = {PROGRAM,
+                          "train",
+                          kit_path("job.yaml"),
+                          "--dir",
+                          kit_path("run"),
+                          "--launcher",
+                          "processes",
+                          "--workers",
+                          "3",
+                          "--servers",
+                          "2",
+                          "--no-evaluation",
+                          "--quiet",
+                          "--set",
+                          "cluster.deadline_seconds=600",
+                          NULL};
+    pid_t run = trainkit_spawn(kit_path("log"), argv);
+    assert_true(trainkit_wait_cut(kit_path("run"), 2 * CUT));
+    pid_t worker = trainkit_find_role(run, "worker");
+    assert_true(worker > 0);
+    assert_int_equal(kill(worker, SIGSTOP), 0);
+    uint64_t at = trainkit_last_cut(kit_path("run"));
+    assert_true(trainkit_wait_cut(kit_path("run"), at + 3 * CUT));
+    assert_int_equal(kill(worker, SIGCONT), 0);
+    assert_int_equal(trainkit_wait_exit(run), 0);
+    trainkit_assert_same(&want, kit_path("run"), "one of three workers was stopped");
+    lh_mem_free(want.values);
+    lh_job_destroy(&job);
 }
 
 /* --- workers die -------------------------------------------------------------------------------
@@ -272,6 +357,9 @@ int main(void)
         kit_test(staleness_of_ssp_never_exceeds_its_bound),
         kit_test(async_does_not_wait_for_a_slow_worker),
         kit_test(ssp_takes_the_step_of_a_worker_that_never_ends_over),
+        kit_test(sync_goes_on_without_a_worker_that_never_ends_to_the_same_bits),
+        kit_test(sync_with_a_slow_worker_gives_the_same_bits),
+        kit_test(sync_goes_on_without_a_stopped_worker_to_the_same_bits),
         kit_test(run_whose_workers_are_killed_applies_each_step_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
