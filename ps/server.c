@@ -27,7 +27,11 @@
 #define BURST         256  /* messages taken before other work is looked after */
 #define BUSY_POLL     0.002
 #define RETRY_EVERY   0.5 /* seconds between tries to write the last version */
-#define LATE          2.0 /* times what a step takes an idle worker: then another's is late */
+/* Times what a step takes an idle worker: then another's is late. Leaves are taken over beside the
+ * late worker; a whole step is begun anew, so that is for one who is stuck, not for one who is
+ * slow. */
+#define LATE_LEAF 2.0
+#define LATE_STEP 8.0
 
 struct waiting { /* a pull that is not answered yet; one a peer */
     struct lh_net_peer peer;
@@ -644,12 +648,12 @@ static int give_late_step(struct lh_server *s, const struct lh_net_message *msg,
 /* A worker has nothing to do: it may have what is late. */
 static int take_idle(struct lh_server *s, const struct lh_net_message *msg)
 {
-    double late = LATE * 1e-6 * (double)msg->env.count;
+    const double usual = 1e-6 * (double)msg->env.count;
     if (msg->env.epoch != s->member.plan->generation)
         return 0;
     if (s->flight)
-        return give_late_step(s, msg, late);
-    return s->takeover ? give_late_leaves(s, msg, late) : 0;
+        return give_late_step(s, msg, LATE_STEP * usual);
+    return s->takeover ? give_late_leaves(s, msg, LATE_LEAF * usual) : 0;
 }
 
 /* --- messages ----------------------------------------------------------------------------------
