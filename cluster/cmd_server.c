@@ -29,7 +29,7 @@ const struct lh_cmd lh_cmd_server = {
 
 struct options {
     const char *scheduler, *bind, *advertise, *store;
-    int64_t shard;
+    int64_t shard, io_threads;
     const char *metrics;
     const char *keys;
     double patience;
@@ -49,12 +49,13 @@ static int serve(const struct options *o)
             lh_cmd_tell_metrics(metrics);
     }
     lh_mem_keep();
-    void *zmq = zmq_ctx_new();
-    if (!zmq) {
+    void *zmq = NULL;
+    int rc = lh_net_context(&zmq, (uint32_t)o->io_threads);
+    if (rc < 0) {
         lh_metrics_close(&metrics);
-        return lh_err_set(LH_ENOMEM, "no memory for the network");
+        return rc;
     }
-    int rc = o->keys ? lh_keys_load(&keys, o->keys, LH__ROLE__ROLE_SERVER) : 0;
+    rc = o->keys ? lh_keys_load(&keys, o->keys, LH__ROLE__ROLE_SERVER) : 0;
     if (rc >= 0)
         rc = lh_security_open(&security, zmq, o->keys ? &keys : NULL, o->insecure);
     if (rc >= 0)
@@ -80,7 +81,8 @@ static int serve(const struct options *o)
 
 static int run(int argc, char **argv)
 {
-    struct options o = {.bind = "tcp://127.0.0.1:*", .shard = -1, .patience = 300, .metrics = ""};
+    struct options o = {
+        .bind = "tcp://127.0.0.1:*", .shard = -1, .io_threads = 1, .patience = 300, .metrics = ""};
     const struct lh_opt opts[] = {
         {.name = "scheduler",
          .kind = LH_OPT_STRING,
@@ -112,6 +114,13 @@ static int run(int argc, char **argv)
          .min = -1,
          .max = 4095,
          .help = "Which part it would like to hold, from 0; -1: any."},
+        {.name = "io-threads",
+         .kind = LH_OPT_INT,
+         .value = &o.io_threads,
+         .metavar = "N",
+         .min = 1,
+         .max = 64,
+         .help = "Threads that move its bytes ('longhaul help job': cluster.io_threads)."},
         {.name = "patience",
          .kind = LH_OPT_DOUBLE,
          .value = &o.patience,

@@ -46,12 +46,13 @@ static int work(const struct options *o)
             lh_cmd_tell_metrics(metrics);
     }
     lh_mem_keep();
-    void *zmq = zmq_ctx_new();
-    if (!zmq) {
+    void *zmq = NULL;
+    int rc = lh_net_context(&zmq, 1);
+    if (rc < 0) {
         lh_metrics_close(&metrics);
-        return lh_err_set(LH_ENOMEM, "no memory for the network");
+        return rc;
     }
-    int rc = o->keys ? lh_keys_load(&keys, o->keys, LH__ROLE__ROLE_WORKER) : 0;
+    rc = o->keys ? lh_keys_load(&keys, o->keys, LH__ROLE__ROLE_WORKER) : 0;
     if (rc >= 0)
         rc = lh_security_open(&security, zmq, o->keys ? &keys : NULL, o->insecure);
     if (rc >= 0)

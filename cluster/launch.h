@@ -12,7 +12,8 @@ struct lh_launch_spec {
     void *zmq;            /* local: the context that the scheduler uses too */
     const char *endpoint; /* of the scheduler */
     uint32_t workers, servers;
-    bool apart; /* local: no worker shares its thread with a server */
+    uint32_t io_threads; /* of processes: of each server */
+    bool apart;          /* local: no worker shares its thread with a server */
     enum lh_transport transport;
     const char *sockets;                /* directory for ipc */
     const char *program;                /* of processes */

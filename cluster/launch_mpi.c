@@ -65,6 +65,7 @@ struct plan {
     double deadline; /* cluster.deadline_seconds */
     uint64_t workers, servers;
     uint64_t clear; /* cluster.security: none */
+    uint64_t io_threads;
 };
 
 struct lh_launch_mpi {
@@ -225,8 +226,9 @@ static int decide(struct lh_launch_mpi *l, const struct lh_job *job)
     LH_TRY_TO(done, decision_init(&d, l));
     LH_TRY_TO(done, lh_placement(&wish, d.names, (size_t)l->size, d.roles));
     LH_TRY_TO(done, lh_address_choose(d.of_host, (size_t)d.hosts, job->interface, d.chosen));
-    l->plan =
-        (struct plan){.deadline = job->deadline_seconds, .clear = job->security == LH_JOB_CLEAR};
+    l->plan = (struct plan){.deadline = job->deadline_seconds,
+                            .clear = job->security == LH_JOB_CLEAR,
+                            .io_threads = job->io_threads};
     for (int r = 0; r < l->size; r++) {
         struct seat *s = &l->seats[r];
         s->role = d.roles[r];
@@ -551,11 +553,12 @@ static void *run_role(void *arg)
 {
     struct lh_launch_mpi *l = arg;
     lh_mem_keep();
-    void *zmq = zmq_ctx_new();
-    if (zmq)
+    void *zmq = NULL;
+    int rc = lh_net_context(&zmq, (uint32_t)l->plan.io_threads);
+    if (rc == 0)
         run_in(l, zmq);
     else
-        lh_err_save(&l->role_err, lh_err_set(LH_ENOMEM, "no memory for the network"));
+        lh_err_save(&l->role_err, rc);
     if (zmq)
         zmq_ctx_term(zmq);
     atomic_store(&l->role_ended, true);

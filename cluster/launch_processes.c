@@ -97,7 +97,8 @@ static void free_port_beside(const char *endpoint, char *out, size_t size)
 
 static int spawn(struct lh_launch_processes *l, struct child *c)
 {
-    char bind[LH_NET_ENDPOINT_MAX], index[16], patience[32], metrics[LH_HTTP_ENDPOINT_MAX];
+    char bind[LH_NET_ENDPOINT_MAX], index[16], threads[16], patience[32],
+        metrics[LH_HTTP_ENDPOINT_MAX];
     const char *program = l->spec.program ? l->spec.program : "/proc/self/exe";
     if (l->spec.transport == LH_TRANSPORT_IPC)
         snprintf(bind, sizeof bind, "ipc://%s/server-%u", l->spec.sockets, c->index);
@@ -105,11 +106,13 @@ static int spawn(struct lh_launch_processes *l, struct child *c)
         snprintf(bind, sizeof bind, "tcp://127.0.0.1:*");
     snprintf(index, sizeof index, "%u", c->index);
     snprintf(patience, sizeof patience, "%g", l->spec.patience);
+    snprintf(threads, sizeof threads, "%u", l->spec.io_threads);
     free_port_beside(lh_metrics_endpoint(l->spec.metrics), metrics, sizeof metrics);
     const char *with = c->keys >= 0 ? "--keys" : NULL; /* ends the list where there are none */
-    const char *server[] = {
-        "longhaul",   "server", "--scheduler", l->endpoint, "--bind",     bind, "--shard", index,
-        "--patience", patience, "--metrics",   metrics,     "--launched", with, KEYS_PATH, NULL};
+    const char *server[] = {"longhaul",   "server",  "--scheduler", l->endpoint,    "--bind",
+                            bind,         "--shard", index,         "--io-threads", threads,
+                            "--patience", patience,  "--metrics",   metrics,        "--launched",
+                            with,         KEYS_PATH, NULL};
     const char *worker[] = {"longhaul",   "worker", "--scheduler", l->endpoint,
                             "--patience", patience, "--metrics",   metrics,
                             "--launched", with,     KEYS_PATH,     NULL};

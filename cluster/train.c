@@ -323,6 +323,7 @@ static int place_roles(void *ctx, const char *endpoint)
                                   .endpoint = endpoint,
                                   .workers = t->opt->workers,
                                   .servers = t->opt->servers,
+                                  .io_threads = t->job->io_threads,
                                   .transport = t->opt->transport,
                                   .sockets = t->sockets,
                                   .program = t->opt->program,
@@ -419,9 +420,7 @@ static int schedule(struct train *t, struct lh_scheduler_result *result)
 {
     char bind[LH_NET_ENDPOINT_MAX];
     LH_TRY(endpoint(t, bind, sizeof bind));
-    t->zmq = zmq_ctx_new();
-    if (!t->zmq)
-        return lh_err_set(LH_ENOMEM, "no memory for the network");
+    LH_TRY(lh_net_context(&t->zmq, t->job->io_threads));
     int rc = open_security(t);
     if (rc >= 0)
         rc =

@@ -86,6 +86,7 @@ struct lh_job {
     double heartbeat_seconds;      /* 1 */
     double deadline_seconds;       /* 10: a role silent for longer is taken for dead */
     enum lh_job_security security; /* curve: tcp with keys */
+    uint32_t io_threads;           /* 1: of a server, for its connections */
     /* of an MPI job (cluster/placement.h, cluster/address.h): */
     uint32_t servers_per_host, workers_per_host; /* 0 */
     const char *placement, *interface;           /* "auto" */

@@ -180,6 +180,12 @@ const struct lh_job_key lh_job_keys[] = {
          "curve: what goes over tcp is encrypted, and both ends prove who they are by keys, which\n"
          "launchers make for the run and 'longhaul keygen' for roles started by hand. none: in\n"
          "the clear, to whoever connects; for networks of one's own."},
+    {"cluster", "io_threads", LH_KEY_U32, AT(io_threads), .number = 1, BETWEEN(1, 64),
+     .unit = "threads",
+     .doc =
+         "Threads that move a server's bytes; each connection belongs to one of them. One moves\n"
+         "about 4 GB/s over tcp in the clear and 1 GB/s encrypted: more where hundreds of workers\n"
+         "wait for a server that has cores to spare. Of a server by hand: its --io-threads."},
     {"cluster", "servers_per_host", LH_KEY_U32, AT(servers_per_host), .number = 0, BETWEEN(0, 60),
      .unit = "ranks",
      .doc =

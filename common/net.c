@@ -91,6 +91,16 @@ static int zmq_failed(const char *what, const char *endpoint)
     }
 }
 
+int lh_net_context(void **out, uint32_t io_threads)
+{
+    *out = zmq_ctx_new();
+    if (!*out)
+        return lh_err_set(LH_ENOMEM, "no memory for the network");
+    zmq_ctx_set(*out, ZMQ_IO_THREADS, (int)io_threads);
+    zmq_ctx_set(*out, ZMQ_MAX_SOCKETS, zmq_ctx_get(*out, ZMQ_SOCKET_LIMIT));
+    return 0;
+}
+
 static int set_int(struct lh_net_socket *s, int option, int value)
 {
     return zmq_setsockopt(s->zmq, option, &value, sizeof value) == 0

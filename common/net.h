@@ -25,6 +25,10 @@
 /* Who connects must have shown its key within this time. */
 #define LH_NET_HANDSHAKE_SECONDS 10
 
+/* A context for sockets: as many as the machine gives descriptors for, whose bytes `io_threads`
+ * threads of ZeroMQ move, connection by connection. End it with zmq_ctx_term. Errors: LH_ENOMEM. */
+int lh_net_context(void **out, uint32_t io_threads);
+
 struct lh_net_socket;
 
 /* Who a ROUTER's message came from, and goes to. */

@@ -259,7 +259,8 @@ static void ranks_of_one_host_give_the_bits_of_the_local_launcher(void **state)
     need_mpirun();
     static const struct {
         const char *ranks, *more;
-    } cases[] = {{"-n 3", ""}, {"-n 6", "--set cluster.servers_per_host=2"}};
+    } cases[] = {{"-n 3", ""},
+                 {"-n 6", "--set cluster.servers_per_host=2 --set cluster.io_threads=2"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *out = NULL;
         int status = mpirun(&out, cases[i].ranks, "job.yaml", cases[i].more);

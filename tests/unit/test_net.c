@@ -82,7 +82,10 @@ static void message_goes_there_and_back_on_every_transport(void **state)
 static void dealer_may_connect_before_the_router_binds(void **state)
 {
     (void)state;
-    void *zmq = zmq_ctx_new();
+    void *zmq = NULL;
+    assert_ok(lh_net_context(&zmq, 3));
+    assert_int_equal(zmq_ctx_get(zmq, ZMQ_IO_THREADS), 3);
+    assert_true(zmq_ctx_get(zmq, ZMQ_MAX_SOCKETS) > 1023); /* what ZeroMQ takes by itself */
     struct lh_net_socket *router = NULL, *dealer = NULL;
     struct lh_envelope env = {.kind = LH__KIND__KIND_BEAT};
     struct lh_net_message m;
