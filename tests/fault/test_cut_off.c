@@ -172,8 +172,10 @@ static void hosts_that_are_cut_off_and_come_back_change_no_bit(void **state)
     if (!make_hosts())
         skip();
     trainkit_dataset();
-    struct lh_job *job = trainkit_job(STEPS, EVERY, NULL);
-    trainkit_job_file(kit_path("job.yaml"), STEPS, EVERY, NULL);
+    /* else the others would be through before a host is missed */
+    const char *waits = "consistency: {takeover: false}\n";
+    struct lh_job *job = trainkit_job(STEPS, EVERY, waits);
+    trainkit_job_file(kit_path("job.yaml"), STEPS, EVERY, waits);
     struct lh_train_options opt = trainkit_options(kit_path("undisturbed"));
     assert_ok(lh_train(job, &opt, &result));
     struct trainkit_state want = trainkit_read(kit_path("undisturbed"));

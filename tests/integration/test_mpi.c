@@ -141,7 +141,8 @@ static int group_setup(void **state)
         run_at_home(PROGRAM " simulate --out data --users 300 --format dataset") != 0 ||
         write_job("job.yaml", STEPS, "cluster: {heartbeat_seconds: 0.2, deadline_seconds: 10}") ||
         write_job("long.yaml", LONG_STEPS,
-                  "cluster: {heartbeat_seconds: 0.2, deadline_seconds: 3}") ||
+                  "cluster: {heartbeat_seconds: 0.2, deadline_seconds: 3}\n"
+                  "consistency: {takeover: false}") || /* a dead rank is missed before the end */
         run_at_home(PROGRAM " train job.yaml --dir il --set algorithm=il --set train.steps=40 "
                             "--no-evaluation --quiet && " PROGRAM " export --dir il --out snap") ||
         run_at_home(PROGRAM " train job.yaml --dir want --quiet && " PROGRAM
