@@ -233,6 +233,28 @@ pid_t trainkit_spawn(const char *log, const char *const *argv)
     _exit(127);
 }
 
+pid_t trainkit_spawn_train(const char *program, const char *workers, const char *servers,
+                           const char *set)
+{
+    const char *argv[] = {program,
+                          "train",
+                          kit_path("job.yaml"),
+                          "--dir",
+                          kit_path("run"),
+                          "--launcher",
+                          "processes",
+                          "--workers",
+                          workers,
+                          "--servers",
+                          servers,
+                          "--no-evaluation",
+                          "--quiet",
+                          set ? "--set" : NULL,
+                          set,
+                          NULL};
+    return trainkit_spawn(kit_path("log"), argv);
+}
+
 int trainkit_wait_exit(pid_t pid)
 {
     int status = -1;

@@ -37,6 +37,10 @@ bool trainkit_wait_cut(const char *dir, uint64_t version);
 
 /* Runs a program of this build in a process group of its own; output goes to a file. */
 pid_t trainkit_spawn(const char *log, const char *const *argv);
+/* So a training of job.yaml into run/ by processes, log and all in kit_dir; `set`: a KEY=VALUE of
+ * the job, or NULL. */
+pid_t trainkit_spawn_train(const char *program, const char *workers, const char *servers,
+                           const char *set);
 /* Its exit status (1000 + the signal that ended it), at most 60 s from now; then its group is
  * killed: -1. */
 int trainkit_wait_exit(pid_t pid);

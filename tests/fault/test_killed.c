@@ -44,21 +44,7 @@ static void fixture_free(struct fixture *f)
 
 static pid_t start_train(const char *workers, const char *servers)
 {
-    const char *argv[] = {PROGRAM,
-                          "train",
-                          kit_path("job.yaml"),
-                          "--dir",
-                          kit_path("run"),
-                          "--launcher",
-                          "processes",
-                          "--workers",
-                          workers,
-                          "--servers",
-                          servers,
-                          "--no-evaluation",
-                          "--quiet",
-                          NULL};
-    return trainkit_spawn(kit_path("log"), argv);
+    return trainkit_spawn_train(PROGRAM, workers, servers, NULL);
 }
 
 /* Exit status of a process, at most 40 s from now. */

@@ -275,23 +275,7 @@ static void sync_goes_on_without_a_stopped_worker_to_the_same_bits(void **state)
     assert_ok(lh_train(job, &opt, &result));
     struct trainkit_state want = trainkit_read(kit_path("sync"));
     trainkit_job_file(kit_path("job.yaml"), LONG, CUT, NULL);
-    const char *argv[] = {PROGRAM,
-                          "train",
-                          kit_path("job.yaml"),
-                          "--dir",
-                          kit_path("run"),
-                          "--launcher",
-                          "processes",
-                          "--workers",
-                          "3",
-                          "--servers",
-                          "2",
-                          "--no-evaluation",
-                          "--quiet",
-                          "--set",
-                          "cluster.deadline_seconds=600",
-                          NULL};
-    pid_t run = trainkit_spawn(kit_path("log"), argv);
+    pid_t run = trainkit_spawn_train(PROGRAM, "3", "2", "cluster.deadline_seconds=600");
     assert_true(trainkit_wait_cut(kit_path("run"), 2 * CUT));
     pid_t worker = trainkit_find_role(run, "worker");
     assert_true(worker > 0);
@@ -320,21 +304,7 @@ static void run_whose_workers_are_killed_applies_each_step_once(void **state)
     assert_ok(lh_train(job, &opt, &result));
     struct trainkit_state want = trainkit_read(kit_path("sync"));
     trainkit_job_file(kit_path("job.yaml"), LONG, CUT, SSP(0));
-    const char *argv[] = {PROGRAM,
-                          "train",
-                          kit_path("job.yaml"),
-                          "--dir",
-                          kit_path("run"),
-                          "--launcher",
-                          "processes",
-                          "--workers",
-                          "3",
-                          "--servers",
-                          "1",
-                          "--no-evaluation",
-                          "--quiet",
-                          NULL};
-    pid_t run = trainkit_spawn(kit_path("log"), argv);
+    pid_t run = trainkit_spawn_train(PROGRAM, "3", "1", NULL);
     for (unsigned i = 1; i <= 3; i++) {
         assert_true(trainkit_wait_cut(kit_path("run"), 3 * i * CUT));
         pid_t worker = trainkit_find_role(run, "worker");
