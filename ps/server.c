@@ -168,11 +168,10 @@ static int start(struct lh_server *s)
         LH_TRY(lh_takeover_create(&s->takeover, s->model.leaves));
     LH_TRY(lh_loans_create(&s->loans, s->shard, s->member.deadline));
     LH_TRY(open_store(s, plan));
-    /* What was prepared but never became a cut may be of another number of shards. */
-    LH_TRY(lh_store_prune(s->store, plan->keep, plan->n_keep));
     LH_TRY(restore(s, plan));
     LH_TRY(start_tables(s, plan));
-    LH_TRY(lh_writer_start(&s->writer, s->store, s->tables.at, s->tables.n));
+    LH_TRY(
+        lh_writer_start(&s->writer, s->store, s->tables.at, s->tables.n, plan->keep, plan->n_keep));
     LH_TRY(lh_pull_pieces(&s->pieces, &s->n_pieces, range));
     LH_TRY(LH_NEW_ARRAY(&s->metrics, METRICS_ROWS * (s->n_metrics + 1), "metrics"));
     s->clock = (struct lh_clock){.start = plan->start,
@@ -444,8 +443,10 @@ static int start_cut(struct lh_server *s)
     double began = lh_now();
     int rc = freeze(s, &frozen);
     if (rc == LH_AGAIN)
-        return 0;                          /* training waits */
-    if (rc == LH_ENOSPC || rc == LH_EIO) { /* rows that changed are written when they are frozen */
+        return 0; /* training waits */
+    /* rows that changed are written when they are frozen; where their directory is gone, they are
+     * not */
+    if (rc == LH_ENOSPC || rc == LH_EIO || rc == LH_ENOENT) {
         struct lh_writer_done done = {.kind = LH_WRITER_PREPARE,
                                       .version = lh_shard_version(s->shard)};
         lh_err_save(&done.err, rc);

@@ -82,7 +82,8 @@ int lh_store_txn_lock(const struct lh_store *st, int fd, int how)
     return 0;
 }
 
-/* Takes DIR/lock and leaves our process id in it, for the sentence of the next who tries. */
+/* Takes DIR/lock and leaves our process id in it, for the sentence of the next who tries: in the
+ * place of the last one, so that a full disk has it, too. */
 int lh_store_txn_serve(struct lh_store *st)
 {
     int rc = 0;
@@ -103,8 +104,8 @@ int lh_store_txn_serve(struct lh_store *st)
                             st->dir, pid);
         }
     } else {
-        int n = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
-        if (ftruncate(st->serving, 0) != 0 || pwrite(st->serving, pid, (size_t)n, 0) != n)
+        int n = snprintf(pid, sizeof pid, "%-20ld\n", (long)getpid());
+        if (pwrite(st->serving, pid, (size_t)n, 0) != n)
             rc = lh_err_errno(errno, "%s: cannot be written", path);
     }
     lh_mem_free(path);
@@ -143,6 +144,27 @@ void lh_store_txn_close(struct lh_store *st)
     st->env = NULL;
 }
 
+/* A file that was deleted, or moved, can be written as long as it is open, and nobody finds it. */
+static int still_there(const struct lh_store *st, const char *doing)
+{
+    struct stat ours, found;
+    if (fstat(st->data_fd, &ours) == 0 && stat(st->data, &found) == 0 &&
+        ours.st_dev == found.st_dev && ours.st_ino == found.st_ino)
+        return 0;
+    return lh_err_set(
+        LH_EIO,
+        "%s: %s: it was deleted, moved or replaced while a server has it open; put it "
+        "back, or begin the run anew",
+        st->data, doing);
+}
+
+static int reopen(struct lh_store *st, const char *doing)
+{
+    LH_TRY(still_there(st, doing));
+    lh_store_txn_close(st);
+    return lh_store_txn_open(st);
+}
+
 static int write_once(struct lh_store *st, lh_store_body run, void *ctx)
 {
     MDB_txn *txn = NULL;
@@ -163,11 +185,7 @@ int lh_store_txn_write(struct lh_store *st, lh_store_body run, void *ctx, const 
     if (st->read_only)
         return lh_err_set(LH_EINTERNAL, "%s: %s: it is open for reading only", st->dir, doing);
     LH_TRY(lh_store_txn_lock(st, st->data_fd, LOCK_EX));
-    int rc = 0;
-    if (st->broken) {
-        lh_store_txn_close(st);
-        rc = lh_store_txn_open(st);
-    }
+    int rc = st->broken ? reopen(st, doing) : still_there(st, doing);
     while (rc == 0) {
         rc = write_once(st, run, ctx);
         if (rc != MDB_MAP_FULL)
@@ -182,10 +200,8 @@ int lh_store_txn_write(struct lh_store *st, lh_store_body run, void *ctx, const 
 int lh_store_txn_read(struct lh_store *st, lh_store_body run, void *ctx, const char *doing)
 {
     MDB_txn *txn = NULL;
-    if (st->broken) {
-        lh_store_txn_close(st);
-        LH_TRY(lh_store_txn_open(st));
-    }
+    if (st->broken)
+        LH_TRY(reopen(st, doing));
     int rc = mdb_txn_begin(st->env, NULL, MDB_RDONLY, &txn);
     if (rc == 0)
         rc = run(st, txn, ctx);

@@ -2,6 +2,7 @@
  * and touched by the server at cuts, never in a step (DESIGN.md, invariant 3). */
 #include "ps/writer.h"
 
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/term.h"
 
@@ -26,6 +27,8 @@ struct lh_writer {
     struct lh_store *store;
     struct lh_rowtable **tables;
     size_t n_tables;
+    uint64_t *keep; /* what the store still has to be pruned to; NULL: nothing */
+    size_t n_keep;
     pthread_t thread;
     bool started;
     pthread_mutex_t mutex;
@@ -87,8 +90,20 @@ done:
     return rc;
 }
 
+/* What was there before this writer: once. */
+static int prune_first(struct lh_writer *w)
+{
+    if (!w->keep)
+        return 0;
+    LH_TRY(lh_store_prune(w->store, w->keep, w->n_keep));
+    lh_mem_free(w->keep);
+    w->keep = NULL;
+    return 0;
+}
+
 static int prepare(struct lh_writer *w, const struct command *c)
 {
+    LH_TRY(prune_first(w));
     for (size_t i = 0; i < w->n_tables; i++)
         LH_TRY(lh_rowtable_prepare(w->tables[i]));
     return lh_store_prepare(w->store, c->frozen);
@@ -148,29 +163,44 @@ static void *run(void *arg)
     return NULL;
 }
 
-int lh_writer_start(struct lh_writer **out, struct lh_store *store,
-                    struct lh_rowtable *const *tables, size_t n_tables)
+static int set_up(struct lh_writer *w, struct lh_rowtable *const *tables, size_t n_tables,
+                  const uint64_t *keep, size_t n_keep)
 {
-    struct lh_writer *w = NULL;
-    LH_TRY(LH_NEW(&w, "checkpoint writer"));
-    int rc = LH_NEW_ARRAY(&w->tables, n_tables, "checkpoint writer");
-    if (rc < 0) {
-        lh_mem_free(w);
-        return rc;
-    }
+    LH_TRY(LH_NEW_ARRAY(&w->tables, n_tables, "checkpoint writer"));
     for (size_t i = 0; i < n_tables; i++)
         w->tables[i] = tables[i];
     w->n_tables = n_tables;
+    LH_TRY(LH_NEW_ARRAY(&w->keep, n_keep + 1, "checkpoint writer"));
+    for (size_t i = 0; i < n_keep; i++)
+        w->keep[i] = keep[i];
+    w->n_keep = n_keep;
+    int rc = prune_first(w);
+    if (rc == LH_ENOSPC || rc == LH_EIO) {
+        lh_log_event(LH_LOG_WARN, "disk_error",
+                     LH_FIELDS(LH_F("code", lh_err_name(rc)), LH_F("reason", lh_err_text())));
+        rc = 0;
+    }
+    LH_TRY(rc);
+    int e = pthread_create(&w->thread, NULL, run, w);
+    w->started = e == 0;
+    return e == 0 ? 0 : lh_err_errno(e, "starting the thread that writes checkpoints");
+}
+
+int lh_writer_start(struct lh_writer **out, struct lh_store *store,
+                    struct lh_rowtable *const *tables, size_t n_tables, const uint64_t *keep,
+                    size_t n_keep)
+{
+    struct lh_writer *w = NULL;
+    LH_TRY(LH_NEW(&w, "checkpoint writer"));
     w->store = store;
     w->queued.last = &w->queued.first;
     w->finished.last = &w->finished.first;
     pthread_mutex_init(&w->mutex, NULL);
     pthread_cond_init(&w->work, NULL);
-    int e = pthread_create(&w->thread, NULL, run, w);
-    w->started = e == 0;
-    if (e != 0) {
+    int rc = set_up(w, tables, n_tables, keep, n_keep);
+    if (rc < 0) {
         lh_writer_stop(&w);
-        return lh_err_errno(e, "starting the thread that writes checkpoints");
+        return rc;
     }
     *out = w;
     return 0;
@@ -199,6 +229,7 @@ void lh_writer_stop(struct lh_writer **out)
         free_command(c);
     pthread_cond_destroy(&w->work);
     pthread_mutex_destroy(&w->mutex);
+    lh_mem_free(w->keep);
     lh_mem_free(w->tables);
     lh_mem_free(w);
     *out = NULL;

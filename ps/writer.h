@@ -21,9 +21,14 @@ struct lh_writer_done {
     struct lh_err err; /* code 0: durable */
 };
 
-/* `store` and the n_tables tables, whose files lie in it, outlive the writer. */
+/* `store` and the n_tables tables, whose files lie in it, outlive the writer. Deletes every version
+ * of the store but those of `keep` (copied), since what was prepared and never became a cut may be
+ * of another number of shards. A disk that is full, or fails, is no reason not to start: it is
+ * tried again before each version that is written, and none is as long as it fails. Errors: those
+ * of lh_store_prune but for LH_ENOSPC and LH_EIO. */
 int lh_writer_start(struct lh_writer **out, struct lh_store *store,
-                    struct lh_rowtable *const *tables, size_t n_tables);
+                    struct lh_rowtable *const *tables, size_t n_tables, const uint64_t *keep,
+                    size_t n_keep);
 /* Finishes what is queued and ends the thread; what was done can still be polled. NULL allowed. */
 void lh_writer_finish(struct lh_writer *w);
 /* Finishes, and frees. NULL content allowed. */

@@ -599,6 +599,30 @@ static void prepare_on_a_full_disk_keeps_earlier_versions(void **state)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* Written as before it would succeed, and be nowhere. */
+static void prepare_in_a_store_that_is_gone_fails_until_it_is_back(void **state)
+{
+    (void)state;
+    static const char *const gone[] = {"mv s away", "mv s away && mkdir s",
+                                       "mv s away && cp -a away s"};
+    struct fake x;
+    struct lh_store *st = NULL;
+    fake_init(&x, 1);
+    assert_ok(lh_store_open(&st, kit_path("s"), &(struct lh_store_id){JOB, 0, 1}, 0));
+    for (uint64_t v = 1; v <= 3; v++) {
+        fake_fill(&x, v);
+        assert_int_equal(kit_run(NULL, "cd '%s' && %s", kit_dir(), gone[v - 1]), 0);
+        for (int twice = 0; twice < 2; twice++)
+            assert_err(lh_store_prepare(st, &x.f[0]), LH_EIO, "deleted, moved or replaced");
+        assert_err(lh_store_commit(st, 1), LH_EIO, "s/data.mdb");
+        assert_int_equal(kit_run(NULL, "cd '%s' && rm -rf s && mv away s", kit_dir()), 0);
+        assert_ok(lh_store_prepare(st, &x.f[0]));
+        assert_true(content_is(st, &x.l, v));
+    }
+    lh_store_close(&st);
+    fake_fini(&x);
+}
+
 /* --- sudden death ---------------------------------------------------------------------------- */
 
 static void prepare_for_ever(const char *dir, uint64_t version)
@@ -699,6 +723,7 @@ int main(void)
         kit_test(read_flipped_bits_anywhere_are_found_or_harmless),
         kit_test(open_file_cut_short_is_refused),
         kit_test(prepare_past_the_file_size_limit_keeps_earlier_versions),
+        kit_test(prepare_in_a_store_that_is_gone_fails_until_it_is_back),
         kit_test(prepare_on_a_full_disk_keeps_earlier_versions),
         kit_test(killed_at_any_moment_every_prepared_version_is_whole),
         kit_test(every_failed_allocation_is_survived),

@@ -5,7 +5,9 @@
 #include "ps/rowtable_read.h"
 #include "tests/testkit.h"
 
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static const struct lh_param model[] = {{"a", 4, 8, 0, 8, true, true}};
@@ -45,7 +47,7 @@ static void rig_open(struct rig *x)
                                           .max_ids = 1};
     assert_ok(lh_rowtable_create(&x->table, &spec, kit_path("store")));
     assert_ok(lh_rowtable_init(x->table));
-    assert_ok(lh_writer_start(&x->writer, x->store, &x->table, 1));
+    assert_ok(lh_writer_start(&x->writer, x->store, &x->table, 1, NULL, 0));
 }
 
 static void rig_close(struct rig *x)
@@ -74,8 +76,8 @@ static void freeze_table(struct rig *x)
     assert_ok(rc);
 }
 
-/* Makes the next version and has it written. */
-static int prepare_next(struct rig *x)
+/* Makes the next version, set aside. */
+static const struct lh_frozen *next_version(struct rig *x)
 {
     float g[32] = {0};
     int applied = 0;
@@ -86,6 +88,12 @@ static int prepare_next(struct rig *x)
     assert_ok(lh_shard_advance(x->shard, &applied, NULL));
     assert_true(applied);
     assert_ok(lh_shard_freeze(x->shard, &frozen));
+    return frozen;
+}
+
+static int prepare_next(struct rig *x)
+{
+    const struct lh_frozen *frozen = next_version(x);
     int rc = lh_writer_prepare(x->writer, x->shard, frozen);
     if (rc < 0) {
         lh_shard_thaw(x->shard, frozen);
@@ -183,6 +191,45 @@ static void failure_is_told_by_value_and_the_next_command_is_done(void **state)
     rig_close(&x);
 }
 
+/* No page of a file can be written, but for its first. */
+static void limit_files(rlim_t bytes)
+{
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &(struct rlimit){bytes, RLIM_INFINITY}), 0);
+}
+
+/* A version that was prepared before and is no cut must never be taken for a later one of its
+ * number. */
+static void start_on_a_disk_that_refuses_prunes_before_the_first_version(void **state)
+{
+    (void)state;
+    const uint64_t keep = 1;
+    struct rig x;
+    rig_open(&x);
+    for (int v = 1; v <= 2; v++) {
+        assert_ok(prepare_next(&x));
+        assert_int_equal(await_done(&x).err.code, 0);
+    }
+    lh_writer_stop(&x.writer);
+    void (*before)(int) = signal(SIGXFSZ, SIG_IGN);
+    limit_files(4096);
+    int started = lh_writer_start(&x.writer, x.store, &x.table, 1, &keep, 1);
+    limit_files(RLIM_INFINITY);
+    assert_ok(started);
+    assert_versions(x.store, 2, (const uint64_t[]){1, 2});
+    const struct lh_frozen *frozen = next_version(&x);
+    limit_files(4096);
+    int queued = lh_writer_prepare(x.writer, x.shard, frozen);
+    struct lh_writer_done d = await_done(&x);
+    limit_files(RLIM_INFINITY);
+    assert_ok(queued);
+    assert_err(lh_err_load(&d.err), LH_EIO, "old versions cannot be deleted");
+    assert_ok(prepare_next(&x));
+    assert_int_equal(await_done(&x).err.code, 0);
+    assert_versions(x.store, 2, (const uint64_t[]){1, 4});
+    signal(SIGXFSZ, before);
+    rig_close(&x);
+}
+
 static void finish_does_what_is_queued_and_it_can_still_be_polled(void **state)
 {
     (void)state;
@@ -219,15 +266,13 @@ static void command_without_memory_is_refused_and_nothing_is_queued(void **state
         assert_int_equal(rc, LH_ENOMEM);
     }
     assert_false(lh_writer_busy(x.writer));
-    lh_mem_fail_at(1);
-    int rc = lh_writer_start(&none, x.store, &x.table, 1);
-    lh_mem_fail_at(0);
-    assert_int_equal(rc, LH_ENOMEM);
-    assert_null(none);
-    lh_mem_fail_at(2);
-    rc = lh_writer_start(&none, x.store, &x.table, 1);
-    lh_mem_fail_at(0);
-    assert_int_equal(rc, LH_ENOMEM);
+    for (uint64_t at = 1; at <= 3; at++) {
+        lh_mem_fail_at(at);
+        int rc = lh_writer_start(&none, x.store, &x.table, 1, NULL, 0);
+        lh_mem_fail_at(0);
+        assert_int_equal(rc, LH_ENOMEM);
+        assert_null(none);
+    }
     assert_ok(prepare_next(&x)); /* it goes on */
     assert_int_equal(await_done(&x).err.code, 0);
     rig_close(&x);
@@ -239,6 +284,7 @@ int main(void)
         kit_test(commands_are_done_in_order_and_each_is_told),
         kit_test(drop_deletes_one_version_and_no_other),
         kit_test(failure_is_told_by_value_and_the_next_command_is_done),
+        kit_test(start_on_a_disk_that_refuses_prunes_before_the_first_version),
         kit_test(finish_does_what_is_queued_and_it_can_still_be_polled),
         kit_test(command_without_memory_is_refused_and_nothing_is_queued),
     };
