@@ -1,7 +1,7 @@
-/* A job: what `longhaul train JOB.yaml` does, as one plain struct. job.c holds the table that maps
- * YAML keys to these members with type, default, unit, bounds and documentation; the same table
- * validates a file (with line numbers and the nearest valid key), prints `longhaul help job`, and
- * writes the resolved config into runs and snapshots. Paper: ResAct Table 5 gives the defaults. */
+/* A job: what `longhaul train JOB.yaml` does, as one plain struct. job_table.c has the table that
+ * maps YAML keys to these members with type, default, unit, bounds and documentation; by it files
+ * are validated (with line numbers and the nearest valid key), `longhaul help job` is printed, and
+ * runs and snapshots get the resolved config. Paper: ResAct Table 5 gives the defaults. */
 #pragma once
 
 #include "common/graph.h"

@@ -37,3 +37,16 @@ struct lh_job_key {
 
 extern const struct lh_job_key lh_job_keys[];
 extern const size_t lh_job_n_keys;
+
+struct lh_job;
+/* Where the key's value lies. */
+static inline const void *lh_job_member(const struct lh_job *job, const struct lh_job_key *k)
+{
+    return (const char *)job + k->offset;
+}
+
+/* Whether that is a const char *. */
+static inline bool lh_job_key_is_text(const struct lh_job_key *k)
+{
+    return k->type == LH_KEY_TEXT || k->type == LH_KEY_WORD || k->type == LH_KEY_PATH;
+}

@@ -1,5 +1,5 @@
 /* Reading, printing and digesting the section `tables` of a job: one walk over a table of keys
- * each, as of the job's other keys (job.c), but for a mapping whose keys are names. */
+ * each, as of the job's other keys (job.c, job_text.c), but for a mapping whose keys are names. */
 #include "common/job_tables.h"
 
 #include "common/err.h"
