@@ -1,5 +1,5 @@
 /* A server's tables (rowtable.h) behind its socket: one for each table of the job, driven in step
- * with the shard. server.c says when. */
+ * with the shard. The server (server.h) says when. */
 #pragma once
 
 #include "common/job.h"

@@ -1,0 +1,75 @@
+/* What is late: leaves of a step that all workers share, beside the worker that is late with them;
+ * a whole step of a worker of which nothing has come for long, or that is gone. */
+#include "ps/server_internal.h"
+
+#include "common/err.h"
+#include "common/term.h"
+
+/* Times what a step takes an idle worker: then another's is late. Leaves are taken over beside the
+ * late worker; a whole step is begun anew, so that is for one who is stuck, not for one who is
+ * slow. */
+#define LATE_LEAF 2.0
+#define LATE_STEP 8.0
+
+static int say(struct lh_server *s, const struct lh_net_peer *to, const struct lh_envelope *env)
+{
+    int rc = lh_net_send(s->socket, to, env, NULL, 0);
+    return rc < 0 ? rc : 0; /* a peer that is gone or stuck does without */
+}
+
+/* An idle worker gets part of what is late of a step that all share. Those who have not finished it
+ * are told, so that who is slow leaves that part out, and sends what it has of the rest. */
+static int give_late_leaves(struct lh_server *s, const struct lh_net_message *msg, double late)
+{
+    const uint64_t version = lh_shard_version(s->shard);
+    struct lh_tree_node node;
+    struct lh_takeover_ask ask = {
+        .step = version, .tree = lh_shard_reduce(s->shard), .now = lh_now(), .late = late};
+    ask.partly = ask.now - s->pushed > late;
+    if (msg->env.step != version || version >= s->limit ||
+        !lh_takeover_give(s->takeover, &ask, &node))
+        return 0;
+    struct lh_envelope env = {.kind = LH__KIND__KIND_LATE,
+                              .job = s->member.job,
+                              .node = s->member.node,
+                              .request = msg->env.request,
+                              .step = version,
+                              .level = node.level,
+                              .index = node.index};
+    LH_TRY(say(s, &msg->peer, &env));
+    lh_metrics_add(s->counts, LH_METRIC_TAKEN_OVER, 1);
+    s->member.phases.taken_over++;
+    env.kind = LH__KIND__KIND_GIVEN;
+    for (size_t i = 0; i < s->n_waiting; i++)
+        if (!s->waiting[i].evaluation && s->waiting[i].node != msg->env.node)
+            LH_TRY(say(s, &s->waiting[i].peer, &env));
+    return 0;
+}
+
+static int give_late_step(struct lh_server *s, const struct lh_net_message *msg, double late)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_LATE,
+                              .job = s->member.job,
+                              .node = s->member.node,
+                              .request = msg->env.request,
+                              .level = lh_tree_height(s->model.leaves)};
+    /* With bound 0 all wait for one, which alone has the weights of its version of all shards. But
+     * what a dead worker asked for may have come after the word that it died. */
+    bool alone = s->job->consistency == LH_SSP && s->job->staleness_bound == 0;
+    if (alone || !s->job->takeover)
+        late = s->member.deadline;
+    const struct lh_flight_asker who = {msg->env.node, msg->env.request, msg->peer};
+    env.step = lh_flight_late(s->flight, &who, late, lh_now());
+    return env.step == LH_FLIGHT_NONE ? 0 : say(s, &msg->peer, &env);
+}
+
+/* A worker has nothing to do: it may have what is late. */
+int lh_server_late_take(struct lh_server *s, const struct lh_net_message *msg)
+{
+    const double usual = 1e-6 * (double)msg->env.count;
+    if (msg->env.epoch != s->member.plan->generation)
+        return 0;
+    if (s->flight)
+        return give_late_step(s, msg, LATE_STEP * usual);
+    return s->takeover ? give_late_leaves(s, msg, LATE_LEAF * usual) : 0;
+}
