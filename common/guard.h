@@ -28,7 +28,7 @@ int lh_guard_allow(struct lh_guard *g, const struct lh_key_owner *who);
 /* Copies the list, only `role` (ROLE_NONE: all). Caller frees *out with lh_mem_free. Any thread. */
 int lh_guard_allowed(struct lh_guard *g, Lh__Role role, struct lh_key_owner **out, size_t *n);
 
-/* Watches over a socket that is about to listen; call it before the bind. net.c does. */
+/* Watches over a socket that is about to listen; call it before the bind. net_open.c does. */
 int lh_guard_watch(struct lh_guard *g, void *socket);
 /* A whole message came from the connection with this descriptor. One that sends on and on without
  * ever ending a message is cut off: ZeroMQ bounds messages, not their number of frames. Any thread,

@@ -1,7 +1,6 @@
-/* ZeroMQ sockets that carry envelopes and frames. Bounded queues (high-water marks), no silent drop
- * (ROUTER_MANDATORY), zero-copy frames; CURVE where there are keys. What the frames mean is left to
- * the roles, but not who may send them. */
-#include "common/net.h"
+/* ZeroMQ sockets that carry envelopes and frames, which go without a copy. What the frames mean is
+ * left to the roles, but not who may send them. */
+#include "common/net_internal.h"
 
 #include "common/err.h"
 #include "common/log.h"
@@ -10,26 +9,9 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <xxhash.h>
-
-/* A frame above this is not from us: pieces are 1 MB, bodies at most 4 MB. */
-#define FRAME_MAX   (8 << 20)
-#define LINGER_MS   1000
-#define NOTED_PEERS 64
-/* tcp: a peer that has taken nothing for so long is cut off, and what waits for it released. */
-#define STUCK_MS 30000
-/* tcp: an idle connection is probed by the kernel; one that answers no probe is gone, after half a
- * minute. Not ZeroMQ's own heartbeat: in 4.3.4 its timer ends the process (an assertion) when a
- * connection breaks whose messages wait for a full inbox to be read. */
-#define PROBE_AFTER      5 /* seconds */
-#define PROBES           5
-#define RECONNECT_MAX_MS 2000
-#define RECONNECT_AFTER  1.0  /* seconds: a connection that broke for good */
-#define MONITOR_EVERY    0.02 /* seconds */
 
 /* ThreadSanitizer does not see into libzmq: what is sent happens before what is received. */
 #ifdef __SANITIZE_THREAD__
@@ -42,252 +24,9 @@ static const char order;
 #define ORDER_RECEIVED() ((void)0)
 #endif
 
-struct lh_net_socket {
-    void *zmq;
-    bool router, curve;
-    struct lh_guard *guard; /* ROUTER with keys */
-    Lh__Role other;         /* DEALER: who listens at the other end */
-    void *monitor;          /* DEALER, not inproc: events of the connection */
-    double broken;          /* seconds, when it broke and ZeroMQ did not try again; 0: it stands */
-    bool refused;
-    double looked; /* seconds, when the monitor was last asked */
-    int fd;        /* readable when ZeroMQ has something to tell */
-    uint64_t breaks;
-    uint64_t job; /* 0: any */
-    struct lh_net_counts counts;
-    char endpoint[LH_NET_ENDPOINT_MAX];
-    uint64_t noted[NOTED_PEERS]; /* hashes of peers whose malformed message was noted */
-    size_t n_noted;
-};
-
-static int zmq_failed(const char *what, const char *endpoint)
-{
-    int e = zmq_errno();
-    switch (e) {
-    case ETERM:
-        return lh_err_set(LH_ECANCELED, "%s: the run was stopped", endpoint);
-    case EADDRINUSE:
-        return lh_err_set(LH_EBUSY,
-                          "%s: the address is in use; choose another port, or * for a free one",
-                          endpoint);
-    case EADDRNOTAVAIL:
-    case ENODEV:
-        return lh_err_set(LH_ECONFIG, "%s: this machine has no such address", endpoint);
-    case EINVAL:
-    case EPROTONOSUPPORT:
-        return lh_err_set(LH_ECONFIG,
-                          "%s: not an endpoint; expected tcp://HOST:PORT, ipc://PATH or "
-                          "inproc://NAME",
-                          endpoint);
-    case ENAMETOOLONG:
-        return lh_err_set(LH_ECONFIG, "%s: the path of a local socket is limited to 107 bytes",
-                          endpoint);
-    case EMFILE:
-        return lh_err_set(LH_EIO, "%s: %s: too many open files; raise ulimit -n", endpoint, what);
-    default:
-        if (e < ZMQ_HAUSNUMERO)
-            return lh_err_errno(e, "%s: %s", endpoint, what);
-        return lh_err_set(LH_EIO, "%s: %s: %s", endpoint, what, zmq_strerror(e));
-    }
-}
-
-int lh_net_context(void **out, uint32_t io_threads)
-{
-    *out = zmq_ctx_new();
-    if (!*out)
-        return lh_err_set(LH_ENOMEM, "no memory for the network");
-    zmq_ctx_set(*out, ZMQ_IO_THREADS, (int)io_threads);
-    zmq_ctx_set(*out, ZMQ_MAX_SOCKETS, zmq_ctx_get(*out, ZMQ_SOCKET_LIMIT));
-    return 0;
-}
-
-static int set_int(struct lh_net_socket *s, int option, int value)
-{
-    return zmq_setsockopt(s->zmq, option, &value, sizeof value) == 0
-               ? 0
-               : zmq_failed("setting up a socket", s->endpoint);
-}
-
-static int set_bytes(struct lh_net_socket *s, int option, const void *value, size_t n)
-{
-    return zmq_setsockopt(s->zmq, option, value, n) == 0
-               ? 0
-               : zmq_failed("setting up a socket", s->endpoint);
-}
-
-/* --- opening -----------------------------------------------------------------------------------
- */
-/* What is between hosts goes in the clear only where somebody says so. */
-static int check_clear(const char *endpoint, const struct lh_security *security)
-{
-    if (lh_security_is_local(endpoint) || (security && security->insecure))
-        return 0;
-    return lh_err_set(LH_ECONFIG,
-                      "%s: between hosts longhaul speaks with keys: make them with 'longhaul "
-                      "keygen' and give every role its file by --keys, or go in the clear by "
-                      "--insecure",
-                      endpoint);
-}
-
-static int set_curve(struct lh_net_socket *s, const struct lh_net_address *to,
-                     const struct lh_security *security)
-{
-    s->curve = true;
-    LH_TRY(set_bytes(s, ZMQ_CURVE_SECRETKEY, security->keys->secret, LH_KEY_SIZE));
-    LH_TRY(set_int(s, ZMQ_HANDSHAKE_IVL, LH_NET_HANDSHAKE_SECONDS * 1000));
-    if (s->router) {
-        LH_TRY(set_int(s, ZMQ_CURVE_SERVER, 1));
-        /* Without a domain ZeroMQ asks nobody and lets everyone in. */
-        LH_TRY(set_bytes(s, ZMQ_ZAP_DOMAIN, "longhaul", 8));
-        s->guard = security->guard;
-        return lh_guard_watch(security->guard, s->zmq);
-    }
-    if (!to->key || !*to->key)
-        return lh_err_set(LH_ECONFIG,
-                          "%s: the public key of the %s there is not known; does it have keys?",
-                          s->endpoint, lh_keys_role_name(to->role));
-    LH_TRY(set_bytes(s, ZMQ_CURVE_PUBLICKEY, security->keys->own.key, LH_KEY_SIZE));
-    return set_bytes(s, ZMQ_CURVE_SERVERKEY, to->key, LH_KEY_SIZE);
-}
-
-static int set_tcp(struct lh_net_socket *s)
-{
-    LH_TRY(set_int(s, ZMQ_TCP_MAXRT, STUCK_MS));
-    LH_TRY(set_int(s, ZMQ_TCP_KEEPALIVE, 1));
-    LH_TRY(set_int(s, ZMQ_TCP_KEEPALIVE_IDLE, PROBE_AFTER));
-    LH_TRY(set_int(s, ZMQ_TCP_KEEPALIVE_INTVL, PROBE_AFTER));
-    LH_TRY(set_int(s, ZMQ_TCP_KEEPALIVE_CNT, PROBES));
-    return set_int(s, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS);
-}
-
-/* ZeroMQ tells of a connection's end on a socket of its own. */
-static int open_monitor(struct lh_net_socket *s, void *zmq)
-{
-    char endpoint[64];
-    int unbounded = 0, linger = 0;
-    snprintf(endpoint, sizeof endpoint, "inproc://longhaul-dealer-%p", s->zmq);
-    if (zmq_socket_monitor(s->zmq, endpoint,
-                           ZMQ_EVENT_CONNECTED | ZMQ_EVENT_CONNECT_DELAYED |
-                               ZMQ_EVENT_CONNECT_RETRIED | ZMQ_EVENT_DISCONNECTED |
-                               ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH) !=
-        0)
-        return zmq_failed("setting up a socket", s->endpoint);
-    s->monitor = zmq_socket(zmq, ZMQ_PAIR);
-    /* A full queue would stop the network's own thread. */
-    if (!s->monitor || zmq_setsockopt(s->monitor, ZMQ_RCVHWM, &unbounded, sizeof unbounded) != 0 ||
-        zmq_setsockopt(s->monitor, ZMQ_LINGER, &linger, sizeof linger) != 0 ||
-        zmq_connect(s->monitor, endpoint) != 0)
-        return zmq_failed("setting up a socket", s->endpoint);
-    return 0;
-}
-
-static int set_up(struct lh_net_socket *s, void *zmq, const struct lh_net_address *to, int queue,
-                  const struct lh_security *security)
-{
-    const int64_t frame_max = FRAME_MAX;
-    const bool inproc = strncmp(s->endpoint, "inproc:", 7) == 0;
-    LH_TRY(set_bytes(s, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max));
-    LH_TRY(set_int(s, ZMQ_SNDHWM, queue));
-    LH_TRY(set_int(s, ZMQ_RCVHWM, s->router && queue > LH_NET_INBOX ? LH_NET_INBOX : queue));
-    LH_TRY(set_int(s, ZMQ_LINGER, LINGER_MS));
-    LH_TRY(set_int(s, ZMQ_IPV6, strchr(s->endpoint, '[') != NULL));
-    if (s->router)
-        LH_TRY(set_int(s, ZMQ_ROUTER_MANDATORY, 1));
-    if (strncmp(s->endpoint, "tcp:", 4) == 0)
-        LH_TRY(set_tcp(s));
-    if (!s->router && !inproc)
-        LH_TRY(open_monitor(s, zmq));
-    if (security && security->keys && !inproc)
-        return set_curve(s, to, security);
-    return check_clear(s->endpoint, security);
-}
-
-/* `to` has an endpoint only on a ROUTER. */
-static int open_socket(struct lh_net_socket **out, void *zmq, int type,
-                       const struct lh_net_address *to, int queue,
-                       const struct lh_security *security)
-{
-    struct lh_net_socket *s = NULL;
-    const char *endpoint = to->endpoint;
-    int rc = 0;
-    LH_TRY(LH_NEW(&s, "socket"));
-    s->router = type == ZMQ_ROUTER;
-    s->other = to->role;
-    snprintf(s->endpoint, sizeof s->endpoint, "%s", endpoint);
-    if (strlen(endpoint) >= sizeof s->endpoint) {
-        rc = lh_err_set(LH_ECONFIG, "%.60s…: an endpoint is limited to %d bytes", endpoint,
-                        LH_NET_ENDPOINT_MAX - 1);
-        goto fail;
-    }
-    s->zmq = zmq_socket(zmq, type);
-    if (!s->zmq) {
-        rc = zmq_failed("opening a socket", endpoint);
-        goto fail;
-    }
-    LH_TRY_TO(fail, set_up(s, zmq, to, queue, security));
-    if ((s->router ? zmq_bind(s->zmq, endpoint) : zmq_connect(s->zmq, endpoint)) != 0) {
-        rc = zmq_failed(s->router ? "listening" : "connecting", endpoint);
-        goto fail;
-    }
-    size_t n = sizeof s->endpoint;
-    if (s->router && zmq_getsockopt(s->zmq, ZMQ_LAST_ENDPOINT, s->endpoint, &n) != 0) {
-        rc = zmq_failed("listening", endpoint);
-        goto fail;
-    }
-    n = sizeof s->fd;
-    if (zmq_getsockopt(s->zmq, ZMQ_FD, &s->fd, &n) != 0) {
-        rc = zmq_failed("opening a socket", endpoint);
-        goto fail;
-    }
-    *out = s;
-    return 0;
-fail:
-    lh_net_close(&s);
-    return rc;
-}
-
-int lh_net_dealer(struct lh_net_socket **out, void *zmq, const struct lh_net_address *to, int queue,
-                  const struct lh_security *security)
-{
-    return open_socket(out, zmq, ZMQ_DEALER, to, queue, security);
-}
-
-int lh_net_router(struct lh_net_socket **out, void *zmq, const char *endpoint, int queue,
-                  const struct lh_security *security)
-{
-    return open_socket(out, zmq, ZMQ_ROUTER, &(struct lh_net_address){.endpoint = endpoint}, queue,
-                       security);
-}
-
-void lh_net_close(struct lh_net_socket **s)
-{
-    if (!*s)
-        return;
-    /* ZeroMQ's own thread writes events to the monitor, and would wait for ever for a reader that
-     * has gone: first there are no more events, then no reader. */
-    if ((*s)->monitor) {
-        zmq_socket_monitor((*s)->zmq, NULL, 0);
-        zmq_close((*s)->monitor);
-    }
-    if ((*s)->zmq)
-        zmq_close((*s)->zmq);
-    lh_mem_free(*s);
-    *s = NULL;
-}
-
 const char *lh_net_endpoint(const struct lh_net_socket *s)
 {
     return s->endpoint;
-}
-
-bool lh_net_refused(const struct lh_net_socket *s)
-{
-    return s->refused;
-}
-
-uint64_t lh_net_breaks(const struct lh_net_socket *s)
-{
-    return s->breaks;
 }
 
 void lh_net_expect(struct lh_net_socket *s, uint64_t job)
@@ -307,24 +46,6 @@ void lh_net_counts_add(struct lh_net_counts *sum, const struct lh_net_socket *s)
     sum->bytes_out += s->counts.bytes_out;
     sum->messages_in += s->counts.messages_in;
     sum->messages_out += s->counts.messages_out;
-}
-
-static uint64_t cookie_of(int fd)
-{
-    uint64_t cookie = 0;
-    socklen_t n = sizeof cookie;
-    return fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &n) == 0 ? cookie : 0;
-}
-
-struct lh_net_connection lh_net_connection_of(const struct lh_net_peer *peer)
-{
-    return (struct lh_net_connection){.fd = peer->fd, .cookie = cookie_of(peer->fd)};
-}
-
-void lh_net_cut_off(const struct lh_net_connection *connection)
-{
-    if (connection->cookie && cookie_of(connection->fd) == connection->cookie)
-        shutdown(connection->fd, SHUT_RDWR); /* ZeroMQ finds it ended, and closes it */
 }
 
 /* --- sending -----------------------------------------------------------------------------------
@@ -361,7 +82,7 @@ static int send_first(struct lh_net_socket *s, const void *data, size_t n, int f
     case EHOSTUNREACH:
         return LH_NOTFOUND;
     default:
-        return zmq_failed("sending", s->endpoint);
+        return lh_net_failed("sending", s->endpoint);
     }
 }
 
@@ -399,7 +120,7 @@ int lh_net_send(struct lh_net_socket *s, const struct lh_net_peer *to,
         s->counts.bytes_out += parts[i].size;
         ORDER_SENT();
         if (zmq_msg_send(&m, s->zmq, ZMQ_DONTWAIT | (i + 1 < n ? ZMQ_SNDMORE : 0)) < 0) {
-            int failed = zmq_errno() == ETERM ? zmq_failed("sending", s->endpoint) : LH_NOTFOUND;
+            int failed = zmq_errno() == ETERM ? lh_net_failed("sending", s->endpoint) : LH_NOTFOUND;
             zmq_msg_close(&m); /* releases this part */
             release_parts(parts + i + 1, n - i - 1);
             return failed;
@@ -425,50 +146,6 @@ int lh_net_send_body(struct lh_net_socket *s, const struct lh_net_peer *to,
     return rc;
 }
 
-/* --- a connection that broke ---------------------------------------------------------------------
- */
-static void take_event(struct lh_net_socket *s, uint16_t event)
-{
-    switch (event) {
-    case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
-        s->refused = true;
-        break;
-    case ZMQ_EVENT_DISCONNECTED: /* what follows tells whether ZeroMQ tries again */
-        s->broken = lh_now();
-        s->breaks++;
-        break;
-    case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
-        s->refused = false;
-        s->broken = 0;
-        break;
-    default:
-        s->broken = 0;
-    }
-}
-
-/* Called where nothing comes. ZeroMQ ends a connection for good when the other end refuses the key
- * or the bytes make no sense; to us both may pass: the list grows, the network heals. */
-static int mend(struct lh_net_socket *s)
-{
-    unsigned char head[6];
-    uint16_t event;
-    char endpoint[LH_NET_ENDPOINT_MAX];
-    const double now = s->monitor ? lh_now() : 0;
-    if (!s->monitor || now - s->looked < MONITOR_EVERY)
-        return 0;
-    s->looked = now;
-    while (zmq_recv(s->monitor, head, sizeof head, ZMQ_DONTWAIT) == (int)sizeof head) {
-        zmq_recv(s->monitor, endpoint, sizeof endpoint, 0);
-        memcpy(&event, head, sizeof event);
-        take_event(s, event);
-    }
-    if (s->broken == 0 || lh_now() - s->broken < RECONNECT_AFTER)
-        return 0;
-    s->broken = 0;
-    zmq_disconnect(s->zmq, s->endpoint); /* in case it is not quite gone */
-    return zmq_connect(s->zmq, s->endpoint) == 0 ? 0 : zmq_failed("connecting", s->endpoint);
-}
-
 /* --- receiving ---------------------------------------------------------------------------------
  */
 static bool first_note(struct lh_net_socket *s, const struct lh_net_peer *peer)
@@ -477,7 +154,7 @@ static bool first_note(struct lh_net_socket *s, const struct lh_net_peer *peer)
     for (size_t i = 0; i < s->n_noted; i++)
         if (s->noted[i] == h)
             return false;
-    if (s->n_noted == NOTED_PEERS)
+    if (s->n_noted == LH_NET_NOTED)
         return false; /* enough lines about bad peers; the counter goes on */
     s->noted[s->n_noted++] = h;
     return true;
@@ -505,7 +182,7 @@ static int recv_frame(struct lh_net_socket *s, zmq_msg_t *m, bool *more)
     if (zmq_msg_recv(m, s->zmq, ZMQ_DONTWAIT) < 0) {
         int e = zmq_errno();
         zmq_msg_close(m);
-        return e == EAGAIN || e == EINTR ? LH_AGAIN : zmq_failed("receiving", s->endpoint);
+        return e == EAGAIN || e == EINTR ? LH_AGAIN : lh_net_failed("receiving", s->endpoint);
     }
     ORDER_RECEIVED();
     s->counts.bytes_in += zmq_msg_size(m);
@@ -613,7 +290,7 @@ int lh_net_recv(struct lh_net_socket *s, struct lh_net_message *m)
         if (s->guard && rc != LH_AGAIN)
             lh_guard_heard(s->guard, m->peer.fd);
         if (rc == LH_AGAIN)
-            LH_TRY(mend(s));
+            LH_TRY(lh_net_mend(s));
         if (rc != LH_NOTFOUND)
             return rc;
     }
@@ -653,7 +330,7 @@ static int look(struct lh_net_poll *items, size_t n, bool *any)
         int events;
         size_t size = sizeof events;
         if (zmq_getsockopt(s->zmq, ZMQ_EVENTS, &events, &size) != 0)
-            return zmq_failed("waiting", s->endpoint);
+            return lh_net_failed("waiting", s->endpoint);
         items[i].in = (events & ZMQ_POLLIN) != 0;
         items[i].out = items[i].want_out && (events & ZMQ_POLLOUT);
         *any = *any || items[i].in || items[i].out;
