@@ -60,7 +60,7 @@ static void forget_verdict(struct lh_cuts *c)
 int lh_cuts_back(struct lh_cuts *c, bool again)
 {
     forget_verdict(c);
-    c->decided = 0;
+    c->decided = c->troubled = 0;
     return lh_step_lines_back(c->evaluations, lines_end(c, again));
 }
 
@@ -128,6 +128,8 @@ static int enter(struct lh_cuts *c, uint64_t version, uint32_t servers,
 
 static void tell_end_of_trouble(struct lh_cuts *c, uint64_t version)
 {
+    if (version < c->troubled) /* an older one, of which the last server has spoken only now */
+        return;
     if (c->failed_in_row > 0)
         lh_log_tell(LH_LOG_INFO, "checkpoint_again",
                     LH_FIELDS(LH_F("step", version), LH_F("failed", c->failed_in_row)),
@@ -184,6 +186,7 @@ void lh_cuts_trouble(struct lh_cuts *c, uint64_t version, const struct lh_err *w
         LH_F("step", version), LH_F("code", lh_err_name(why->code)), LH_F("reason", why->text));
     bool said = c->trouble.code == why->code;
     c->trouble = *why;
+    c->troubled = version;
     describe_last(c, last, sizeof last);
     if (said)
         lh_log_event(LH_LOG_WARN, "checkpoint_failed", fields);

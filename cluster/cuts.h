@@ -34,6 +34,7 @@ struct lh_cuts {
     uint64_t failed;        /* cuts that did not come about, since init */
     uint64_t failed_in_row; /* of these, since the last that did */
     struct lh_err trouble;  /* why; code 0: the last one came about */
+    uint64_t troubled;      /* the version that this was of */
 };
 
 /* Opens DIR/evaluations.jsonl behind the last cut of the record: a line a verdict, {"step": N,

@@ -82,8 +82,8 @@ int lh_store_txn_lock(const struct lh_store *st, int fd, int how)
     return 0;
 }
 
-/* Takes DIR/lock and leaves our process id in it, for the sentence of the next who tries: in the
- * place of the last one, so that a full disk has it, too. */
+/* Takes DIR/lock and leaves our process id in it, for the sentence of the next who tries: where the
+ * last one is, which a full disk has room for. One that cannot be written is no reason to stop. */
 int lh_store_txn_serve(struct lh_store *st)
 {
     int rc = 0;
@@ -101,12 +101,13 @@ int lh_store_txn_serve(struct lh_store *st)
             rc = lh_err_set(LH_EBUSY,
                             "%s: is served by another server already (process %s); stop it, or use "
                             "another run directory",
-                            st->dir, pid);
+                            st->dir, *pid ? pid : "unknown");
         }
     } else {
         int n = snprintf(pid, sizeof pid, "%-20ld\n", (long)getpid());
-        if (pwrite(st->serving, pid, (size_t)n, 0) != n)
-            rc = lh_err_errno(errno, "%s: cannot be written", path);
+        if (pwrite(st->serving, pid, (size_t)n, 0) != n && ftruncate(st->serving, 0) != 0) {
+            /* then another's stays, and is named */
+        }
     }
     lh_mem_free(path);
     return rc;

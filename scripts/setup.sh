@@ -9,7 +9,7 @@ build=(gcc libc6-dev cmake ninja-build pkg-config ccache
        liblmdb-dev libopenblas-dev libyaml-dev libcjson-dev libxxhash-dev libarchive-dev
        libmicrohttpd-dev libopenmpi-dev openmpi-bin)
 tests=(libcmocka-dev clang-format python3 python3-numpy xz-utils zstd bzip2
-       slurm-wlm munge procps iproute2)
+       slurm-wlm munge procps iproute2 nftables iptables libnetfilter-queue-dev)
 
 want=("${build[@]}")
 case "${1-}" in

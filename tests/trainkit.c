@@ -266,6 +266,43 @@ int trainkit_wait_exit(pid_t pid)
     return -1;
 }
 
+size_t trainkit_said(const char *words)
+{
+    size_t n = 0;
+    char *text = kit_read(kit_path("log"), NULL);
+    for (const char *at = text; (at = strstr(at, words)); at += strlen(words))
+        n++;
+    free(text);
+    return n;
+}
+
+/* cmocka's own messages are short. */
+static void show_log(void)
+{
+    char *text = kit_read(kit_path("log"), NULL);
+    printf("%s", text);
+    free(text);
+}
+
+void trainkit_await_said(const char *words)
+{
+    for (double began = lh_now(); !trainkit_said(words); usleep(2000)) {
+        if (lh_now() - began > 60) {
+            show_log();
+            fail_msg("'%s' was not said", words);
+        }
+    }
+}
+
+void trainkit_assert_exits(pid_t pid, int code)
+{
+    int got = trainkit_wait_exit(pid);
+    if (got == code)
+        return;
+    show_log();
+    fail_msg("exit status %d, expected %d", got, code);
+}
+
 void trainkit_await_endpoint(const char *log, char *out, size_t size)
 {
     for (double began = lh_now(); lh_now() - began < 30; usleep(2000)) {

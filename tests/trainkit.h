@@ -41,9 +41,15 @@ pid_t trainkit_spawn(const char *log, const char *const *argv);
  * the job, or NULL. */
 pid_t trainkit_spawn_train(const char *program, const char *workers, const char *servers,
                            const char *set);
+/* How often the log in kit_dir says so. */
+size_t trainkit_said(const char *words);
+/* Waits until it does, at most 60 s; then the test fails and shows what was said. */
+void trainkit_await_said(const char *words);
 /* Its exit status (1000 + the signal that ended it), at most 60 s from now; then its group is
  * killed: -1. */
 int trainkit_wait_exit(pid_t pid);
+/* The same must be `code`; else the test fails and shows what was said. */
+void trainkit_assert_exits(pid_t pid, int code);
 /* The endpoint that `longhaul scheduler` says on its log. */
 void trainkit_await_endpoint(const char *log, char *out, size_t size);
 /* A descendant of `parent` (a process) that runs `longhaul ROLE`; 0 if there is none. */

@@ -47,42 +47,6 @@ static pid_t start_train(const char *workers, const char *servers)
     return trainkit_spawn_train(PROGRAM, workers, servers, NULL);
 }
 
-/* Exit status of a process, at most 40 s from now. */
-static int wait_exit(pid_t pid)
-{
-    double began = lh_now();
-    int status;
-    while (lh_now() - began < 40) {
-        if (waitpid(pid, &status, WNOHANG) == pid)
-            return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-        usleep(2000);
-    }
-    kill(-pid, SIGKILL);
-    waitpid(pid, NULL, 0);
-    return -1;
-}
-
-/* Else what the roles said is shown. */
-static void assert_exits(pid_t pid, int code)
-{
-    int got = wait_exit(pid);
-    if (got == code)
-        return;
-    size_t n;
-    char *text = kit_read(kit_path("log"), &n);
-    printf("%s", text);
-    free(text);
-    fail_msg("exit status %d, expected %d", got, code);
-}
-
-static void assert_log_says(const char *words)
-{
-    size_t n;
-    char *text = kit_read(kit_path("log"), &n);
-    kit_assert_contains(text, words);
-    free(text);
-}
-
 static void resume_here(const struct fixture *f, unsigned workers, unsigned servers)
 {
     struct lh_train_options opt = trainkit_options(kit_path("run"));
@@ -102,8 +66,8 @@ static void run_whose_worker_is_killed_gives_the_same_bits(void **state)
     pid_t worker = trainkit_find_role(train, "worker");
     assert_true(worker > 0);
     assert_int_equal(kill(worker, SIGKILL), 0);
-    assert_exits(train, 0);
-    assert_log_says("the others take its share");
+    trainkit_assert_exits(train, 0);
+    assert_true(trainkit_said("the others take its share"));
     trainkit_assert_same(&f.want, kit_path("run"), "a worker was killed");
     fixture_free(&f);
 }
@@ -117,8 +81,8 @@ static void run_whose_only_worker_is_killed_gives_the_same_bits(void **state)
     pid_t worker = trainkit_find_role(train, "worker");
     assert_true(worker > 0);
     assert_int_equal(kill(worker, SIGKILL), 0);
-    assert_exits(train, 0);
-    assert_log_says("started another worker");
+    trainkit_assert_exits(train, 0);
+    assert_true(trainkit_said("started another worker"));
     trainkit_assert_same(&f.want, kit_path("run"), "the only worker was killed");
     fixture_free(&f);
 }
@@ -131,7 +95,7 @@ static void run_killed_whole_and_resumed_gives_the_same_bits(void **state)
     pid_t train = start_train("2", "2");
     assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
     kill(-train, SIGKILL);
-    assert_exits(train, 1000 + SIGKILL);
+    trainkit_assert_exits(train, 1000 + SIGKILL);
     for (unsigned i = 1; i <= 2; i++) {
         const char *argv[] = {PROGRAM,
                               "train",
@@ -152,7 +116,7 @@ static void run_killed_whole_and_resumed_gives_the_same_bits(void **state)
         assert_true(trainkit_wait_cut(kit_path("run"), (1 + 4 * i) * EVERY));
         usleep(1000 * i);
         kill(-train, SIGKILL);
-        assert_exits(train, 1000 + SIGKILL);
+        trainkit_assert_exits(train, 1000 + SIGKILL);
     }
     resume_here(&f, 2, 2);
     trainkit_assert_same(&f.want, kit_path("run"), "killed three times");
@@ -170,10 +134,10 @@ static void run_whose_server_is_killed_goes_back_and_gives_the_same_bits(void **
         assert_true(server > 0);
         assert_int_equal(kill(server, SIGKILL), 0);
     }
-    assert_exits(train, 0);
-    assert_log_says("server ");
-    assert_log_says("died; the run goes back to step ");
-    assert_log_says("started another server");
+    trainkit_assert_exits(train, 0);
+    assert_true(trainkit_said("server "));
+    assert_true(trainkit_said("died; the run goes back to step "));
+    assert_true(trainkit_said("started another server"));
     trainkit_assert_same(&f.want, kit_path("run"), "servers were killed");
     fixture_free(&f);
 }
@@ -188,8 +152,8 @@ static void run_whose_server_hangs_goes_back_and_gives_the_same_bits(void **stat
     pid_t server = trainkit_find_role(train, "server");
     assert_true(server > 0);
     assert_int_equal(kill(server, SIGSTOP), 0);
-    assert_exits(train, 0);
-    assert_log_says("went silent; the run goes back to step ");
+    trainkit_assert_exits(train, 0);
+    assert_true(trainkit_said("went silent; the run goes back to step "));
     assert_int_equal(kill(server, 0), -1); /* nothing is left of it */
     trainkit_assert_same(&f.want, kit_path("run"), "a server hung");
     fixture_free(&f);
@@ -211,7 +175,7 @@ static void run_whose_servers_are_killed_at_once_ends_and_can_be_resumed(void **
     }
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), lh_err_exit_status(LH_EPEER));
-    assert_log_says("--resume");
+    assert_true(trainkit_said("--resume"));
     resume_here(&f, 1, 2);
     trainkit_assert_same(&f.want, kit_path("run"), "servers were killed at once");
     fixture_free(&f);
@@ -224,8 +188,8 @@ static void run_interrupted_cuts_where_it_is_and_can_be_resumed(void **state)
     pid_t train = start_train("2", "2");
     assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
     kill(-train, SIGINT); /* as a terminal does: to the whole group */
-    assert_exits(train, lh_err_exit_status(LH_ECANCELED));
-    assert_log_says("go on with --resume");
+    trainkit_assert_exits(train, lh_err_exit_status(LH_ECANCELED));
+    assert_true(trainkit_said("go on with --resume"));
     resume_here(&f, 2, 1);
     trainkit_assert_same(&f.want, kit_path("run"), "interrupted");
     fixture_free(&f);
@@ -272,13 +236,13 @@ static void scheduler_killed_and_started_again_finds_its_roles_waiting(void **st
     for (unsigned i = 1; i <= 2; i++) {
         assert_true(trainkit_wait_cut(kit_path("run"), 2 * i * EVERY));
         kill(h.scheduler, SIGKILL);
-        assert_exits(h.scheduler, 1000 + SIGKILL);
+        trainkit_assert_exits(h.scheduler, 1000 + SIGKILL);
         h.scheduler = start_scheduler(endpoint, "--resume");
     }
-    assert_exits(h.scheduler, 0);
-    assert_exits(h.worker, 0);
-    assert_exits(h.server, 0);
-    assert_log_says("waiting for it to come back");
+    trainkit_assert_exits(h.scheduler, 0);
+    trainkit_assert_exits(h.worker, 0);
+    trainkit_assert_exits(h.server, 0);
+    assert_true(trainkit_said("waiting for it to come back"));
     trainkit_assert_same(&f.want, kit_path("run"), "the scheduler was killed");
     fixture_free(&f);
 }
@@ -293,14 +257,14 @@ static void scheduler_killed_for_good_is_not_waited_for_longer_than_patience(voi
     struct hand h = start_by_hand(endpoint, bind, NULL, "3");
     assert_true(trainkit_wait_cut(kit_path("run"), 2 * EVERY));
     kill(h.scheduler, SIGKILL);
-    assert_exits(h.scheduler, 1000 + SIGKILL);
-    assert_exits(h.worker, lh_err_exit_status(LH_ETIMEDOUT));
-    assert_exits(h.server, lh_err_exit_status(LH_ETIMEDOUT));
-    assert_log_says("the scheduler at ipc://");
+    trainkit_assert_exits(h.scheduler, 1000 + SIGKILL);
+    trainkit_assert_exits(h.worker, lh_err_exit_status(LH_ETIMEDOUT));
+    trainkit_assert_exits(h.server, lh_err_exit_status(LH_ETIMEDOUT));
+    assert_true(trainkit_said("the scheduler at ipc://"));
     h = start_by_hand(endpoint, bind, "--resume", "60");
-    assert_exits(h.scheduler, 0);
-    assert_exits(h.worker, 0);
-    assert_exits(h.server, 0);
+    trainkit_assert_exits(h.scheduler, 0);
+    trainkit_assert_exits(h.worker, 0);
+    trainkit_assert_exits(h.server, 0);
     trainkit_assert_same(&f.want, kit_path("run"), "the scheduler was killed");
     fixture_free(&f);
 }
@@ -316,12 +280,12 @@ static void server_by_hand_killed_and_started_again_takes_the_run_up(void **stat
     struct hand h = start_by_hand(endpoint, bind, NULL, "60");
     assert_true(trainkit_wait_cut(kit_path("run"), 2 * EVERY));
     kill(h.server, SIGKILL);
-    assert_exits(h.server, 1000 + SIGKILL);
+    trainkit_assert_exits(h.server, 1000 + SIGKILL);
     h.server = trainkit_spawn(kit_path("log"), server);
-    assert_exits(h.scheduler, 0);
-    assert_exits(h.worker, 0);
-    assert_exits(h.server, 0);
-    assert_log_says("the run goes back to step ");
+    trainkit_assert_exits(h.scheduler, 0);
+    trainkit_assert_exits(h.worker, 0);
+    trainkit_assert_exits(h.server, 0);
+    assert_true(trainkit_said("the run goes back to step "));
     trainkit_assert_same(&f.want, kit_path("run"), "a server by hand was killed");
     fixture_free(&f);
 }
@@ -339,11 +303,11 @@ static void worker_joins_and_another_leaves_without_a_bit_changed(void **state)
     pid_t second = trainkit_spawn(kit_path("log"), worker);
     assert_true(trainkit_wait_cut(kit_path("run"), 5 * EVERY));
     kill(h.worker, SIGINT);
-    assert_exits(h.worker, 0);
-    assert_exits(h.scheduler, 0);
-    assert_exits(second, 0);
-    assert_exits(h.server, 0);
-    assert_log_says("a worker joined");
+    trainkit_assert_exits(h.worker, 0);
+    trainkit_assert_exits(h.scheduler, 0);
+    trainkit_assert_exits(second, 0);
+    trainkit_assert_exits(h.server, 0);
+    assert_true(trainkit_said("a worker joined"));
     trainkit_assert_same(&f.want, kit_path("run"), "one joined, one left");
     fixture_free(&f);
 }

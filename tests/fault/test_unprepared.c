@@ -73,36 +73,6 @@ static void go_on(const struct fixture *f)
     kill(-f->train, SIGCONT);
 }
 
-static void assert_ends(const struct fixture *f, int code)
-{
-    int got = trainkit_wait_exit(f->train);
-    if (got == code)
-        return;
-    size_t n;
-    char *text = kit_read(kit_path("log"), &n);
-    printf("%s", text);
-    free(text);
-    fail_msg("exit status %d, expected %d", got, code);
-}
-
-/* How often the log says so. */
-static size_t said(const char *words)
-{
-    size_t n = 0;
-    char *text = kit_read(kit_path("log"), NULL);
-    for (const char *at = text; (at = strstr(at, words)); at += strlen(words))
-        n++;
-    free(text);
-    return n;
-}
-
-static void await_said(const char *words)
-{
-    for (double began = lh_now(); !said(words); usleep(2000))
-        if (lh_now() - began > 60)
-            fail_msg("'%s' was not said, but: %s", words, kit_read(kit_path("log"), NULL));
-}
-
 static void limit_files(pid_t pid, rlim_t bytes)
 {
     assert_int_equal(prlimit(pid, RLIMIT_FSIZE, &(struct rlimit){bytes, RLIM_INFINITY}, NULL), 0);
@@ -151,15 +121,15 @@ static void run_whose_server_cannot_write_goes_on_and_cuts_when_it_can(void **st
     struct fixture f = fixture_new(kit_dir());
     start(&f);
     pid_t server = break_a_server(&f);
-    await_said("no checkpoint at step ");
+    trainkit_await_said("no checkpoint at step ");
     uint64_t last = trainkit_last_cut(f.run); /* still there, and the last */
     assert_true(last >= EVERY);
     limit_files(server, RLIM_INFINITY);
-    await_said("they succeed again, after ");
-    assert_ends(&f, 0);
-    assert_int_equal(said("no checkpoint at step "), 1);
-    assert_int_equal(said("training goes on"), 1);
-    assert_true(said("run/store-") >= 1); /* which one */
+    trainkit_await_said("they succeed again, after ");
+    trainkit_assert_exits(f.train, 0);
+    assert_int_equal(trainkit_said("no checkpoint at step "), 1);
+    assert_int_equal(trainkit_said("training goes on"), 1);
+    assert_true(trainkit_said("run/store-") >= 1); /* which one */
     trainkit_assert_same(&f.want, f.run, "a server could not write");
     assert_same_evaluations(&f);
     assert_lines_of_all_steps(&f);
@@ -192,7 +162,8 @@ static void run_whose_last_checkpoint_fails_ends_with_it_and_can_be_resumed(void
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), lh_err_exit_status(LH_EIO));
     assert_true(shown);
-    assert_true(said("step 400, the last, cannot be saved: ") > 0 && said("with --resume") > 0);
+    assert_true(trainkit_said("step 400, the last, cannot be saved: ") > 0 &&
+                trainkit_said("with --resume") > 0);
     assert_true(trainkit_last_cut(f.run) < STEPS);
     struct lh_train_options opt = trainkit_options(f.run);
     struct lh_train_result result;
@@ -212,10 +183,10 @@ static void run_interrupted_while_a_server_cannot_write_cuts_when_it_can(void **
     struct fixture f = fixture_new(kit_dir());
     start(&f);
     pid_t server = break_a_server(&f);
-    await_said("no checkpoint at step ");
+    trainkit_await_said("no checkpoint at step ");
     kill(f.train, SIGINT);
     limit_files(server, RLIM_INFINITY);
-    assert_ends(&f, lh_err_exit_status(LH_ECANCELED));
+    trainkit_assert_exits(f.train, lh_err_exit_status(LH_ECANCELED));
     struct lh_train_options opt = trainkit_options(f.run);
     struct lh_train_result result;
     opt.no_evaluation = false;
@@ -245,10 +216,10 @@ static void run_on_a_disk_that_is_full_for_a_while_loses_nothing(void **state)
     start(&f);
     fill_disk();
     go_on(&f);
-    await_said("no checkpoint at step ");
+    trainkit_await_said("no checkpoint at step ");
     assert_int_equal(unlink(kit_path("disk/ballast")), 0);
-    await_said("they succeed again, after ");
-    assert_ends(&f, 0);
+    trainkit_await_said("they succeed again, after ");
+    trainkit_assert_exits(f.train, 0);
     trainkit_assert_same(&f.want, f.run, "the disk was full");
     assert_same_evaluations(&f);
     assert_lines_of_all_steps(&f);

@@ -161,6 +161,25 @@ static void version_that_is_void_is_counted_and_its_verdict_chooses_nothing(void
     lh_run_record_fini(&r);
 }
 
+/* Of two versions under way the later may have failed before the earlier is whole. */
+static void trouble_of_a_later_version_is_not_over_when_an_earlier_comes_about(void **state)
+{
+    (void)state;
+    struct lh_run_record r = {0};
+    struct lh_cuts c;
+    struct lh_err bad;
+    lh_err_save(&bad, lh_err_set(LH_EIO, "store-1: input/output error"));
+    assert_ok(lh_cuts_init(&c, &r, kit_dir(), &(struct lh_job){.checkpoint_keep = 3}, false, true));
+    lh_cuts_trouble(&c, 20, &bad);
+    assert_ok(lh_cuts_complete(&c, 10, 1, NULL));
+    assert_int_equal(c.trouble.code, LH_EIO);
+    assert_ok(lh_cuts_back(&c, false)); /* 20 comes again, and so may 10 */
+    assert_ok(lh_cuts_complete(&c, 20, 1, NULL));
+    assert_int_equal(c.trouble.code, 0);
+    lh_cuts_fini(&c);
+    lh_run_record_fini(&r);
+}
+
 static void back_forgets_what_comes_again(void **state)
 {
     (void)state;
@@ -305,6 +324,7 @@ int main(void)
         kit_test(judge_takes_the_last_eligible_where_the_job_chooses_so),
         kit_test(verdict_before_its_cut_waits_for_it),
         kit_test(version_that_is_void_is_counted_and_its_verdict_chooses_nothing),
+        kit_test(trouble_of_a_later_version_is_not_over_when_an_earlier_comes_about),
         kit_test(back_forgets_what_comes_again),
         kit_test(complete_without_its_record_changes_nothing_and_succeeds_later),
         kit_test(judge_without_its_record_goes_on),
