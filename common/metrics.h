@@ -81,7 +81,7 @@ enum lh_metric_kind {
     X(STALENESS, HISTOGRAM, SERVER, NONE, "longhaul_push_staleness_steps",                         \
       "Steps before its own that a gradient's weights lacked; in sync, versions it came late.")    \
     X(TAKEN_OVER, COUNTER, SERVER, NONE, "longhaul_taken_over_total",                              \
-      "Late parts of steps, or steps, that idle workers took over; shard 0 counts.")               \
+      "Late parts of steps, or steps, that idle workers took over.")                               \
     X(PULLS, COUNTER, SERVER, NONE, "longhaul_pulls_total", "Requests for a version.")             \
     X(PULL_QUEUE, GAUGE, SERVER, NONE, "longhaul_pull_queue_requests",                             \
       "Requests that wait for a version that does not exist yet.")                                 \

@@ -69,7 +69,7 @@ struct lh_server {
     uint64_t failed; /* last version that it could not write; 0: none */
     double failed_at;
     /* what is late */
-    struct lh_takeover *takeover; /* of shard 0, in sync; else NULL */
+    struct lh_takeover *takeover; /* in sync, if the job wants it; else NULL */
     double pushed;                /* when a piece came last */
 };
 

@@ -5,11 +5,11 @@
 #include "common/err.h"
 #include "common/term.h"
 
-/* Times what a step takes an idle worker: then another's is late. Leaves are taken over beside the
- * late worker; a whole step is begun anew, so that is for one who is stuck, not for one who is
- * slow. */
-#define LATE_LEAF 2.0
+/* Times what a step takes an idle worker: then another's is late. It is begun anew, not beside who
+ * has it, so that is for one who is stuck, not for one who is slow. */
 #define LATE_STEP 8.0
+/* Likewise: then pieces that are missing of a leaf are none that are under way. */
+#define LATE_PIECE 2.0
 
 static int say(struct lh_server *s, const struct lh_net_peer *to, const struct lh_envelope *env)
 {
@@ -19,13 +19,19 @@ static int say(struct lh_server *s, const struct lh_net_peer *to, const struct l
 
 /* An idle worker gets part of what is late of a step that all share. Those who have not finished it
  * are told, so that who is slow leaves that part out, and sends what it has of the rest. */
-static int give_late_leaves(struct lh_server *s, const struct lh_net_message *msg, double late)
+static int give_late_leaves(struct lh_server *s, const struct lh_net_message *msg, double usual)
 {
     const uint64_t version = lh_shard_version(s->shard);
+    const double now = lh_now();
     struct lh_tree_node node;
-    struct lh_takeover_ask ask = {
-        .step = version, .tree = lh_shard_reduce(s->shard), .now = lh_now(), .late = late};
-    ask.partly = ask.now - s->pushed > late;
+    const struct lh_takeover_ask ask = {.step = version,
+                                        .tree = lh_shard_reduce(s->shard),
+                                        .worker = msg->env.node,
+                                        .pace = 1e-6 * (double)msg->env.first,
+                                        .usual = usual,
+                                        .now = now,
+                                        .passed = now - s->stepped,
+                                        .partly = now - s->pushed > LATE_PIECE * usual};
     if (msg->env.step != version || version >= s->limit ||
         !lh_takeover_give(s->takeover, &ask, &node))
         return 0;
@@ -71,5 +77,5 @@ int lh_server_late_take(struct lh_server *s, const struct lh_net_message *msg)
         return 0;
     if (s->flight)
         return give_late_step(s, msg, LATE_STEP * usual);
-    return s->takeover ? give_late_leaves(s, msg, LATE_LEAF * usual) : 0;
+    return s->takeover ? give_late_leaves(s, msg, usual) : 0;
 }

@@ -124,15 +124,16 @@ int lh_server_steps_take(struct lh_server *s, const struct lh_net_message *msg)
                           (unsigned long long)env->step);
     double began = s->pushed = lh_now();
     uint64_t version = lh_shard_version(s->shard);
-    int rc = lh_shard_push(s->shard, env->step,
-                           (struct lh_tree_node){.level = env->level, .index = env->index},
-                           env->first, data, env->count, metrics);
+    const struct lh_tree_node node = {.level = env->level, .index = env->index};
+    int rc = lh_shard_push(s->shard, env->step, node, env->first, data, env->count, metrics);
     s->member.phases.reduce += lh_now() - began;
     if (rc >= 0) {
         if (!s->flight)
             lh_metrics_observe(s->counts, LH_METRIC_STALENESS, (double)(version - env->step));
         lh_metrics_add(s->counts, rc == 0 ? LH_METRIC_PUSHES : LH_METRIC_PUSHES_IGNORED, 1);
     }
+    if (rc == 0 && s->takeover && env->first == 0)
+        lh_takeover_came(s->takeover, version, node, env->node, 1e-6 * (double)env->request);
     if (rc == 0)
         rc = lh_server_steps_advance(s);
     return rc < 0 ? rc : 0;

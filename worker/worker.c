@@ -25,8 +25,11 @@
 #define NODES_MAX  64
 #define PATIENCE   2.0   /* seconds; a message was lost only if a connection broke */
 #define FULL_POLL  0.001 /* while a queue is full or all buffers are lent */
-#define SLOW_LEAST 0.001
-#define IDLE       0.5 /* times what its own work on a step usually takes: a wait this long is said */
+#define SLOW_LEAST 0.0001
+/* Times what its own work on a step usually takes: a wait this long is said; likewise while others
+ * are late. */
+#define IDLE  0.5
+#define EAGER 0.125
 
 /* For tests: LONGHAUL_TEST_SLOW=INDEX:FACTOR slows the worker with that index of the assignment, as
  * if its processor were so many times slower. */
@@ -72,12 +75,14 @@ struct worker {
     /* waiting: what its own work on a step takes, from weights to pushed; since when it waits, or
      * has said so last; the step that it was given because it does */
     double usual, idle_since;
+    double pace;     /* what a leaf takes it */
     double idle_gap; /* seconds until it says so once more; doubles */
     uint64_t late;   /* LH_WIRE_LATEST: none; in sync its node, and */
     struct lh_tree_node late_node;
     bool shares; /* it had a share of the last step */
     bool tried;  /* it has begun its share of this version before */
     bool helps;  /* it has computed such a node of this version */
+    bool eager;  /* it had of the one before */
     /* subtrees of this version that idle workers have taken over */
     struct lh_tree_node given[NODES_MAX];
     size_t n_given;
@@ -276,6 +281,7 @@ static int send_piece(struct worker *w, const struct lh_gradient_piece *p)
                               .index = w->node.index,
                               .first = p->first,
                               .count = p->hi - p->lo,
+                              .request = (uint64_t)(1e6 * w->pace),
                               .epoch = w->epoch};
     void *token = lh_gradient_lend(&w->gradient);
     size_t bytes;
@@ -394,17 +400,22 @@ static int say_idle(struct worker *w)
                               .job = w->member.job,
                               .node = w->member.node,
                               .step = w->version,
+                              .first = (uint64_t)(1e6 * w->pace),
                               .count = (uint64_t)(1e6 * w->usual),
                               .request = w->pull.request,
                               .epoch = w->pull.generation};
     w->idle_since = lh_now();
-    w->idle_gap = w->idle_gap > 0 ? 2 * w->idle_gap : IDLE * w->usual;
-    size_t n = has_own_steps(w) && w->pull.version != LH_WIRE_LATEST ? w->pull.n_shards : 1;
-    for (size_t i = 0; i < n; i++) {
-        int rc = has_own_steps(w) && w->pull.shards[i].done
-                     ? 0
-                     : lh_net_send(w->pull.shards[i].socket, NULL, &env, NULL, 0);
+    w->idle_gap = w->idle_gap > 0 ? 2 * w->idle_gap : EAGER * w->usual;
+    /* one gives what is late of a step that all share; of a step of its own each shard may lack
+     * some */
+    const bool each = has_own_steps(w) && w->pull.version != LH_WIRE_LATEST;
+    for (size_t i = 0; i < w->pull.n_shards; i++) {
+        if (w->pull.shards[i].done)
+            continue;
+        int rc = lh_net_send(w->pull.shards[i].socket, NULL, &env, NULL, 0);
         LH_TRY(rc < 0 ? rc : 0);
+        if (!each)
+            break;
     }
     return 0;
 }
@@ -490,8 +501,15 @@ static int dawdle(struct worker *w)
     return 0;
 }
 
+/* Over the last few. */
+static double mean_of_few(double mean, double x)
+{
+    return mean > 0 ? 0.75 * mean + 0.25 * x : x;
+}
+
 static int compute_leaf(struct worker *w, uint32_t leaf, bool last)
 {
+    const double began = lh_now();
     const uint32_t first = first_block(w, leaf), end = end_block(w, leaf);
     LH_TRY(acquire(w));
     if (w->tables)
@@ -502,16 +520,17 @@ static int compute_leaf(struct worker *w, uint32_t leaf, bool last)
         LH_TRY(dawdle(w));
         if (is_off(w))
             break;
-        double began = lh_now();
+        const double block_began = lh_now();
         LH_TRY(fill(w, w->version, block));
         lh_exec_accumulate(w->exec, block > first);
         LH_TRY(run_block(w, block, last && block + 1 == end));
-        w->slow.owed += w->slow.factor > 1 ? (w->slow.factor - 1) * (lh_now() - began) : 0;
+        w->slow.owed += w->slow.factor > 1 ? (w->slow.factor - 1) * (lh_now() - block_began) : 0;
         if (block + 1 < end)
             LH_TRY(look_up_and_hear(w));
     }
     if (is_off(w))
         return 0;
+    w->pace = mean_of_few(w->pace, lh_now() - began);
     if (!last) {
         lh_gradient_join(&w->gradient, leaf);
         if (w->tables)
@@ -543,8 +562,26 @@ static void note_pushed(struct worker *w, struct lh_tree_node node)
         w->pushed[w->n_pushed++] = node;
 }
 
+/* The largest subtree that begins at a leaf, ends before `end` and has no leaf that was taken over.
+ */
+static struct lh_tree_node next_node(const struct worker *w, uint64_t leaf, uint64_t end)
+{
+    struct lh_tree_node node = {.index = (uint32_t)leaf};
+    while (node.index % 2 == 0) {
+        uint64_t behind = leaf + (UINT64_C(2) << node.level);
+        behind = behind < w->model.leaves ? behind : w->model.leaves;
+        if (leaf + (UINT64_C(1) << node.level) >= end || behind > end || is_given(w, leaf, behind))
+            break;
+        node.level++;
+        node.index /= 2;
+    }
+    return node;
+}
+
+static int compute_node(struct worker *w, struct lh_tree_node node);
+
 /* Of a subtree whose leaves [leaf, end) are not computed yet some were taken over: what is summed
- * goes out as it is, what is left of the others leaf by leaf. */
+ * goes out as it is, then what is left of the others. */
 static int compute_apart(struct worker *w, uint64_t leaf, uint64_t end)
 {
     while (lh_gradient_part(&w->gradient, &w->node)) {
@@ -553,13 +590,14 @@ static int compute_apart(struct worker *w, uint64_t leaf, uint64_t end)
         LH_TRY(send_unsent(w));
         note_pushed(w, w->node);
     }
-    for (; leaf < end && !is_off(w); leaf++) {
-        if (is_given(w, leaf, leaf + 1))
+    while (leaf < end && !is_off(w)) {
+        if (is_given(w, leaf, leaf + 1)) {
+            leaf++;
             continue;
-        w->node = (struct lh_tree_node){.index = (uint32_t)leaf};
-        w->n_unsent = 0;
-        LH_TRY(compute_leaf(w, (uint32_t)leaf, true));
-        note_pushed(w, w->node);
+        }
+        const struct lh_tree_node node = next_node(w, leaf, end);
+        LH_TRY(compute_node(w, node));
+        leaf += UINT64_C(1) << node.level;
     }
     return 0;
 }
@@ -652,10 +690,10 @@ static int have_rows(struct worker *w, const struct lh_tree_node *nodes, size_t 
     return 0;
 }
 
-/* How long its own work on a step takes, over the last few. */
+/* How long its own work on a step takes. */
 static void note_work(struct worker *w, double took)
 {
-    w->usual = w->usual > 0 ? 0.75 * w->usual + 0.25 * took : took;
+    w->usual = mean_of_few(w->usual, took);
 }
 
 /* What the largest share of a step takes, by what this one took. A worker that has none waits for
@@ -735,13 +773,14 @@ static bool may_help(const struct worker *w)
 }
 
 /* In sync all have about as much to do, and who is sooner ready than usual waits for that first;
- * who has helped asks for more at once. */
+ * who has helped, in this step or the last, asks for more at once. */
 static double begin_to_wait(struct worker *w)
 {
     const double now = lh_now();
-    w->idle_gap = w->helps ? 0 : IDLE * w->usual;
+    const bool at_once = w->helps || w->eager;
+    w->idle_gap = at_once ? 0 : IDLE * w->usual;
     w->idle_since = now;
-    if (!has_own_steps(w) && w->stepped + w->usual > now)
+    if (!has_own_steps(w) && !at_once && w->stepped + w->usual > now)
         w->idle_since = w->stepped + w->usual;
     return now;
 }
@@ -808,6 +847,7 @@ static int take_version(struct worker *w)
     w->version = w->member.version = w->pull.version;
     w->member.phases.steps++;
     w->n_pushed = w->n_given = 0;
+    w->eager = w->helps;
     w->helps = w->tried = false;
     w->late = LH_WIRE_LATEST;
     w->patience = PATIENCE > w->member.deadline / 2 ? PATIENCE : w->member.deadline / 2;
