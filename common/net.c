@@ -252,7 +252,10 @@ static int recv_one(struct lh_net_socket *s, struct lh_net_message *m)
         if ((rc = recv_frame(s, &frame, &more)) != 0)
             return rc;
     }
-    m->peer.fd = s->router ? zmq_msg_get(&frame, ZMQ_SRCFD) : -1;
+    if (s->router) {
+        m->peer.fd = zmq_msg_get(&frame, ZMQ_SRCFD);
+        lh_net_meet(s, &m->peer);
+    }
     s->counts.messages_in++;
     rc = decode(s, &frame, &m->env);
     if (rc >= 0)

@@ -22,6 +22,8 @@ struct lh_net_socket {
     char endpoint[LH_NET_ENDPOINT_MAX];
     uint64_t noted[LH_NET_NOTED]; /* hashes of peers whose malformed message was noted */
     size_t n_noted;
+    uint64_t *met; /* [cap_met] ROUTER: by descriptor, hash of the peer whose connection has room */
+    size_t cap_met;
 };
 
 /* The sentence for ZeroMQ's last error on this thread. */
@@ -34,3 +36,5 @@ void lh_net_monitor_close(struct lh_net_socket *s);
 /* To be called where nothing comes: takes in what has happened to the connection, and makes it anew
  * where ZeroMQ has given up. */
 int lh_net_mend(struct lh_net_socket *s);
+/* To be called when a peer of a ROUTER has spoken: gives a new connection room. */
+void lh_net_meet(struct lh_net_socket *s, const struct lh_net_peer *peer);

@@ -1,16 +1,22 @@
 /* The connections behind a socket: what ZeroMQ tells of a DEALER's, which is made anew where ZeroMQ
- * gives up, and the ends of a ROUTER's peers. */
+ * gives up; how a ROUTER's are ended; room for what is on its way between processes. */
 #include "common/net_internal.h"
 
 #include "common/err.h"
+#include "common/mem.h"
 #include "common/term.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <xxhash.h>
 
 #define RECONNECT_AFTER 1.0  /* seconds: a connection that broke for good */
 #define MONITOR_EVERY   0.02 /* seconds */
+/* Bytes that may wait in the kernel between processes of a host: two pieces. A unix socket has room
+ * for 200 KB by itself, so that sender and receiver of a piece would put each other to sleep and
+ * wake each other five times. TCP's room grows by itself, and would not any more if it were set. */
+#define ROOM (2 * (int)(LH_WIRE_PIECE * sizeof(float)))
 
 /* ZeroMQ tells of a connection's end on a socket of its own. */
 int lh_net_monitor(struct lh_net_socket *s, void *zmq)
@@ -43,9 +49,23 @@ void lh_net_monitor_close(struct lh_net_socket *s)
     zmq_close(s->monitor);
 }
 
-static void take_event(struct lh_net_socket *s, uint16_t event)
+/* The kernel gives at most net.core.wmem_max. */
+static void give_room(int fd)
+{
+    const int room = ROOM;
+    int domain = 0;
+    socklen_t n = sizeof domain;
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) == 0 && domain == AF_UNIX)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+}
+
+static void take_event(struct lh_net_socket *s, uint16_t event, int32_t value)
 {
     switch (event) {
+    case ZMQ_EVENT_CONNECTED:
+        s->broken = 0;
+        give_room(value);
+        break;
     case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
         s->refused = true;
         break;
@@ -68,6 +88,7 @@ int lh_net_mend(struct lh_net_socket *s)
 {
     unsigned char head[6];
     uint16_t event;
+    int32_t value;
     char endpoint[LH_NET_ENDPOINT_MAX];
     const double now = s->monitor ? lh_now() : 0;
     if (!s->monitor || now - s->looked < MONITOR_EVERY)
@@ -76,13 +97,30 @@ int lh_net_mend(struct lh_net_socket *s)
     while (zmq_recv(s->monitor, head, sizeof head, ZMQ_DONTWAIT) == (int)sizeof head) {
         zmq_recv(s->monitor, endpoint, sizeof endpoint, 0);
         memcpy(&event, head, sizeof event);
-        take_event(s, event);
+        memcpy(&value, head + sizeof event, sizeof value);
+        take_event(s, event, value);
     }
     if (s->broken == 0 || lh_now() - s->broken < RECONNECT_AFTER)
         return 0;
     s->broken = 0;
     zmq_disconnect(s->zmq, s->endpoint); /* in case it is not quite gone */
     return zmq_connect(s->zmq, s->endpoint) == 0 ? 0 : lh_net_failed("connecting", s->endpoint);
+}
+
+void lh_net_meet(struct lh_net_socket *s, const struct lh_net_peer *peer)
+{
+    const size_t fd = (size_t)peer->fd, cap = s->cap_met;
+    if (peer->fd < 0)
+        return;
+    /* ZeroMQ gives each connection a name of its own, the kernel gives descriptors again. */
+    const uint64_t who = XXH3_64bits(peer->id, peer->size);
+    if (fd < cap && s->met[fd] == who)
+        return;
+    if (LH_GROW(&s->met, &s->cap_met, fd + 1, "connections") < 0)
+        return; /* it is slower so */
+    memset(s->met + cap, 0, (s->cap_met - cap) * sizeof *s->met);
+    s->met[fd] = who;
+    give_room(peer->fd);
 }
 
 bool lh_net_refused(const struct lh_net_socket *s)

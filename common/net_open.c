@@ -204,6 +204,7 @@ void lh_net_close(struct lh_net_socket **s)
     lh_net_monitor_close(*s);
     if ((*s)->zmq)
         zmq_close((*s)->zmq);
+    lh_mem_free((*s)->met);
     lh_mem_free(*s);
     *s = NULL;
 }

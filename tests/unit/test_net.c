@@ -9,6 +9,8 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 struct pair {
     void *zmq;
@@ -77,6 +79,59 @@ static void message_goes_there_and_back_on_every_transport(void **state)
         pair_close(&p);
         assert_int_equal(atomic_load(&released), 1);
     }
+}
+
+static int usual_room(void)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0), room = 0;
+    socklen_t n = sizeof room;
+    assert_true(fd >= 0);
+    getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, &n);
+    close(fd);
+    return room;
+}
+
+/* Unix sockets of this process with more room than they have by themselves. */
+static int count_roomy(void)
+{
+    const int usual = usual_room();
+    int found = 0;
+    for (int fd = 0; fd < 1024; fd++) {
+        int domain = 0, room = 0;
+        socklen_t n = sizeof domain;
+        if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) != 0 || domain != AF_UNIX)
+            continue;
+        n = sizeof room;
+        getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, &n);
+        found += room > usual;
+    }
+    return found;
+}
+
+static void connection_within_a_host_gets_room_at_both_ends_and_again_when_it_is_new(void **state)
+{
+    (void)state;
+    struct pair p = pair_open(transport(1));
+    struct lh_envelope env = {.kind = LH__KIND__KIND_BEAT};
+    struct lh_net_message m;
+    for (int life = 0; life < 3; life++) { /* descriptors are those of the life before */
+        const double until = lh_now() + 20;
+        assert_ok(lh_net_send(p.dealer, NULL, &env, NULL, 0));
+        rig_receive(p.router, &m);
+        lh_net_message_fini(&m);
+        while (count_roomy() != 2 && lh_now() < until) {
+            struct lh_net_poll item = {.socket = p.dealer};
+            assert_ok(lh_net_poll(&item, 1, 0.01));
+            assert_int_equal(lh_net_recv(p.dealer, &m), LH_AGAIN);
+        }
+        assert_int_equal(count_roomy(), 2);
+        lh_net_close(&p.dealer);
+        while (count_roomy() != 0 && lh_now() < until)
+            zmq_poll(NULL, 0, 10);
+        assert_int_equal(count_roomy(), 0);
+        assert_ok(rig_dial(&p.dealer, p.zmq, lh_net_endpoint(p.router), 16));
+    }
+    pair_close(&p);
 }
 
 static void dealer_may_connect_before_the_router_binds(void **state)
@@ -228,6 +283,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(message_goes_there_and_back_on_every_transport),
+        kit_test(connection_within_a_host_gets_room_at_both_ends_and_again_when_it_is_new),
         kit_test(dealer_may_connect_before_the_router_binds),
         kit_test(full_queue_and_gone_peer_are_told_not_dropped),
         kit_test(queue_that_is_emptied_is_never_full),
