@@ -1,5 +1,5 @@
 /* Option tables: parsing, complaints that name the nearest option, manual pages. Knows no command:
- * commands.c does. The flag set by SIGINT and SIGTERM lives here because a signal handler has
+ * commands.c does. The flag set by signals lives here because a signal handler has
  * nothing but file scope to write to. */
 #include "cluster/cli.h"
 
@@ -17,12 +17,11 @@
 
 #define PAGE_WIDTH 80
 
-static atomic_bool interrupted;
+static atomic_int interrupted; /* by which signal; 0: not */
 
 static void on_signal(int signal)
 {
-    (void)signal;
-    atomic_store(&interrupted, true);
+    atomic_store(&interrupted, signal);
 }
 
 void lh_cli_catch_signals(void)
@@ -32,6 +31,7 @@ void lh_cli_catch_signals(void)
     /* Batch systems send SIGTERM to a script and to what it started, which the script passes it on
      * to: any number of them is one. A second interrupt from the keyboard ends the program. */
     sigaction(SIGTERM, &on, NULL);
+    sigaction(SIGUSR1, &on, NULL); /* ahead of such an end; mpirun hands it on at once */
     on.sa_flags = (int)SA_RESETHAND;
     sigaction(SIGINT, &on, NULL);
     signal(SIGPIPE, SIG_IGN);
@@ -40,7 +40,12 @@ void lh_cli_catch_signals(void)
 
 bool lh_cli_interrupted(void)
 {
-    return atomic_load(&interrupted);
+    return atomic_load(&interrupted) != 0;
+}
+
+bool lh_cli_ending(void)
+{
+    return atomic_load(&interrupted) == SIGTERM;
 }
 
 /* --- manual pages -------------------------------------------------------------------------- */

@@ -53,12 +53,15 @@ int lh_cli_parse(const struct lh_cmd *cmd, const struct lh_opt *opts, size_t n_o
                  size_t *n_positional);
 void lh_cli_fini(const struct lh_opt *opts, size_t n_opts);
 
-/* From now on SIGINT and SIGTERM set a flag (a second SIGINT ends the process as usual) and SIGPIPE
- * is ignored: a closed pipe is an error of write. So is SIGXFSZ: a file past its limit, likewise.
+/* From now on SIGINT, SIGTERM and SIGUSR1 set a flag (a second SIGINT ends the process as usual)
+ * and SIGPIPE is ignored: a closed pipe is an error of write. So is SIGXFSZ: a file past its limit,
+ * likewise.
  */
 void lh_cli_catch_signals(void);
-/* True after SIGINT or SIGTERM; long loops look at it and return LH_ECANCELED. Any thread. */
+/* True after such a signal; long loops look at it and return LH_ECANCELED. Any thread. */
 bool lh_cli_interrupted(void);
+/* Whether it was SIGTERM, behind which SIGKILL may come. */
+bool lh_cli_ending(void);
 
 /* Folds the words of `text` to `width` columns behind `indent` blanks and writes them. Lines that
  * start with two blanks are kept. */

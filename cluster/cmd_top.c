@@ -47,7 +47,7 @@ struct options {
 };
 
 /* --- the screen --------------------------------------------------------------------------------
- * A handler has nothing but file scope to write to. SIGINT and SIGTERM are seen by
+ * A handler has nothing but file scope to write to. Interrupts are seen by
  * lh_cli_interrupted. */
 static atomic_int asked; /* the signal that asks for the terminal back; 0: none */
 

@@ -45,8 +45,12 @@ const struct lh_cmd lh_cmd_train = {
         "Under mpirun every rank runs this command. Rank 0 is the scheduler, the others are "
         "servers and workers as the job's section 'cluster' says ('longhaul help job'): "
         "servers_per_host, workers_per_host, placement, and interface for the network between "
-        "hosts, which must share the run directory. With mpirun --enable-recovery a worker may "
-        "die; without, mpirun ends the job and --resume goes on with it.",
+        "hosts, which must share the run directory. A rank starts its role as a process, and "
+        "another "
+        "when that one dies. Where a rank itself dies mpirun ends the job, and --resume goes on "
+        "with "
+        "it; with mpirun --enable-recovery the others make up for a worker's rank. SIGUSR1 to "
+        "mpirun cuts a checkpoint and ends the run.",
     .examples = "longhaul train job.yaml --dir run --workers 2\n"
                 "longhaul train job.yaml --dir run --set train.batch=1024 --set seed=7\n"
                 "longhaul train job.yaml --dir run --launcher processes --servers 2 --workers 4\n"
@@ -171,6 +175,13 @@ void lh_cmd_tell_metrics(const struct lh_metrics *m)
 {
     lh_log_tell(LH_LOG_INFO, "metrics", LH_FIELDS(LH_F("endpoint", lh_metrics_endpoint(m))),
                 "metrics at http://%s/metrics", lh_metrics_endpoint(m));
+}
+
+int lh_cmd_role_ended(int rc, bool launched)
+{
+    if (rc == LH_EPEER && launched)
+        exit(lh_err_exit_status(rc));
+    return rc;
 }
 
 /* With the metrics that the job asks for. */

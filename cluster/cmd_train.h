@@ -9,6 +9,10 @@ struct lh_metrics;
 /* Says where a process serves its metrics. */
 void lh_cmd_tell_metrics(const struct lh_metrics *m);
 
+/* How the command of a role ends. One whose launcher's scheduler went away leaves without a word:
+ * the launcher says so, once for all. */
+int lh_cmd_role_ended(int rc, bool launched);
+
 /* Loads the job, trains, prints the result: a table, or one JSON line. */
 int lh_cmd_train_run(const char *job_path, const char *const *sets, size_t n_sets,
                      const struct lh_train_options *opt, bool json, bool verbose);

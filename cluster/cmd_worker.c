@@ -68,7 +68,7 @@ static int work(const struct options *o)
     lh_keys_fini(&keys);
     zmq_ctx_term(zmq);
     lh_metrics_close(&metrics);
-    return rc;
+    return lh_cmd_role_ended(rc, o->launched);
 }
 
 static int run(int argc, char **argv)

@@ -28,8 +28,8 @@ struct lh_launch_spec {
 
 struct lh_launch_local;
 int lh_launch_local_start(struct lh_launch_local **out, const struct lh_launch_spec *spec);
-/* As lh_scheduler_options.watch; threads have no process, so *pid is 0, but one that failed before
- * it reached the scheduler is an error. */
+/* As lh_scheduler_options.watch, of this host; threads have no process, so *pid is 0, but one that
+ * failed before it reached the scheduler is an error. */
 int lh_launch_local_watch(struct lh_launch_local *l, uint64_t *pid);
 /* Waits for the roles to end: the scheduler has told them, or the context was shut down. */
 void lh_launch_local_stop(struct lh_launch_local **l);

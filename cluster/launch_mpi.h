@@ -1,12 +1,14 @@
 /* The launcher of mpirun: every rank is one process of the same command and takes one role. They
  * agree by MPI collectives on who is what, at which addresses and by which keys, prove that they
  * reach each other there, and then train over tcp:// as roles of any launcher do
- * (cluster/README.md).
+ * (cluster/README.md). Rank 0 runs the scheduler itself; each other starts its role as a process
+ * and looks after it.
  *
  * Rank 0: meet, train with it (train.h), end. The others: meet, serve, end. */
 #pragma once
 
 #include "cluster/cut_evaluation.h"
+#include "cluster/scheduler.h"
 #include "common/job.h"
 #include "common/keys.h"
 
@@ -41,6 +43,11 @@ const char *lh_launch_mpi_bind(struct lh_launch_mpi *l);
 const struct lh_keys *lh_launch_mpi_keys(const struct lh_launch_mpi *l);
 /* The scheduler listens: all begin their roles. */
 int lh_launch_mpi_start(struct lh_launch_mpi *l);
+/* As lh_scheduler_options.watch and replace; for the scheduler's thread. A rank starts the role of
+ * a process that a signal ended again by itself; one that does not answer within 5 s has died. */
+int lh_launch_mpi_watch(struct lh_launch_mpi *l, struct lh_scheduler_process *ended);
+int lh_launch_mpi_replace(struct lh_launch_mpi *l, const struct lh_scheduler_process *p,
+                          bool *replaced);
 /* Evaluations are shared with the workers' ranks. */
 const struct lh_evaluate_helpers *lh_launch_mpi_helpers(struct lh_launch_mpi *l);
 

@@ -60,6 +60,7 @@ static int wait_for_input(struct lh_lines *l)
     sigemptyset(&keep_back);
     sigaddset(&keep_back, SIGINT);
     sigaddset(&keep_back, SIGTERM);
+    sigaddset(&keep_back, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &keep_back, &before);
     if (!lh_cli_interrupted())
         ppoll(&(struct pollfd){.fd = l->fd, .events = POLLIN}, 1, NULL, &before);

@@ -350,11 +350,11 @@ int lh_mpi_post(struct lh_mpi *m, int to, int kind, const void *data, size_t byt
     return rc;
 }
 
-int lh_mpi_next(struct lh_mpi *m, int *from, int *kind, size_t *bytes)
+int lh_mpi_next(struct lh_mpi *m, int only, int *from, int *kind, size_t *bytes)
 {
     int there = 0, n = 0;
     pthread_mutex_lock(&m->lock);
-    int code = m->calls->probe(&there, from, kind, &n);
+    int code = m->calls->probe(only, &there, from, kind, &n);
     pthread_mutex_unlock(&m->lock);
     *bytes = (size_t)n;
     LH_TRY(failed(m, code, "receiving"));

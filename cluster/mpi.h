@@ -3,7 +3,8 @@
  * other start of the program pays for it and it runs where Open MPI is not installed.
  *
  * Nothing here waits without a bound, and nothing spins: Open MPI's own blocking calls do both. Any
- * thread may call, but only one a rank may receive. Errors: LH_EPEER with Open MPI's text. */
+ * thread may call, but only one at a time may receive messages of a kind. Errors: LH_EPEER with
+ * Open MPI's text. */
 #pragma once
 
 #include <stdbool.h>
@@ -44,8 +45,10 @@ int lh_mpi_send(struct lh_mpi *m, int to, int kind, const void *data, size_t byt
 bool lh_mpi_sent(struct lh_mpi *m, struct lh_mpi_sending **s);
 /* Copies `data`, and forgets it. LH_AGAIN: too many are on their way. */
 int lh_mpi_post(struct lh_mpi *m, int to, int kind, const void *data, size_t bytes);
-/* The next message that has come, from anybody; LH_AGAIN if there is none. It must be received. */
-int lh_mpi_next(struct lh_mpi *m, int *from, int *kind, size_t *bytes);
+/* The next message that has come, from anybody, of kind `only` or of any; LH_AGAIN if there is
+ * none. It must be received. */
+#define LH_MPI_ANY_KIND (-1)
+int lh_mpi_next(struct lh_mpi *m, int only, int *from, int *kind, size_t *bytes);
 int lh_mpi_recv(struct lh_mpi *m, int from, int kind, void *data, size_t bytes);
 
 /* Leaves. status 0: with the others. Otherwise mpirun is told to end all ranks with this exit

@@ -23,8 +23,8 @@ struct lh_mpi_calls {
     int (*all_gather)(const void *mine, int bytes, void *all, void **request);
     int (*broadcast)(void *data, int bytes, void **request);
     int (*send)(const void *data, int bytes, int to, int tag, void **request);
-    int (*test)(void **request, int *done); /* releases it when done */
-    int (*probe)(int *there, int *from, int *tag, int *bytes);
+    int (*test)(void **request, int *done);                              /* releases it when done */
+    int (*probe)(int only, int *there, int *from, int *tag, int *bytes); /* only: a tag; -1: any */
     int (*recv)(void *data, int bytes, int from, int tag, void **request);
     void (*text)(int code, char *out, size_t size);
 };

@@ -166,10 +166,10 @@ static int test(void **request, int *done)
     return rc;
 }
 
-static int probe(int *there, int *from, int *tag, int *bytes)
+static int probe(int only, int *there, int *from, int *tag, int *bytes)
 {
     MPI_Status s;
-    int rc = MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, MPI_COMM_WORLD, there, &s);
+    int rc = MPI_Iprobe(MPI_ANY_SOURCE, only < 0 ? MPI_ANY_TAG : only, MPI_COMM_WORLD, there, &s);
     if (rc != MPI_SUCCESS || !*there)
         return rc;
     *from = s.MPI_SOURCE;

@@ -11,8 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PATIENCE_MIN  30.0 /* seconds for a helper's part… */
-#define PATIENCE_MORE 10.0 /* …or so many times what rank 0 took for its own */
+#define PATIENCE      30.0 /* seconds for a message to go */
+#define PATIENCE_MORE 10.0 /* for a helper's part, so many times what rank 0 took for its own */
 #define PAUSE_US      1000
 
 struct task {
@@ -44,16 +44,19 @@ struct lh_rank_lead {
     struct lh_mpi *mpi;
     struct helper *helpers;
     size_t n;
+    double patience; /* seconds for a helper's part, at least */
     uint64_t number;
     char *setup; /* job, behaviour model: two strings */
     size_t setup_bytes;
 };
 
-int lh_rank_lead_create(struct lh_rank_lead **out, struct lh_mpi *m, const int *ranks, size_t n)
+int lh_rank_lead_create(struct lh_rank_lead **out, struct lh_mpi *m, const int *ranks, size_t n,
+                        double patience)
 {
     struct lh_rank_lead *l = NULL;
     LH_TRY(LH_NEW(&l, "evaluation over ranks"));
     l->mpi = m;
+    l->patience = patience;
     l->n = n;
     int rc = LH_NEW_ARRAY(&l->helpers, n, "evaluation over ranks");
     if (rc < 0) {
@@ -91,7 +94,7 @@ static void lose(struct lh_rank_lead *l, struct helper *h, const char *why)
 /* Waits until all that is on its way has gone. */
 static void flush(struct lh_rank_lead *l)
 {
-    const double until = lh_now() + PATIENCE_MIN;
+    const double until = lh_now() + l->patience;
     for (bool waiting = true; waiting; usleep(PAUSE_US)) {
         waiting = false;
         for (size_t i = 0; i < l->n; i++) {
@@ -214,15 +217,14 @@ static int take_done(struct lh_rank_lead *l, struct helper *h, const struct done
     return rc;
 }
 
-/* What comes for rank 0 now are answers. */
 static int take_answers(struct lh_rank_lead *l)
 {
     int from, kind, rc;
     size_t bytes;
-    while ((rc = lh_mpi_next(l->mpi, &from, &kind, &bytes)) == 0) {
+    while ((rc = lh_mpi_next(l->mpi, LH_RANK_EVALUATION_DONE, &from, &kind, &bytes)) == 0) {
         struct done d;
         struct helper *h = find(l, from);
-        if (!h || kind != LH_RANK_EVALUATION_DONE || bytes != sizeof d)
+        if (!h || bytes != sizeof d)
             return lh_err_set(LH_EPROTO, "rank %d sent a message of kind %d and %zu bytes", from,
                               kind, bytes);
         LH_TRY(lh_mpi_recv(l->mpi, from, kind, &d, sizeof d));
@@ -273,7 +275,7 @@ int lh_rank_lead_walk(void *ctx, const struct lh_cut_evaluation *e, const struct
     LH_TRY(send_tasks(l, w, lh_graph_flat_size(e->model->graph)));
     LH_TRY(lh_cut_evaluation_walk(e, w, 0, own, out));
     double patience = PATIENCE_MORE * (lh_now() - began);
-    LH_TRY(await_answers(l, w->interrupted, patience > PATIENCE_MIN ? patience : PATIENCE_MIN));
+    LH_TRY(await_answers(l, w->interrupted, patience > l->patience ? patience : l->patience));
     for (size_t i = 0; i < l->n; i++) {
         struct helper *h = &l->helpers[i];
         if (h->answered)
@@ -371,7 +373,7 @@ static int send_pieces(struct lh_rank_help *h, const struct lh_evaluate_pieces *
     for (size_t at = 0; at < pieces->n; at += piece) {
         struct lh_mpi_sending *s = NULL;
         size_t n = pieces->n - at < piece ? pieces->n - at : piece;
-        const double until = lh_now() + PATIENCE_MIN;
+        const double until = lh_now() + PATIENCE;
         LH_TRY(lh_mpi_send(h->mpi, 0, LH_RANK_EVALUATION_PIECES, pieces->items + at,
                            n * sizeof *pieces->items, &s));
         while (!lh_mpi_sent(h->mpi, &s)) {

@@ -18,11 +18,13 @@ enum {
 /* --- rank 0 ------------------------------------------------------------------------------------
  */
 struct lh_rank_lead;
-/* ranks [n]: who helps; copied. `m` must outlive it. */
-int lh_rank_lead_create(struct lh_rank_lead **out, struct lh_mpi *m, const int *ranks, size_t n);
+/* ranks [n]: who helps; copied. `m` must outlive it. `patience`: seconds for what is sent to a
+ * helper to go, and at least so many for its part, before it is given up. */
+int lh_rank_lead_create(struct lh_rank_lead **out, struct lh_mpi *m, const int *ranks, size_t n,
+                        double patience);
 void lh_rank_lead_destroy(struct lh_rank_lead **l);
-/* An lh_evaluate_helpers' walk; ctx is the lead. For one thread at a time, which receives rank 0's
- * messages meanwhile. */
+/* An lh_evaluate_helpers' walk; ctx is the lead. For one thread at a time, which receives the
+ * messages of the kinds above. */
 int lh_rank_lead_walk(void *ctx, const struct lh_cut_evaluation *e, const struct lh_cut_walk *w,
                       struct lh_evaluate_pieces *out);
 

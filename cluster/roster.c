@@ -8,7 +8,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 /* A role that reads its dataset or checkpoint may be long at it. */
 #define READY_PATIENCE 300.0
@@ -45,10 +44,8 @@ struct lh_role_node *lh_roster_server(struct lh_roster *r, uint32_t shard)
     return NULL;
 }
 
-struct lh_role_node *lh_roster_by_pid(struct lh_roster *r, uint64_t pid)
+struct lh_role_node *lh_roster_by_pid(struct lh_roster *r, uint64_t pid, const char *host)
 {
-    char host[sizeof r->nodes->host] = "";
-    gethostname(host, sizeof host - 1);
     for (size_t i = 0; i < r->n_nodes; i++)
         if (r->nodes[i].pid == pid && strcmp(r->nodes[i].host, host) == 0 &&
             r->nodes[i].standing != LH_STANDING_GONE)

@@ -84,5 +84,5 @@ int lh_roster_tell_all(struct lh_roster *r, Lh__Role role, const struct lh_envel
 int lh_roster_beat(struct lh_roster *r);
 /* Somebody who is silent beyond the deadline; NULL if none. */
 struct lh_role_node *lh_roster_silent(struct lh_roster *r);
-/* Of a process on this host. */
-struct lh_role_node *lh_roster_by_pid(struct lh_roster *r, uint64_t pid);
+/* Of a process that is there; NULL if none. */
+struct lh_role_node *lh_roster_by_pid(struct lh_roster *r, uint64_t pid, const char *host);

@@ -150,13 +150,15 @@ static int server_is_gone(struct lh_scheduler *s, struct lh_role_node *node, con
 {
     char who[512];
     bool replaced = false;
+    struct lh_scheduler_process process = {.pid = node->pid, .server = true, .shard = node->shard};
+    snprintf(process.host, sizeof process.host, "%s", node->host);
     node->standing = LH_STANDING_GONE;
     lh_roster_describe(node, who, sizeof who);
     if (s->stage == STOPPING)
         return 0;
     lh_report_lost(&s->report, node);
     if (s->stage <= RUNNING && s->opt->replace && s->returned++ < RETURNS)
-        LH_TRY(s->opt->replace(s->opt->launcher, node->pid, &replaced));
+        LH_TRY(s->opt->replace(s->opt->launcher, &process, &replaced));
     if (!replaced)
         return lh_err_set(LH_EPEER, "%s %s; go on from the last checkpoint with --resume", who,
                           how);
@@ -331,8 +333,9 @@ static int pause_all(struct lh_scheduler *s)
     struct lh_envelope env = {.kind = LH__KIND__KIND_PAUSE};
     s->result->interrupted = true;
     lh_log_event(LH_LOG_INFO, "pause", LH_FIELDS(LH_F("step", s->version)));
-    if (s->opt->interrupt_note)
-        lh_note("%s", s->opt->interrupt_note);
+    const char *note = s->opt->interrupt_note ? s->opt->interrupt_note(s->opt->launcher) : NULL;
+    if (note)
+        lh_note("%s", note);
     if (s->stage == GATHERING)
         return lh_err_set(LH_ECANCELED, "interrupted while roles were awaited");
     s->stage = PAUSING;
@@ -342,21 +345,22 @@ static int pause_all(struct lh_scheduler *s)
 /* What the launcher knows about ended processes is sooner than any deadline. */
 static int take_deaths(struct lh_scheduler *s)
 {
-    uint64_t pid = 0;
+    struct lh_scheduler_process p;
     while (s->opt->watch) {
-        LH_TRY(s->opt->watch(s->opt->launcher, &pid));
-        if (pid == 0)
+        LH_TRY(s->opt->watch(s->opt->launcher, &p));
+        if (p.pid == 0)
             break;
-        struct lh_role_node *n = lh_roster_by_pid(&s->roster, pid);
-        bool replaced = false;
-        if (s->opt->replace && s->stage < FINISHING && (!n || n->role == LH__ROLE__ROLE_WORKER))
-            LH_TRY(s->opt->replace(s->opt->launcher, pid, &replaced));
+        struct lh_role_node *n = lh_roster_by_pid(&s->roster, p.pid, p.host);
+        bool replaced = p.replaced;
+        if (!replaced && s->opt->replace && s->stage < FINISHING &&
+            (!n || n->role == LH__ROLE__ROLE_WORKER))
+            LH_TRY(s->opt->replace(s->opt->launcher, &p, &replaced));
         if (n)
             LH_TRY(is_gone(s, n, "died"));
         else if (s->stage == GATHERING && !replaced)
             return lh_err_set(
                 LH_EPEER, "the process %llu of a role ended before it said hello%s",
-                (unsigned long long)pid,
+                (unsigned long long)p.pid,
                 s->opt->record->has_last ? "; go on from the last checkpoint with --resume" : "");
     }
     return 0;

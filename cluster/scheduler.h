@@ -14,6 +14,15 @@
 
 struct lh_metrics;
 
+/* A role's process, as launcher and scheduler speak of it. */
+struct lh_scheduler_process {
+    uint64_t pid;
+    char host[64];
+    bool server;
+    uint32_t shard; /* of a server */
+    bool replaced;  /* of one that ended: another has been started already */
+};
+
 struct lh_scheduler_options {
     const char *bind;             /* endpoint; a wildcard takes a free port */
     const char *dir;              /* run directory; exists */
@@ -27,13 +36,13 @@ struct lh_scheduler_options {
     const struct lh_security *security; /* with a guard where it has keys; NULL: none */
     /* Called once it listens, with the endpoint: the launcher places the roles. */
     int (*bound)(void *ctx, const char *endpoint);
-    /* Gives a role's process that has ended, or 0. An error is a role that could not start. NULL:
-     * nobody watches. */
-    int (*watch)(void *ctx, uint64_t *pid);
+    /* Gives pid, host and `replaced` of a role's process that has ended, or pid 0. An error is a
+     * role that could not start. NULL: nobody watches. */
+    int (*watch)(void *ctx, struct lh_scheduler_process *ended);
     /* Has the role of a process started anew: of one that watch gave, or of one that is silent and
      * is to be ended first. *replaced: somebody will come; else the run cannot do without a server.
      * NULL: never. */
-    int (*replace)(void *ctx, uint64_t pid, bool *replaced);
+    int (*replace)(void *ctx, const struct lh_scheduler_process *p, bool *replaced);
     void *launcher;
     lh_evaluate_cut evaluate;                                /* NULL: none */
     int (*evaluation_ids)(void *ctx, struct lh_rowpull *to); /* as of lh_evaluator_spec */
@@ -41,7 +50,7 @@ struct lh_scheduler_options {
     bool quiet;
     bool (*interrupted)(void);  /* NULL: never */
     struct lh_metrics *metrics; /* where it counts (common/metrics.h); NULL: nowhere */
-    const char *interrupt_note; /* said at once when interrupted; NULL: nothing */
+    const char *(*interrupt_note)(void *ctx); /* said at once when interrupted; NULL: nothing */
 };
 
 struct lh_scheduler_result {

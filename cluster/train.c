@@ -352,20 +352,25 @@ static int place_roles(void *ctx, const char *endpoint)
     return lh_err_set(LH_EINTERNAL, "unknown launcher %d", (int)t->opt->launcher);
 }
 
-static int watch_roles(void *ctx, uint64_t *pid)
+static int watch_roles(void *ctx, struct lh_scheduler_process *ended)
 {
     struct train *t = ctx;
-    *pid = 0;
+    *ended = (struct lh_scheduler_process){0};
+    if (t->opt->launcher == LH_LAUNCH_MPI)
+        return lh_launch_mpi_watch(t->opt->mpi, ended);
+    gethostname(ended->host, sizeof ended->host - 1);
     if (t->threads)
-        return lh_launch_local_watch(t->threads, pid);
-    return t->processes ? lh_launch_processes_watch(t->processes, pid) : 0;
+        return lh_launch_local_watch(t->threads, &ended->pid);
+    return t->processes ? lh_launch_processes_watch(t->processes, &ended->pid) : 0;
 }
 
-static int replace_role(void *ctx, uint64_t pid, bool *replaced)
+static int replace_role(void *ctx, const struct lh_scheduler_process *p, bool *replaced)
 {
     struct train *t = ctx;
     *replaced = t->opt->launcher == LH_LAUNCH_HAND; /* by a person, in time or not */
-    return t->processes ? lh_launch_processes_replace(t->processes, pid, replaced) : 0;
+    if (t->opt->launcher == LH_LAUNCH_MPI)
+        return lh_launch_mpi_replace(t->opt->mpi, p, replaced);
+    return t->processes ? lh_launch_processes_replace(t->processes, p->pid, replaced) : 0;
 }
 
 static int endpoint(struct train *t, char *out, size_t size)
@@ -392,9 +397,10 @@ static bool (*interrupted(const struct train *t))(void)
 
 /* mpirun interrupts rank 0 when it ends a job, because another rank died or it was told to, and
  * kills it a second later: it may not come to say how far it got. */
-static const char *interrupt_note(const struct train *t)
+static const char *interrupt_note(void *ctx)
 {
-    return t->opt->launcher == LH_LAUNCH_MPI
+    const struct train *t = ctx;
+    return t->opt->launcher == LH_LAUNCH_MPI && lh_cli_ending()
                ? "mpirun ends the job, since a rank died or it was interrupted; go on with --resume"
                : NULL;
 }
@@ -447,7 +453,7 @@ static int schedule(struct train *t, struct lh_scheduler_result *result)
                                  .quiet = t->opt->quiet,
                                  .interrupted = interrupted(t),
                                  .metrics = t->opt->metrics,
-                                 .interrupt_note = interrupt_note(t)},
+                                 .interrupt_note = interrupt_note},
                              result);
     struct lh_err err;
     lh_err_save(&err, rc);

@@ -1,9 +1,12 @@
 /* mpirun -n N longhaul train: on this host, and over several hosts, which are network namespaces
  * that this test makes, with mpirun's daemons started there by a launch agent. Skipped where there
  * is no mpirun; the hosts also where namespaces are not permitted. */
+#include "tests/scrapekit.h"
 #include "tests/testkit.h"
 #include "tests/trainkit.h"
 
+#include "cluster/run_record.h"
+#include "cluster/status.h"
 #include "common/err.h"
 #include "common/term.h"
 
@@ -410,39 +413,38 @@ static pid_t find_rank(const char *rank)
     return found;
 }
 
-static int wait_exit(pid_t pid)
-{
-    const double began = lh_now();
-    int status;
-    while (lh_now() - began < 50) {
-        if (waitpid(pid, &status, WNOHANG) == pid)
-            return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-        usleep(2000);
-    }
-    kill(-pid, SIGKILL);
-    waitpid(pid, NULL, 0);
-    return -1;
-}
-
-/* Starts the long job with four ranks (scheduler, server, two workers), kills one of them by
- * SIGKILL once there is a cut, and gives mpirun's status. */
-static int kill_one(const char *rank, const char *options, const char *resume, char **out)
+/* Starts the long job with four ranks (scheduler, server, two workers) and waits for cuts; *mpi is
+ * the shell's process that has become timeout's, whose child is mpirun. */
+static pid_t start_long(const char *options, const char *more)
 {
     char command[2048];
     snprintf(command, sizeof command,
              ENVIRONMENT "cd '%s' && exec " MPIRUN "-n 4 %s %s train '%s/long.yaml' --dir run "
-                         "--quiet --no-evaluation %s",
-             kit_dir(), options, PROGRAM, home.dir, resume);
+                         "--quiet %s",
+             kit_dir(), options, PROGRAM, home.dir, more);
     const char *argv[] = {"/bin/sh", "-c", command, NULL};
     uint64_t from = trainkit_last_cut(kit_path("run"));
     pid_t mpi = trainkit_spawn(kit_path("log"), argv);
     assert_true(trainkit_wait_cut(kit_path("run"), from + 2 * EVERY));
-    pid_t victim = find_rank(rank);
+    return mpi;
+}
+
+/* Sends a signal to `victim`, and gives mpirun's status and what was said. */
+static int end_of(pid_t mpi, pid_t victim, int signal, char **out)
+{
     assert_true(victim > 0);
-    assert_int_equal(kill(victim, SIGKILL), 0);
-    int status = wait_exit(mpi);
+    assert_int_equal(kill(victim, signal), 0);
+    int status = trainkit_wait_exit(mpi);
     *out = kit_read(kit_path("log"), NULL);
     return status;
+}
+
+static int kill_one(const char *rank, const char *options, const char *resume, char **out)
+{
+    char more[80];
+    snprintf(more, sizeof more, "--no-evaluation %s", resume);
+    pid_t mpi = start_long(options, more);
+    return end_of(mpi, find_rank(rank), SIGKILL, out);
 }
 
 static void resume_by_mpirun(const char *ranks)
@@ -451,6 +453,177 @@ static void resume_by_mpirun(const char *ranks)
     int status = mpirun(&out, ranks, "long.yaml", "--no-evaluation --resume");
     assert_ends(status, 0, out, NULL);
     free(out);
+}
+
+/* What Open MPI cannot do: a rank starts its role again, and its death is not that of the rank. */
+static void roles_that_die_are_started_again_by_their_ranks(void **state)
+{
+    (void)state;
+    need_mpirun();
+    static const struct {
+        const char *rank, *role, *says;
+        int signal;
+    } cases[] = {{"1", "server", "died; the run goes back to step ", SIGKILL},
+                 {"1", "server", "went silent; the run goes back to step ", SIGSTOP},
+                 {"3", "worker", "died; the others take its share", SIGKILL}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *out = NULL, again[40];
+        snprintf(again, sizeof again, "started another %s (process ", cases[i].role);
+        pid_t mpi = start_long("", "--no-evaluation");
+        pid_t victim = trainkit_find_role(find_rank(cases[i].rank), cases[i].role);
+        int status = end_of(mpi, victim, cases[i].signal, &out);
+        assert_ends(status, 0, out, NULL);
+        kit_assert_contains(out, again);
+        kit_assert_contains(out, cases[i].says);
+        assert_long_as_wanted(cases[i].says);
+        kit_run(NULL, "rm -rf '%s' '%s'", kit_path("run"), kit_path("log"));
+        free(out);
+    }
+}
+
+/* Steps that no machine is through with before it is interrupted. */
+#define ENDLESS "--no-evaluation --set train.steps=1000000 "
+
+/* timeout's child: who starts the ranks. */
+static pid_t mpirun_of(pid_t timeout)
+{
+    char *text = NULL;
+    kit_run(&text, "pgrep -P %d -x mpirun", (int)timeout);
+    pid_t pid = (pid_t)atoi(text);
+    free(text);
+    return pid;
+}
+
+/* The run stands where the same job by the local launcher stands after as many steps. */
+static void assert_as_stopped_by_local(const char *what)
+{
+    uint64_t version = trainkit_last_cut(kit_path("run"));
+    char *out = NULL;
+    assert_true(version > 0);
+    int status = kit_run(&out,
+                         ENVIRONMENT
+                         "cd '%s' && rm -rf alone && %s train '%s/long.yaml' --dir alone --quiet "
+                         "--workers 2 " ENDLESS "--stop-after %llu",
+                         kit_dir(), PROGRAM, home.dir, (unsigned long long)version);
+    assert_ends(status, 0, out, NULL);
+    struct trainkit_state want = trainkit_read(kit_path("alone"));
+    trainkit_assert_same(&want, kit_path("run"), what);
+    lh_mem_free(want.values);
+    free(out);
+}
+
+static void a_signal_to_mpirun_cuts_a_checkpoint_from_which_the_run_goes_on(void **state)
+{
+    (void)state;
+    need_mpirun();
+    static const struct {
+        int signal, status; /* mpirun's own where it is told to end */
+        const char *says;
+    } cases[] = {{SIGUSR1, 130, ": interrupted at step "},
+                 {SIGTERM, 1, "mpirun ends the job, since a rank died or it was interrupted"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *out = NULL, more[100];
+        struct lh_run_record record = {0};
+        pid_t mpi = start_long("--mca odls_base_sigkill_timeout 3", ENDLESS);
+        int status = end_of(mpi, mpirun_of(mpi), cases[i].signal, &out);
+        assert_ends(status, cases[i].status, out, NULL);
+        kit_assert_contains(out, cases[i].says);
+        free(out);
+        assert_ok(lh_run_record_load(&record, kit_path("run")));
+        assert_int_equal(record.state, LH_RUN_STOPPED); /* it left, and was not killed */
+        snprintf(more, sizeof more, ENDLESS "--resume --stop-after %llu",
+                 (unsigned long long)record.last + 7);
+        lh_run_record_fini(&record);
+        status = mpirun(&out, "-n 5", "long.yaml", more);
+        assert_ends(status, 0, out, NULL);
+        free(out);
+        assert_as_stopped_by_local(cases[i].says);
+        kit_run(NULL, "rm -rf '%s' '%s'", kit_path("run"), kit_path("log"));
+    }
+}
+
+/* Written about once a second. */
+static void await_status(struct lh_status *status, size_t roles)
+{
+    for (double began = lh_now(); lh_now() - began < 30; usleep(20000)) {
+        if (lh_status_load(status, kit_path("run/status.json")) == 0 && status->n_roles == roles)
+            return;
+        lh_status_fini(status);
+    }
+    fail_msg("status.json never named %zu roles", roles);
+}
+
+static void all_ranks_serve_the_metrics_of_their_roles(void **state)
+{
+    (void)state;
+    need_mpirun();
+    char *out = NULL;
+    struct lh_status status = {0};
+    pid_t mpi = start_long("", ENDLESS "--set metrics.listen=127.0.0.1:0");
+    await_status(&status, 3);
+    for (size_t i = 0; i < status.n_roles; i++) {
+        const struct lh_status_role *r = &status.roles[i];
+        char *page = scrapekit_get(r->metrics, "/metrics"), series[80];
+        snprintf(series, sizeof series, "role=\"%s\",node=\"%u\"", r->server ? "server" : "worker",
+                 r->node);
+        scrapekit_check(page, NULL);
+        kit_assert_contains(page, series);
+        free(page);
+    }
+    lh_status_fini(&status);
+    int ended = end_of(mpi, mpirun_of(mpi), SIGUSR1, &out);
+    assert_ends(ended, 130, out, NULL);
+    free(out);
+}
+
+/* A helper that died is waited for, once, then rank 0 does its part, to the same bits. */
+static void evaluations_do_without_a_rank_that_died(void **state)
+{
+    (void)state;
+    need_mpirun();
+    static const char seldom[] = "--patience 10 --set evaluation.every=200";
+    char *out = NULL, more[100];
+    snprintf(more, sizeof more, "%s --quiet", seldom);
+    pid_t mpi = start_long("--enable-recovery", more);
+    int status = end_of(mpi, find_rank("3"), SIGKILL, &out);
+    assert_ends(status, 0, out, NULL);
+    kit_assert_contains(out, "rank 3 on ");
+    kit_assert_contains(out, " does not help with evaluations: it ");
+    kit_assert_contains(out, "; rank 0 does its part");
+    free(out);
+    status = kit_run(&out,
+                     ENVIRONMENT "cd '%s' && %s train '%s/long.yaml' --dir alone --quiet %s && "
+                                 "cmp alone/evaluations.jsonl run/evaluations.jsonl && "
+                                 "cmp alone/test.json run/test.json",
+                     kit_dir(), PROGRAM, home.dir, seldom);
+    assert_ends(status, 0, out, NULL);
+    free(out);
+}
+
+/* In ssp and async weights depend on who was faster, in bfloat16 they do not. */
+static void other_consistencies_and_gradients_go_over_ranks_too(void **state)
+{
+    (void)state;
+    need_mpirun();
+    static const char *const sets[] = {"consistency.model=ssp", "consistency.model=async",
+                                       "train.gradient=bf16"};
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        char *out = NULL, more[60];
+        snprintf(more, sizeof more, "--set %s", sets[i]);
+        int status = mpirun(&out, "-n 5", "job.yaml", more);
+        assert_ends(status, 0, out, NULL);
+        kit_assert_contains(out, "on test: NCIS");
+        free(out);
+        assert_int_equal(trainkit_last_cut(kit_path("run")), STEPS);
+        if (i == 2) {
+            kit_run(NULL, ENVIRONMENT "cd '%s' && %s train '%s/job.yaml' --dir alone --quiet %s",
+                    kit_dir(), PROGRAM, home.dir, more);
+            struct trainkit_state want = trainkit_read(kit_path("alone"));
+            trainkit_assert_same(&want, kit_path("run"), sets[i]);
+            lh_mem_free(want.values);
+        }
+        kit_run(NULL, "rm -rf '%s'", kit_path("run"));
+    }
 }
 
 static void a_dead_worker_is_made_up_for_where_mpirun_recovers(void **state)
@@ -475,7 +648,7 @@ static void a_dead_server_or_scheduler_is_named_where_mpirun_recovers(void **sta
     free(out);
     unlink(kit_path("log"));
     kill_one("0", "--enable-recovery", "--resume", &out);
-    assert_says_once(out, "the scheduler at tcp://127.0.0.1:");
+    assert_says_once(out, "the scheduler, went away (silent for ");
     free(out);
     resume_by_mpirun("-n 3");
     assert_long_as_wanted("server and scheduler ranks died");
@@ -539,7 +712,7 @@ static void mechanism_of_a_job(const char *more, char out[20])
             (int)find_rank("0"));
     read_mechanism(atoi(text), out);
     free(text);
-    assert_int_equal(wait_exit(mpi), 0);
+    assert_int_equal(trainkit_wait_exit(mpi), 0);
     kit_run(NULL, "rm -rf '%s'", kit_path("run"));
 }
 
@@ -655,6 +828,11 @@ int main(void)
         kit_test(a_rank_that_never_starts_ends_the_job_with_the_cure),
         kit_test(without_mpirun_or_module_the_program_says_so),
         kit_test(local_launcher_under_mpirun_is_possible),
+        kit_test(roles_that_die_are_started_again_by_their_ranks),
+        kit_test(a_signal_to_mpirun_cuts_a_checkpoint_from_which_the_run_goes_on),
+        kit_test(all_ranks_serve_the_metrics_of_their_roles),
+        kit_test(evaluations_do_without_a_rank_that_died),
+        kit_test(other_consistencies_and_gradients_go_over_ranks_too),
         kit_test(a_dead_worker_is_made_up_for_where_mpirun_recovers),
         kit_test(a_dead_server_or_scheduler_is_named_where_mpirun_recovers),
         kit_test(a_dead_rank_ends_the_job_with_one_line_else_and_it_can_be_resumed),
