@@ -79,6 +79,16 @@ static int refuse(struct lh_roster *r, const struct lh_net_message *msg, int cod
     return rc < 0 ? rc : 0;
 }
 
+/* Copies what will be shown to people: what a peer sent must not steer a terminal, or pass for
+ * another line. */
+static void copy_shown(char *out, size_t size, const char *text)
+{
+    snprintf(out, size, "%s", text);
+    for (unsigned char *at = (unsigned char *)out; *at; at++)
+        if (*at < 0x20 || *at == 0x7f || (*at == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0))
+            *at = '?';
+}
+
 static int take_server(struct lh_roster *r, const Lh__Hello *h, struct lh_role_node *node)
 {
     if (!*h->endpoint || strlen(h->endpoint) >= sizeof node->endpoint)
@@ -93,14 +103,14 @@ static int take_server(struct lh_roster *r, const Lh__Hello *h, struct lh_role_n
                           "scheduler with more --servers",
                           r->servers, r->servers == 1 ? "" : "s", shard);
     node->shard = shard;
-    snprintf(node->endpoint, sizeof node->endpoint, "%s", h->endpoint);
+    copy_shown(node->endpoint, sizeof node->endpoint, h->endpoint);
     return 0;
 }
 
 static int take_worker(struct lh_roster *r, const Lh__Hello *h)
 {
     if (!r->blas[0])
-        snprintf(r->blas, sizeof r->blas, "%s", h->blas);
+        copy_shown(r->blas, sizeof r->blas, h->blas);
     if (strncmp(r->blas, h->blas, sizeof r->blas - 1) != 0)
         return lh_err_set(LH_EMISMATCH,
                           "this worker computes with %s, the run with %s: results would differ in "
@@ -173,8 +183,8 @@ static int enter(struct lh_roster *r, const struct lh_net_message *msg, const Lh
                                 .heard = lh_now(),
                                 .phases = LH__PHASES__INIT};
     snprintf(node.key, sizeof node.key, "%s", msg->key);
-    snprintf(node.host, sizeof node.host, "%s", h->host);
-    snprintf(node.metrics, sizeof node.metrics, "%s", h->metrics);
+    copy_shown(node.host, sizeof node.host, h->host);
+    copy_shown(node.metrics, sizeof node.metrics, h->metrics);
     int rc = admit(r, msg, h, &node);
     if (rc < 0)
         return refuse(r, msg, rc);
@@ -336,6 +346,15 @@ int lh_roster_tell_all(struct lh_roster *r, Lh__Role role, const struct lh_envel
             (role == LH__ROLE__ROLE_NONE || r->nodes[i].role == role))
             LH_TRY(lh_roster_tell(r, &r->nodes[i], env, body));
     return 0;
+}
+
+bool lh_roster_has_room(const struct lh_roster *r, Lh__Role role)
+{
+    for (size_t i = 0; i < r->n_nodes; i++)
+        if (r->nodes[i].role == role && r->nodes[i].standing != LH_STANDING_GONE &&
+            r->nodes[i].out.n == LH_OUTBOX_MAX)
+            return false;
+    return true;
 }
 
 int lh_roster_beat(struct lh_roster *r)

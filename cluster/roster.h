@@ -80,6 +80,8 @@ int lh_roster_tell(struct lh_roster *r, struct lh_role_node *node, const struct 
                    const ProtobufCMessage *body);
 int lh_roster_tell_all(struct lh_roster *r, Lh__Role role, const struct lh_envelope *env,
                        const ProtobufCMessage *body); /* ROLE_NONE: everybody */
+/* Whether everybody of a role takes one more such message now. */
+bool lh_roster_has_room(const struct lh_roster *r, Lh__Role role);
 /* Beats to everybody if due. */
 int lh_roster_beat(struct lh_roster *r);
 /* Somebody who is silent beyond the deadline; NULL if none. */

@@ -48,16 +48,6 @@ static int take_metrics(struct lh_scheduler *s, const struct lh_net_message *msg
     return 0;
 }
 
-static int role_failed(const struct lh_role_node *node, const struct lh_net_message *msg)
-{
-    int rc = lh_member_stop_reason(msg);
-    char who[512];
-    if (rc >= 0)
-        rc = lh_err_set(LH_EPEER, "%s failed without a reason",
-                        lh_roster_describe(node, who, sizeof who));
-    return rc;
-}
-
 static int pause_is_over(struct lh_scheduler *s)
 {
     uint64_t newest = 0;
@@ -83,7 +73,7 @@ static int take_ready(struct lh_scheduler *s, struct lh_role_node *node)
         return 0;
     node->standing = LH_STANDING_READY;
     if (node->role == LH__ROLE__ROLE_SERVER)
-        return lh_scheduler_plan(s);
+        return 0;
     if (s->ready_at == 0)
         s->ready_at = lh_now();
     if (s->stage == RUNNING) {
@@ -175,6 +165,27 @@ static int is_gone(struct lh_scheduler *s, struct lh_role_node *node, const char
                                                : server_is_gone(s, node, how);
 }
 
+/* A worker that cannot go on is lost, as one that died: whoever has a worker's key may end itself,
+ * not the run. Where it was the last, its sentence is that of the run. */
+static int has_failed(struct lh_scheduler *s, struct lh_role_node *node,
+                      const struct lh_net_message *msg)
+{
+    char text[LH_ERR_MAX + 16];
+    node->standing = LH_STANDING_GONE;
+    node->said_goodbye = true;
+    if (s->stage == STOPPING)
+        return 0;
+    int rc = lh_member_stop_reason(msg);
+    if (rc >= 0)
+        rc = lh_err_set(LH_EPEER, "%s failed without a reason",
+                        lh_roster_describe(node, text, sizeof text));
+    if (node->role == LH__ROLE__ROLE_SERVER ||
+        lh_roster_count(&s->roster, LH__ROLE__ROLE_WORKER, LH_STANDING_HELLO) == 0)
+        return rc;
+    snprintf(text, sizeof text, "failed: %s", lh_err_text());
+    return worker_is_gone(s, node, text);
+}
+
 static int take_from(struct lh_scheduler *s, struct lh_role_node *node,
                      const struct lh_net_message *msg)
 {
@@ -183,9 +194,7 @@ static int take_from(struct lh_scheduler *s, struct lh_role_node *node,
     case LH__KIND__KIND_READY:
         return take_ready(s, node);
     case LH__KIND__KIND_FAILED:
-        node->standing = LH_STANDING_GONE;
-        node->said_goodbye = true;
-        return s->stage == STOPPING ? 0 : role_failed(node, msg);
+        return has_failed(s, node, msg);
     case LH__KIND__KIND_GOODBYE:
         node->said_goodbye = true;
         return is_gone(s, node, "left");
@@ -214,7 +223,7 @@ static int take_message(struct lh_scheduler *s, const struct lh_net_message *msg
             lh_report_joined(&s->report, node);
         if (s->roster.blas[0] && !s->opt->record->blas) /* durable with the first cut */
             LH_TRY(lh_run_record_set_blas(s->opt->record, s->roster.blas));
-        return node && s->stage < FINISHING ? lh_scheduler_plan(s) : 0;
+        return 0;
     }
     node = lh_roster_sender(&s->roster, msg, &returned);
     if (!node)
@@ -393,6 +402,8 @@ static int turn(struct lh_scheduler *s)
     struct lh_net_poll poll = {.socket = s->roster.socket};
     LH_TRY(lh_net_poll(&poll, 1, POLL_TIME));
     LH_TRY(drain(s));
+    if (s->stage < FINISHING)
+        LH_TRY(lh_scheduler_plan(s));
     LH_TRY(look_after(s));
     LH_TRY(lh_cuts_judge(&s->cuts, s->evaluator));
     LH_TRY(lh_scheduler_list_last(s));
@@ -457,6 +468,20 @@ static void sum_up(struct lh_scheduler *s)
     s->result->seconds = s->trained_at > 0 ? s->trained_at - s->started_at : 0;
 }
 
+/* The evaluation speaks to servers with a key of its own, which gives no orders. */
+static int make_evaluation_keys(struct lh_scheduler *s)
+{
+    const struct lh_security *security = s->opt->security;
+    if (!security)
+        return 0;
+    s->evaluation_security.insecure = security->insecure;
+    if (!security->keys)
+        return 0;
+    s->evaluation_security.keys = &s->evaluation;
+    return lh_keys_make(&s->evaluation, LH__ROLE__ROLE_EVALUATION, "evaluation",
+                        &security->keys->own);
+}
+
 static int open_run(struct lh_scheduler *s)
 {
     const struct lh_scheduler_options *o = s->opt;
@@ -471,6 +496,7 @@ static int open_run(struct lh_scheduler *s)
     s->first = s->result->version = s->clock.start;
     /* another scheduler's messages may be under way to this address, and nodes are numbered anew */
     s->roster.generation = (uint32_t)getpid() << 16 ^ (uint32_t)(uint64_t)(lh_now() * 1e3);
+    LH_TRY(make_evaluation_keys(s));
     LH_TRY(lh_job_print(o->job, &s->job_text));
     LH_TRY(open_lines(s));
     LH_TRY(lh_net_router(&s->roster.socket, s->zmq, o->bind, CONTROL_QUEUE, o->security));
@@ -555,6 +581,7 @@ int lh_scheduler_run(void *zmq, const struct lh_scheduler_options *opt,
     lh_cuts_fini(&s.cuts);
     lh_votes_fini(&s.votes);
     lh_report_fini(&s.report);
+    lh_keys_fini(&s.evaluation);
     lh_mem_free(s.job_text);
     return rc;
 }

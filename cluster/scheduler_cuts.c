@@ -87,10 +87,21 @@ static int decide_cuts(struct lh_scheduler *s)
     return 0;
 }
 
+/* Who has a server's key does not make versions up that run.json would list. */
+static int check_due(const struct lh_scheduler *s, const struct lh_role_node *node,
+                     uint64_t version)
+{
+    return version <= s->clock.until && lh_clock_cuts(&s->clock, version)
+               ? 0
+               : lh_err_set(LH_EPROTO, "server %u speaks of version %llu, which is no checkpoint",
+                            node->shard, (unsigned long long)version);
+}
+
 int lh_scheduler_prepared(struct lh_scheduler *s, struct lh_role_node *node, uint64_t version)
 {
     lh_log_event(LH_LOG_DEBUG, "prepared",
                  LH_FIELDS(LH_F("number", node->number), LH_F("step", version)));
+    LH_TRY(check_due(s, node, version));
     LH_TRY(lh_votes_cast(&s->votes, node->shard, version, true));
     return decide_cuts(s);
 }
@@ -101,6 +112,7 @@ int lh_scheduler_unprepared(struct lh_scheduler *s, struct lh_role_node *node,
 {
     char who[512];
     struct lh_err err;
+    LH_TRY(check_due(s, node, msg->env.step));
     int rc = lh_member_stop_reason(msg);
     if (rc >= 0)
         return lh_err_set(LH_EPROTO, "a checkpoint failed without a reason");

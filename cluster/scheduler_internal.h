@@ -24,6 +24,8 @@ struct lh_scheduler {
     uint64_t unlisted;     /* the last cut, prepared, whose record could not be saved; 0: none */
     double tried, failing; /* when that was tried; since when the last cut fails; 0: it does not */
     struct lh_evaluator *evaluator;
+    struct lh_keys evaluation; /* its own pair, of this run alone; zeroed: none */
+    struct lh_security evaluation_security;
     struct lh_progress progress;
     char *job_text;
     enum lh_scheduler_stage stage;
@@ -36,7 +38,7 @@ struct lh_scheduler {
 /* --- scheduler_plan.c: who is told what the run is ---------------------------------------------
  */
 /* Plans for those who wait for one and can be given one; the evaluation begins with the last server
- * that is ready. */
+ * that is ready. Called each turn, so that all who came meanwhile are told of together. */
 int lh_scheduler_plan(struct lh_scheduler *s);
 
 /* --- scheduler_cuts.c: which versions are checkpoints ------------------------------------------

@@ -33,29 +33,30 @@ static int restore_paths(const struct lh_scheduler *s, char ***out, size_t *n)
     return 0;
 }
 
-/* The workers of our list, which a server lets in then. */
+/* The workers of our list and the evaluation, which a server lets in then. */
 struct allowed {
     struct lh_key_owner *owners;
     Lh__KeyOwner *bodies, **at; /* of the owners, and pointers to them */
 };
 
-static int allowed_workers(const struct lh_scheduler *s, struct allowed *a, Lh__Plan *p)
+static int who_may_connect(struct lh_scheduler *s, struct allowed *a, Lh__Plan *p)
 {
     size_t n = 0;
     if (!s->opt->security || !s->opt->security->guard)
         return 0;
     LH_TRY(lh_guard_allowed(s->opt->security->guard, LH__ROLE__ROLE_WORKER, &a->owners, &n));
-    LH_TRY(LH_NEW_ARRAY(&a->bodies, n, "allow-list"));
-    LH_TRY(LH_NEW_ARRAY(&a->at, n, "allow-list"));
-    for (size_t i = 0; i < n; i++) {
+    LH_TRY(LH_NEW_ARRAY(&a->bodies, n + 1, "allow-list"));
+    LH_TRY(LH_NEW_ARRAY(&a->at, n + 1, "allow-list"));
+    for (size_t i = 0; i <= n; i++) {
+        struct lh_key_owner *owner = i < n ? &a->owners[i] : &s->evaluation.own;
         a->bodies[i] = (Lh__KeyOwner)LH__KEY_OWNER__INIT;
-        a->bodies[i].key = a->owners[i].key;
-        a->bodies[i].name = a->owners[i].name;
-        a->bodies[i].role = a->owners[i].role;
+        a->bodies[i].key = owner->key;
+        a->bodies[i].name = owner->name;
+        a->bodies[i].role = owner->role;
         a->at[i] = &a->bodies[i];
     }
     p->allowed = a->at;
-    p->n_allowed = n;
+    p->n_allowed = n + 1;
     return 0;
 }
 
@@ -95,7 +96,7 @@ static int send_plan(struct lh_scheduler *s, struct lh_role_node *node)
         p.store = store;
         LH_TRY_TO(done, restore_paths(s, &p.restore, &p.n_restore));
         LH_TRY_TO(done, lh_cuts_kept(&s->cuts, &p.keep, &p.n_keep));
-        LH_TRY_TO(done, allowed_workers(s, &allowed, &p));
+        LH_TRY_TO(done, who_may_connect(s, &allowed, &p));
     } else {
         LH_TRY_TO(done, server_addresses(s, &p));
     }
@@ -127,7 +128,7 @@ static int start_evaluator(struct lh_scheduler *s)
                                                             .layout = &s->opt->model->layout,
                                                             .endpoints = servers.servers,
                                                             .keys = servers.server_keys,
-                                                            .security = s->opt->security,
+                                                            .security = &s->evaluation_security,
                                                             .job = s->roster.job,
                                                             .generation = s->roster.generation,
                                                             .clock = s->clock,
@@ -142,16 +143,62 @@ static int start_evaluator(struct lh_scheduler *s)
     return rc;
 }
 
+static bool awaits_plan(const struct lh_role_node *n, Lh__Role role)
+{
+    return n->standing == LH_STANDING_HELLO && n->role == role;
+}
+
+/* Which key each worker has that is about to get its plan: servers take its number from no other.
+ */
+static int tell_members(struct lh_scheduler *s)
+{
+    struct lh_envelope env = {.kind = LH__KIND__KIND_MEMBERS};
+    Lh__Members m = LH__MEMBERS__INIT;
+    const size_t most = s->roster.n_nodes;
+    int rc;
+    LH_TRY_TO(done, LH_NEW_ARRAY(&m.nodes, most, "keys of workers"));
+    LH_TRY_TO(done, LH_NEW_ARRAY(&m.keys, most, "keys of workers"));
+    for (size_t i = 0; i < most; i++) {
+        struct lh_role_node *n = &s->roster.nodes[i];
+        if (!awaits_plan(n, LH__ROLE__ROLE_WORKER) || !n->key[0])
+            continue;
+        m.nodes[m.n_nodes++] = n->number;
+        m.keys[m.n_keys++] = n->key;
+    }
+    rc = m.n_nodes == 0 ? 0 : lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_SERVER, &env, &m.base);
+done:
+    lh_mem_free(m.nodes);
+    lh_mem_free(m.keys);
+    return rc;
+}
+
+static int plan_all(struct lh_scheduler *s, Lh__Role role)
+{
+    for (size_t i = 0; i < s->roster.n_nodes; i++)
+        if (awaits_plan(&s->roster.nodes[i], role))
+            LH_TRY(send_plan(s, &s->roster.nodes[i]));
+    return 0;
+}
+
+static bool some_await(const struct lh_scheduler *s, Lh__Role role)
+{
+    for (size_t i = 0; i < s->roster.n_nodes; i++)
+        if (awaits_plan(&s->roster.nodes[i], role))
+            return true;
+    return false;
+}
+
 /* Workers and the evaluation need the endpoints of all servers, which must have read their plans:
  * until then they know no worker's key, and would refuse it. */
 int lh_scheduler_plan(struct lh_scheduler *s)
 {
-    bool servers =
-        lh_roster_count(&s->roster, LH__ROLE__ROLE_SERVER, LH_STANDING_READY) == s->opt->servers;
-    for (size_t i = 0; i < s->roster.n_nodes; i++) {
-        struct lh_role_node *n = &s->roster.nodes[i];
-        if (n->standing == LH_STANDING_HELLO && (servers || n->role == LH__ROLE__ROLE_SERVER))
-            LH_TRY(send_plan(s, n));
+    LH_TRY(plan_all(s, LH__ROLE__ROLE_SERVER));
+    if (lh_roster_count(&s->roster, LH__ROLE__ROLE_SERVER, LH_STANDING_READY) < s->opt->servers)
+        return 0;
+    if (some_await(s, LH__ROLE__ROLE_WORKER) &&
+        lh_roster_has_room(&s->roster, LH__ROLE__ROLE_SERVER)) {
+        LH_TRY(tell_members(s));
+        LH_TRY(plan_all(s, LH__ROLE__ROLE_WORKER));
     }
-    return servers ? start_evaluator(s) : 0;
+    return start_evaluator(s);
 }

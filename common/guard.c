@@ -112,6 +112,30 @@ int lh_guard_allow(struct lh_guard *g, const struct lh_key_owner *who)
     return rc;
 }
 
+int lh_guard_restrict(struct lh_guard *g, Lh__Role role, const struct lh_key_owner *list, size_t n)
+{
+    int rc = 0;
+    pthread_mutex_lock(&g->mutex);
+    size_t kept = 0;
+    for (size_t i = 0; i < g->n_list; i++)
+        if (g->list[i].role != role)
+            g->list[kept++] = g->list[i];
+    g->n_list = kept;
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        if (list[i].role == role)
+            rc = add(g, &list[i]);
+    pthread_mutex_unlock(&g->mutex);
+    return rc;
+}
+
+bool lh_guard_knows(struct lh_guard *g, const char *key)
+{
+    pthread_mutex_lock(&g->mutex);
+    bool known = find(g, key) != NULL;
+    pthread_mutex_unlock(&g->mutex);
+    return known;
+}
+
 int lh_guard_allowed(struct lh_guard *g, Lh__Role role, struct lh_key_owner **out, size_t *n)
 {
     *out = NULL;

@@ -13,6 +13,7 @@
 
 #include "common/keys.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +26,10 @@ void lh_guard_stop(struct lh_guard **g); /* NULL content allowed */
 /* From now on this key may connect, as `who->role`. Any thread. A key that is known keeps its
  * role: LH_EMISMATCH if that is another. */
 int lh_guard_allow(struct lh_guard *g, const struct lh_key_owner *who);
+/* From now on nobody but the n of `list` may connect as `role`: who else may is forgotten. Those
+ * that are connected stay until lh_guard_knows is asked of them. Any thread. */
+int lh_guard_restrict(struct lh_guard *g, Lh__Role role, const struct lh_key_owner *list, size_t n);
+bool lh_guard_knows(struct lh_guard *g, const char *key); /* any thread */
 /* Copies the list, only `role` (ROLE_NONE: all). Caller frees *out with lh_mem_free. Any thread. */
 int lh_guard_allowed(struct lh_guard *g, Lh__Role role, struct lh_key_owner **out, size_t *n);
 

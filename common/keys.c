@@ -19,7 +19,8 @@
 
 static const char *const role_names[] = {[LH__ROLE__ROLE_SERVER] = "server",
                                          [LH__ROLE__ROLE_WORKER] = "worker",
-                                         [LH__ROLE__ROLE_SCHEDULER] = "scheduler"};
+                                         [LH__ROLE__ROLE_SCHEDULER] = "scheduler",
+                                         [LH__ROLE__ROLE_EVALUATION] = "evaluation"};
 #define N_ROLES (sizeof role_names / sizeof *role_names)
 
 const char *lh_keys_role_name(Lh__Role role)
@@ -84,9 +85,10 @@ void lh_keys_fini(struct lh_keys *k)
 
 /* --- reading -----------------------------------------------------------------------------------
  */
+/* The evaluation's key is made anew for each run, and is in no file. */
 static Lh__Role role_of(const char *word)
 {
-    for (size_t i = 0; i < N_ROLES; i++)
+    for (size_t i = 0; i <= LH__ROLE__ROLE_SCHEDULER; i++)
         if (role_names[i] && strcmp(role_names[i], word) == 0)
             return (Lh__Role)i;
     return LH__ROLE__ROLE_NONE;

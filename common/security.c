@@ -29,9 +29,10 @@ static const unsigned char authority[] = {
     [LH__KIND__KIND_AGAIN] = FROM(SCHEDULER),
     [LH__KIND__KIND_UNPREPARED] = FROM(SERVER),
     [LH__KIND__KIND_VOID] = FROM(SCHEDULER),
+    [LH__KIND__KIND_MEMBERS] = FROM(SCHEDULER),
 
     [LH__KIND__KIND_PUSH] = FROM(WORKER),
-    [LH__KIND__KIND_PULL] = FROM(WORKER) | FROM(SCHEDULER), /* its evaluation */
+    [LH__KIND__KIND_PULL] = FROM(WORKER) | FROM(EVALUATION),
     [LH__KIND__KIND_WEIGHTS] = FROM(SERVER),
     [LH__KIND__KIND_TARGETS] = FROM(SERVER),
     [LH__KIND__KIND_MOVED] = FROM(SERVER),
@@ -44,15 +45,15 @@ static const unsigned char authority[] = {
     [LH__KIND__KIND_GIVEN] = FROM(SERVER),
 
     [LH__KIND__KIND_TABLE_PUSH] = FROM(WORKER),
-    [LH__KIND__KIND_TABLE_PULL] = FROM(WORKER) | FROM(SCHEDULER), /* its evaluation */
+    [LH__KIND__KIND_TABLE_PULL] = FROM(WORKER) | FROM(EVALUATION),
     [LH__KIND__KIND_TABLE_ROWS] = FROM(SERVER),
-    [LH__KIND__KIND_FETCHED] = FROM(SCHEDULER), /* its evaluation */
+    [LH__KIND__KIND_FETCHED] = FROM(EVALUATION),
 };
 
 bool lh_security_may_send(Lh__Role sender, uint32_t kind)
 {
     return kind < sizeof authority / sizeof *authority && sender > LH__ROLE__ROLE_NONE &&
-           sender <= LH__ROLE__ROLE_SCHEDULER && (authority[kind] >> sender & 1);
+           sender <= LH__ROLE__ROLE_EVALUATION && (authority[kind] >> sender & 1);
 }
 
 bool lh_security_is_local(const char *endpoint)
@@ -79,7 +80,6 @@ int lh_security_open(struct lh_security *out, void *zmq, const struct lh_keys *k
     if (!keys)
         return 0;
     LH_TRY(lh_guard_start(&out->guard, zmq));
-    LH_TRY_TO(fail, lh_guard_allow(out->guard, &keys->scheduler));
     for (size_t i = 0; i < keys->n_allowed; i++)
         LH_TRY_TO(fail, lh_guard_allow(out->guard, &keys->allowed[i]));
     return 0;

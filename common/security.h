@@ -20,7 +20,7 @@ struct lh_security {
     bool insecure;              /* without keys, tcp may leave the host */
 };
 
-/* Starts a guard that lets in whom the keys allow, and the scheduler. `keys` NULL: no guard. */
+/* Starts a guard that lets in whom the keys allow. `keys` NULL: no guard. */
 int lh_security_open(struct lh_security *out, void *zmq, const struct lh_keys *keys, bool insecure);
 void lh_security_close(struct lh_security *s); /* idempotent */
 

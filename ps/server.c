@@ -62,16 +62,29 @@ static int start_tables(struct lh_server *s, const Lh__Plan *plan)
                                     plan->n_restore);
 }
 
-/* Which workers may connect is for the scheduler to say. */
+static struct lh_guard *guard_of(const struct lh_server *s)
+{
+    return s->opt->security ? s->opt->security->guard : NULL;
+}
+
+/* Who may connect is for the scheduler to say: whom an earlier plan let in and this one does not
+ * is shut out. */
 static int let_in(struct lh_server *s, const Lh__Plan *plan)
 {
-    for (size_t i = 0; s->opt->security && s->opt->security->guard && i < plan->n_allowed; i++) {
-        struct lh_key_owner who = {.role = plan->allowed[i]->role};
-        snprintf(who.key, sizeof who.key, "%s", plan->allowed[i]->key);
-        snprintf(who.name, sizeof who.name, "%s", plan->allowed[i]->name);
-        LH_TRY(lh_guard_allow(s->opt->security->guard, &who));
+    struct lh_key_owner *who = NULL;
+    if (!guard_of(s))
+        return 0;
+    LH_TRY(LH_NEW_ARRAY(&who, plan->n_allowed, "allow-list"));
+    for (size_t i = 0; i < plan->n_allowed; i++) {
+        who[i].role = plan->allowed[i]->role;
+        snprintf(who[i].key, sizeof who[i].key, "%s", plan->allowed[i]->key);
+        snprintf(who[i].name, sizeof who[i].name, "%s", plan->allowed[i]->name);
     }
-    return 0;
+    int rc = lh_guard_restrict(guard_of(s), LH__ROLE__ROLE_WORKER, who, plan->n_allowed);
+    if (rc >= 0)
+        rc = lh_guard_restrict(guard_of(s), LH__ROLE__ROLE_EVALUATION, who, plan->n_allowed);
+    lh_mem_free(who);
+    return rc;
 }
 
 static int start(struct lh_server *s)
@@ -131,9 +144,22 @@ static int start(struct lh_server *s)
 
 /* --- messages ----------------------------------------------------------------------------------
  */
+/* Who is shut out and still connected is cut off. */
+static int refuse(struct lh_server *s, const struct lh_net_message *msg)
+{
+    lh_net_reject(s->socket, msg);
+    if (guard_of(s) && !lh_guard_knows(guard_of(s), msg->key)) {
+        const struct lh_net_connection connection = lh_net_connection_of(&msg->peer);
+        lh_net_cut_off(&connection);
+    }
+    return 0;
+}
+
 static int take_data(struct lh_server *s, const struct lh_net_message *msg)
 {
-    int rc;
+    int rc = lh_members_check(&s->members, msg);
+    if (rc < 0)
+        return refuse(s, msg);
     switch (msg->env.kind) {
     case LH__KIND__KIND_PUSH:
         rc = lh_server_steps_take(s, msg);
@@ -205,6 +231,8 @@ static int take_order(struct lh_server *s, const struct lh_net_message *msg)
         return take_commit(s, msg);
     case LH__KIND__KIND_VOID:
         return lh_writer_drop(s->writer, msg->env.step);
+    case LH__KIND__KIND_MEMBERS:
+        return lh_members_take(&s->members, msg);
     case LH__KIND__KIND_LOST:
         if (s->flight)
             lh_flight_lose(s->flight, msg->env.index);
@@ -342,6 +370,7 @@ static void release(struct lh_server *s)
     lh_writer_stop(&s->writer);
     lh_net_close(&s->socket);
     lh_loans_destroy(&s->loans);
+    lh_members_fini(&s->members);
     lh_takeover_destroy(&s->takeover);
     lh_shard_destroy(&s->shard);
     lh_server_tables_close(&s->tables);

@@ -18,6 +18,7 @@
 #include "common/pull.h"
 #include "ps/flight.h"
 #include "ps/loan.h"
+#include "ps/members.h"
 #include "ps/server.h"
 #include "ps/server_tables.h"
 #include "ps/takeover.h"
@@ -38,6 +39,7 @@ struct lh_server {
     struct lh_member member;
     struct lh_metrics_role *counts; /* NULL: off */
     struct lh_net_socket *socket;
+    struct lh_members members; /* whom it hears */
     struct lh_job *job;
     struct lh_server_model model;
     struct lh_shard *shard;

@@ -146,10 +146,6 @@ int lh_server_pulls_take(struct lh_server *s, const struct lh_net_message *msg)
                                .node = msg->env.node,
                                .evaluation = msg->env.node == 0,
                                .each = msg->env.kind == LH__KIND__KIND_TAKE};
-    if (w.evaluation != (msg->role == LH__ROLE__ROLE_SCHEDULER) &&
-        msg->role != LH__ROLE__ROLE_NONE) /* versions wait for the evaluation to fetch them */
-        return lh_err_set(LH_EPROTO, "a pull of a %s as node %u", lh_keys_role_name(msg->role),
-                          msg->env.node);
     if (w.evaluation && w.version > lh_shard_version(s->shard))
         s->evaluated = lh_shard_version(s->shard); /* it has that one */
     if (w.each)

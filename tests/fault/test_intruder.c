@@ -42,7 +42,8 @@ static const char *path_of(const char *role)
     return kit_path(name);
 }
 
-static void start_roles(struct scene *s)
+/* At `bind`, where a run goes on; NULL: a new one. */
+static void start_scheduler(struct scene *s, const char *bind)
 {
     char hidden[64] = "name=job";
     if (s->hidden)
@@ -58,9 +59,17 @@ static void start_roles(struct scene *s)
                                hidden,
                                "--no-evaluation",
                                "--quiet",
+                               bind ? "--resume" : NULL,
+                               "--bind",
+                               bind,
                                NULL};
     s->pid[SCHEDULER] = trainkit_spawn(kit_path("scheduler.log"), scheduler);
     trainkit_await_endpoint(kit_path("scheduler.log"), s->scheduler, sizeof s->scheduler);
+}
+
+static void start_roles(struct scene *s)
+{
+    start_scheduler(s, NULL);
     const char *server[] = {
         PROGRAM, "server", "--scheduler", s->scheduler, "--keys", path_of("server-0"), NULL};
     const char *worker[] = {
@@ -379,14 +388,93 @@ static void number_of_another_is_not_believed(void **state)
         tell(&s, d, (struct lh_envelope){.kind = LH__KIND__KIND_FAILED, .node = node}, NULL, 0);
         tell(&s, d, (struct lh_envelope){.kind = LH__KIND__KIND_GOODBYE, .node = node}, NULL, 0);
     }
+    assert_log_says("scheduler.log", "which has another key");
+    /* as the worker, whose steps others would then not compute; a line once a connection */
+    for (uint32_t node = 1; node < s.member.node; node++) {
+        for (int i = 0; i < 8; i++)
+            tell(&s, p,
+                 (struct lh_envelope){.kind = i % 2 ? LH__KIND__KIND_IDLE : LH__KIND__KIND_PULL,
+                                      .node = node,
+                                      .step = LH_WIRE_LATEST},
+                 NULL, 0);
+        settle(p, 0.2);
+        lh_net_close(&p);
+        p = dial(&s, LH__ROLE__ROLE_SERVER, &s.insider);
+    }
+    assert_log_says("server.log", "which has another key");
     /* as the evaluation, whom versions wait for */
     tell(&s, p, (struct lh_envelope){.kind = LH__KIND__KIND_PULL, .step = LH_WIRE_LATEST}, NULL, 0);
-    assert_log_says("scheduler.log", "which has another key");
-    assert_log_says("server.log", "a pull of a worker as node 0");
+    assert_log_says("server.log", "a PULL of a worker as node 0");
     lh_net_close(&d);
     lh_net_close(&p);
     await_progress();
     assert_false(log_says("scheduler.log", "the others take its share"));
+    close_scene(&s);
+}
+
+/* That it cannot go on is its own affair: others can. */
+static void workers_failure_ends_nothing_but_the_worker(void **state)
+{
+    (void)state;
+    struct scene s;
+    Lh__Failure f = LH__FAILURE__INIT;
+    unsigned char body[64];
+    open_scene(&s, NULL);
+    f.code = LH_EINTERNAL;
+    f.text = (char *)(uintptr_t) "sabotage";
+    struct lh_net_part part = {.data = body, .size = lh__failure__pack(&f, body)};
+    struct lh_net_socket *d = dial(&s, LH__ROLE__ROLE_SCHEDULER, &s.insider);
+    tell(&s, d, (struct lh_envelope){.kind = LH__KIND__KIND_FAILED, .node = s.member.node}, &part,
+         1);
+    assert_log_says("scheduler.log", "failed: sabotage; the others take its share");
+    lh_net_close(&d);
+    close_scene(&s);
+}
+
+/* Servers take orders from the scheduler over its own socket, and let its key in at theirs no
+ * more than a stranger's. */
+static void schedulers_key_is_no_servers_guest(void **state)
+{
+    (void)state;
+    struct scene s;
+    struct lh_keys keys;
+    open_scene(&s, NULL);
+    assert_ok(lh_keys_load(&keys, path_of("scheduler"), LH__ROLE__ROLE_SCHEDULER));
+    struct lh_security scheduler = {.keys = &keys};
+    struct lh_net_socket *d = dial(&s, LH__ROLE__ROLE_SERVER, &scheduler);
+    tell(&s, d, (struct lh_envelope){.kind = LH__KIND__KIND_STOP}, NULL, 0);
+    for (double began = lh_now(); !lh_net_refused(d) && lh_now() - began < 20;)
+        settle(d, 0.05);
+    assert_true(lh_net_refused(d));
+    lh_net_close(&d);
+    lh_keys_fini(&keys);
+    close_scene(&s);
+}
+
+/* Its line is deleted and the scheduler started again: a server that went on meanwhile, and to
+ * which it is connected, hears it no more. */
+static void key_that_is_taken_off_the_list_is_cut_off(void **state)
+{
+    (void)state;
+    struct scene s;
+    char bind[LH_NET_ENDPOINT_MAX], *out = NULL;
+    open_scene(&s, NULL);
+    struct lh_net_socket *p = dial(&s, LH__ROLE__ROLE_SERVER, &s.insider);
+    tell(&s, p, (struct lh_envelope){.kind = LH__KIND__KIND_BEAT, .node = s.member.node}, NULL, 0);
+    settle(p, 0.5);
+    assert_false(lh_net_refused(p));
+    kill(s.pid[SCHEDULER], SIGKILL);
+    trainkit_wait_exit(s.pid[SCHEDULER]);
+    assert_int_equal(kit_run(&out, "sed -i '/worker-1/d' %s", path_of("scheduler")), 0);
+    free(out);
+    snprintf(bind, sizeof bind, "%s", s.scheduler);
+    start_scheduler(&s, bind);
+    await_progress();
+    for (double began = lh_now(); !lh_net_refused(p) && lh_now() - began < 20; settle(p, 0.05))
+        tell(&s, p, (struct lh_envelope){.kind = LH__KIND__KIND_IDLE, .node = s.member.node}, NULL,
+             0);
+    assert_true(lh_net_refused(p));
+    lh_net_close(&p);
     close_scene(&s);
 }
 
@@ -509,6 +597,9 @@ int main(void)
         kit_test(workers_key_gives_no_orders),
         kit_test(workers_key_cannot_serve),
         kit_test(number_of_another_is_not_believed),
+        kit_test(workers_failure_ends_nothing_but_the_worker),
+        kit_test(schedulers_key_is_no_servers_guest),
+        kit_test(key_that_is_taken_off_the_list_is_cut_off),
         kit_test(old_messages_change_nothing),
         kit_test(malformed_and_oversized_messages_are_dropped),
         kit_test(reader_that_never_drains_is_cut_off),

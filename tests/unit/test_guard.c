@@ -182,6 +182,24 @@ static void key_stands_for_one_role(void **state)
     close_house(&h);
 }
 
+static void list_of_a_role_is_replaced_whole(void **state)
+{
+    (void)state;
+    struct house h;
+    open_house(&h);
+    struct lh_key_owner list[] = {h.stranger.own, h.worker.own};
+    list[0].role = LH__ROLE__ROLE_WORKER;
+    list[1].role = LH__ROLE__ROLE_SERVER; /* not of the role: left out */
+    assert_true(lh_guard_knows(h.in.guard, h.worker.own.key));
+    assert_false(lh_guard_knows(h.in.guard, h.stranger.own.key));
+    assert_ok(lh_guard_restrict(h.in.guard, LH__ROLE__ROLE_WORKER, list, 2));
+    assert_false(lh_guard_knows(h.in.guard, h.worker.own.key));
+    assert_true(lh_guard_knows(h.in.guard, h.stranger.own.key));
+    assert_ok(lh_guard_restrict(h.in.guard, LH__ROLE__ROLE_SERVER, list, 2));
+    assert_true(lh_guard_knows(h.in.guard, h.worker.own.key));
+    close_house(&h);
+}
+
 static void dealer_without_the_key_of_the_other_end_is_not_opened(void **state)
 {
     (void)state;
@@ -379,6 +397,7 @@ int main(void)
         kit_test(stranger_is_refused_knows_it_and_gets_in_once_allowed),
         kit_test(no_key_or_a_wrong_one_of_the_other_end_gets_nothing_through),
         kit_test(key_stands_for_one_role),
+        kit_test(list_of_a_role_is_replaced_whole),
         kit_test(dealer_without_the_key_of_the_other_end_is_not_opened),
         kit_test(bytes_of_an_old_connection_said_again_get_nobody_in),
         kit_test(message_without_end_ends_with_its_connection),

@@ -8,7 +8,7 @@
 #include <zmq.h>
 
 static const Lh__Role roles[] = {LH__ROLE__ROLE_SCHEDULER, LH__ROLE__ROLE_SERVER,
-                                 LH__ROLE__ROLE_WORKER};
+                                 LH__ROLE__ROLE_WORKER, LH__ROLE__ROLE_EVALUATION};
 
 static void every_kind_has_a_sender(void **state)
 {
@@ -16,7 +16,7 @@ static void every_kind_has_a_sender(void **state)
     for (unsigned i = 0; i < lh__kind__descriptor.n_values; i++) {
         uint32_t kind = (uint32_t)lh__kind__descriptor.values[i].value;
         int senders = 0;
-        for (int r = 0; r < 3; r++)
+        for (int r = 0; r < 4; r++)
             senders += lh_security_may_send(roles[r], kind);
         if (kind != LH__KIND__KIND_NONE && senders == 0)
             fail_msg("nobody may send a %s: give it a line in common/security.c",
@@ -32,14 +32,23 @@ static void every_kind_has_a_sender(void **state)
 static void orders_come_from_the_scheduler_alone(void **state)
 {
     (void)state;
-    static const uint32_t orders[] = {
-        LH__KIND__KIND_PLAN,  LH__KIND__KIND_REFUSED, LH__KIND__KIND_ASSIGN, LH__KIND__KIND_STOP,
-        LH__KIND__KIND_PAUSE, LH__KIND__KIND_UNTIL,   LH__KIND__KIND_COMMIT};
+    static const uint32_t orders[] = {LH__KIND__KIND_PLAN,   LH__KIND__KIND_REFUSED,
+                                      LH__KIND__KIND_ASSIGN, LH__KIND__KIND_STOP,
+                                      LH__KIND__KIND_PAUSE,  LH__KIND__KIND_UNTIL,
+                                      LH__KIND__KIND_COMMIT, LH__KIND__KIND_MEMBERS};
     for (size_t i = 0; i < sizeof orders / sizeof *orders; i++) {
         assert_true(lh_security_may_send(LH__ROLE__ROLE_SCHEDULER, orders[i]));
         assert_false(lh_security_may_send(LH__ROLE__ROLE_SERVER, orders[i]));
         assert_false(lh_security_may_send(LH__ROLE__ROLE_WORKER, orders[i]));
     }
+    for (unsigned i = 0; i < lh__kind__descriptor.n_values; i++) {
+        uint32_t kind = (uint32_t)lh__kind__descriptor.values[i].value;
+        assert_int_equal(lh_security_may_send(LH__ROLE__ROLE_EVALUATION, kind),
+                         kind == LH__KIND__KIND_PULL || kind == LH__KIND__KIND_TABLE_PULL ||
+                             kind == LH__KIND__KIND_FETCHED);
+    }
+    assert_false(lh_security_may_send(LH__ROLE__ROLE_SCHEDULER, LH__KIND__KIND_PULL));
+    assert_false(lh_security_may_send(LH__ROLE__ROLE_WORKER, LH__KIND__KIND_FETCHED));
     assert_false(lh_security_may_send(LH__ROLE__ROLE_WORKER, LH__KIND__KIND_PREPARED));
     assert_false(lh_security_may_send(LH__ROLE__ROLE_WORKER, LH__KIND__KIND_WEIGHTS));
     assert_false(lh_security_may_send(LH__ROLE__ROLE_SERVER, LH__KIND__KIND_PUSH));
