@@ -9,13 +9,14 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#define LOANS_MAX 4096
-#define NOTED     16 /* lines about peers that were cut off */
+#define LOANS_MAX      4096
+#define KEPT_FROM_ROWS 1024 /* entries that rows leave to weights */
+#define NOTED          16   /* lines about peers that were cut off */
 
 struct lh_loan {
     _Atomic uint32_t left; /* frames; 0: given back */
     struct lh_loans *book;
-    void *token; /* of the shard's generation */
+    void *token; /* of the shard's generation; NULL: of rows */
     struct lh_net_peer peer;
     struct lh_net_connection connection;
     uint64_t version;
@@ -65,7 +66,10 @@ void lh_loan_release(void *data, void *loan)
     void *token = at->token; /* the entry is another's once `left` is 0 */
     if (atomic_fetch_sub_explicit(&at->left, 1, memory_order_acq_rel) != 1)
         return;
-    lh_shard_release(data, token);
+    if (token)
+        lh_shard_release(data, token);
+    else
+        lh_mem_free(data);
     drop(book);
 }
 
@@ -87,14 +91,17 @@ static bool same_peer(const struct lh_net_peer *a, const struct lh_net_peer *b)
     return a->size == b->size && memcmp(a->id, b->id, a->size) == 0;
 }
 
-int lh_loans_begin(struct lh_loans *l, const struct lh_net_peer *to, uint32_t pieces,
-                   struct lh_loan **out)
+/* An entry for `to`, which may have `most` of its kind. */
+static int begin(struct lh_loans *l, const struct lh_net_peer *to, bool rows, size_t most,
+                 struct lh_loan **out)
 {
     size_t held = 0;
     sweep(l);
-    for (size_t i = 0; i < l->n_used; i++)
-        held += same_peer(&l->loans[l->used[i]].peer, to);
-    if (held >= LH_LOANS_A_PEER || l->n_free == 0)
+    for (size_t i = 0; i < l->n_used; i++) {
+        const struct lh_loan *at = &l->loans[l->used[i]];
+        held += !at->token == rows && same_peer(&at->peer, to);
+    }
+    if (held >= most || l->n_free <= (rows ? KEPT_FROM_ROWS : 0))
         return LH_AGAIN;
     uint32_t index = l->free[--l->n_free];
     struct lh_loan *at = &l->loans[index];
@@ -105,11 +112,29 @@ int lh_loans_begin(struct lh_loans *l, const struct lh_net_peer *to, uint32_t pi
     at->version = lh_shard_version(l->shard);
     at->since = lh_now();
     at->called_in = false;
-    lh_shard_lend(l->shard, 0, &at->token);
+    at->token = NULL;
     atomic_fetch_add_explicit(&l->refs, 1, memory_order_relaxed);
-    atomic_store_explicit(&at->left, pieces, memory_order_release);
     *out = at;
     return 0;
+}
+
+int lh_loans_begin(struct lh_loans *l, const struct lh_net_peer *to, uint32_t pieces,
+                   struct lh_loan **out)
+{
+    int rc = begin(l, to, false, LH_LOANS_A_PEER, out);
+    if (rc != 0)
+        return rc;
+    lh_shard_lend(l->shard, 0, &(*out)->token);
+    atomic_store_explicit(&(*out)->left, pieces, memory_order_release);
+    return 0;
+}
+
+int lh_loans_begin_rows(struct lh_loans *l, const struct lh_net_peer *to, struct lh_loan **out)
+{
+    int rc = begin(l, to, true, LH_LOANS_ROWS_A_PEER, out);
+    if (rc == 0)
+        atomic_store_explicit(&(*out)->left, 1, memory_order_release);
+    return rc;
 }
 
 static void cut_off(struct lh_loans *l, struct lh_loan *at, double now)
@@ -130,6 +155,8 @@ static size_t count_versions(const struct lh_loans *l, uint64_t *oldest)
     for (size_t i = 0; i < l->n_used; i++) {
         uint64_t v = l->loans[l->used[i]].version;
         size_t k = 0;
+        if (!l->loans[l->used[i]].token)
+            continue; /* rows are copies */
         while (k < n && seen[k] != v)
             k++;
         if (v != current && v < *oldest)
@@ -152,7 +179,7 @@ size_t lh_loans_call_in(struct lh_loans *l)
     for (size_t i = 0; i < l->n_used; i++) {
         struct lh_loan *at = &l->loans[l->used[i]];
         if (!at->called_in && at->connection.cookie &&
-            (now - at->since > l->patience || (many && at->version == oldest))) {
+            (now - at->since > l->patience || (many && at->token && at->version == oldest))) {
             cut_off(l, at, now);
             n++;
         }

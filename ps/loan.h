@@ -1,8 +1,11 @@
-/* Loans: answers to pulls whose frames are a version's own memory, until the network has sent them.
- * A version on loan is not overwritten, so that who takes and never gives back would make a server
- * hold ever more versions. Here stands who holds what, since when, and how much one may.
+/* Loans: answers to pulls, until the network has sent them. Their frames are a version's own
+ * memory, which is not overwritten meanwhile, or rows of tables that were copied for the answer.
+ * Who asks and never takes would make a server hold ever more of both. Here stands who holds what,
+ * since when, and how much one may.
  *
  *   lh_loans_begin → send `pieces` frames, each released by lh_loan_release
+ *   lh_loans_begin_rows → send one frame of lh_mem memory, released by lh_loan_release, which frees
+ * it
  *
  * One thread (the server's) but for lh_loan_release. */
 #pragma once
@@ -14,7 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LH_LOANS_A_PEER 3 /* answers that one peer may have under way */
+#define LH_LOANS_A_PEER      3  /* answers that one peer may have under way */
+#define LH_LOANS_ROWS_A_PEER 32 /* answers of rows, 1 MB each at most, likewise */
 #define LH_LOANS_VERSIONS                                                                          \
     8 /* versions that are on loan at once, before the oldest is called in                         \
        */
@@ -30,6 +34,8 @@ void lh_loans_destroy(struct lh_loans **l); /* what is on loan lives until it is
  * holds too much already. Allocates nothing. */
 int lh_loans_begin(struct lh_loans *l, const struct lh_net_peer *to, uint32_t pieces,
                    struct lh_loan **out);
+/* Rows likewise. */
+int lh_loans_begin_rows(struct lh_loans *l, const struct lh_net_peer *to, struct lh_loan **out);
 /* One frame of it was sent, or will not be. Any thread, no lock; has the form of zmq_free_fn. */
 void lh_loan_release(void *data, void *loan);
 

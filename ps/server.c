@@ -56,6 +56,7 @@ static int start_tables(struct lh_server *s, const Lh__Plan *plan)
                                         .shards = plan->shards,
                                         .leaves = s->model.leaves,
                                         .node = plan->node,
+                                        .loans = s->loans,
                                         .keep = plan->keep,
                                         .n_keep = plan->n_keep}));
     return lh_server_tables_restore(&s->tables, plan->start, (const char *const *)plan->restore,
@@ -369,11 +370,11 @@ static void release(struct lh_server *s)
 {
     lh_writer_stop(&s->writer);
     lh_net_close(&s->socket);
+    lh_server_tables_close(&s->tables);
     lh_loans_destroy(&s->loans);
     lh_members_fini(&s->members);
     lh_takeover_destroy(&s->takeover);
     lh_shard_destroy(&s->shard);
-    lh_server_tables_close(&s->tables);
     lh_store_close(&s->store);
     if (s->model.layout)
         s->opt->model_fini(s->opt->ctx, &s->model);

@@ -7,16 +7,20 @@
 
 #include <string.h>
 
-#define ASKS_MAX 65536 /* that wait; a worker has some tens, an evaluation some thousands */
+#define ASKS_MAX       65536 /* that wait; an evaluation has some thousands */
+#define ASKS_A_WORKER  4096
+#define STEPS_A_WORKER 4 /* whose ids it may have waiting */
 
 int lh_server_tables_open(struct lh_server_tables *t, const struct lh_server_tables_spec *spec)
 {
     const struct lh_job *job = spec->job;
-    *t = (struct lh_server_tables){.jobs = job->tables, .job = spec->digest, .node = spec->node};
+    *t = (struct lh_server_tables){
+        .jobs = job->tables, .job = spec->digest, .node = spec->node, .loans = spec->loans};
     while (t->n < job->n_tables) {
         const struct lh_job_table *k = &job->tables[t->n];
         /* both states of every row may name other ids */
         const size_t max_ids = 2 * job->batch * k->n_ids;
+        t->most[t->n] = STEPS_A_WORKER * max_ids;
         LH_TRY(lh_rowtable_create(&t->at[t->n],
                                   &(struct lh_rowtable_spec){.name = k->name,
                                                              .dim = k->dim,
@@ -93,12 +97,6 @@ int lh_server_tables_push(struct lh_server_tables *t, const struct lh_net_messag
 
 /* --- pulls -------------------------------------------------------------------------------------
  */
-static void release(void *data, void *hint)
-{
-    (void)hint;
-    lh_mem_free(data);
-}
-
 /* LH_AGAIN: not now, the peer has too much to take yet. */
 static int answer(struct lh_server_tables *t, struct lh_net_socket *socket,
                   const struct lh_server_ask *a, uint64_t version)
@@ -113,20 +111,25 @@ static int answer(struct lh_server_tables *t, struct lh_net_socket *socket,
         return rc < 0 || rc == LH_AGAIN ? rc : 0;
     }
     const size_t size = a->n * t->jobs[a->table].dim * sizeof(float);
+    struct lh_loan *loan = NULL;
     void *rows = NULL;
-    LH_TRY(lh_mem_alloc_aligned(&rows, size, 1, "rows that were asked for"));
-    int rc = lh_rowtable_pull(t->at[a->table], a->ids, a->n, rows);
+    if (lh_loans_begin_rows(t->loans, &a->peer, &loan) == LH_AGAIN)
+        return LH_AGAIN;
+    int rc = lh_mem_alloc_aligned(&rows, size, 1, "rows that were asked for");
+    if (rc == 0)
+        rc = lh_rowtable_pull(t->at[a->table], a->ids, a->n, rows);
     if (rc < 0) {
-        lh_mem_free(rows);
+        lh_loan_release(rows, loan);
         return rc;
     }
-    const struct lh_net_part part = {.data = rows, .size = size, .release = release};
+    const struct lh_net_part part = {
+        .data = rows, .size = size, .release = lh_loan_release, .hint = loan};
     env.kind = LH__KIND__KIND_TABLE_ROWS;
     env.first = a->table;
     env.count = a->n;
     rc = lh_net_send(socket, &a->peer, &env, &part, 1);
     if (rc == LH_AGAIN)
-        lh_mem_free(rows);
+        lh_loan_release(rows, loan);
     return rc < 0 || rc == LH_AGAIN ? rc : 0; /* a peer that is gone asks no more */
 }
 
@@ -149,15 +152,26 @@ int lh_server_tables_answer(struct lh_server_tables *t, struct lh_net_socket *so
     return 0;
 }
 
-/* The same request once more replaces the first. */
+/* The same request once more, perhaps over another connection, replaces the first. A worker has no
+ * more waiting than two steps have ids, and some that it asked for in vain; the evaluation's
+ * number is what the log has. */
 static int keep(struct lh_server_tables *t, const struct lh_server_ask *a)
 {
-    for (size_t i = 0; i < t->n_asks; i++)
-        if (t->asks[i].request == a->request && t->asks[i].peer.size == a->peer.size &&
-            memcmp(t->asks[i].peer.id, a->peer.id, a->peer.size) == 0) {
+    size_t asks = 0, ids = a->n;
+    for (size_t i = t->n_asks; i-- > 0;) {
+        const struct lh_server_ask *other = &t->asks[i];
+        if (other->node != a->node)
+            continue;
+        if (other->request == a->request) {
             drop_ask(t, i);
-            break;
+            continue;
         }
+        asks++;
+        ids += other->table == a->table ? other->n : 0;
+    }
+    if (a->node != 0 && (asks >= ASKS_A_WORKER || ids > t->most[a->table]))
+        return lh_err_set(LH_EPROTO, "worker %u waits for %zu ids by %zu pulls; at most %zu and %d",
+                          a->node, ids, asks + 1, t->most[a->table], ASKS_A_WORKER);
     if (t->n_asks == ASKS_MAX)
         return lh_err_set(LH_EPROTO, "more than %d pulls of rows wait", ASKS_MAX);
     LH_TRY(LH_GROW(&t->asks, &t->cap_asks, t->n_asks + 1, "pulls of rows"));
@@ -172,11 +186,13 @@ int lh_server_tables_pull(struct lh_server_tables *t, struct lh_net_socket *sock
     size_t bytes;
     const void *ids = lh_net_frame(msg, 0, &bytes);
     struct lh_server_ask a = {.peer = msg->peer,
+                              .node = env->node,
                               .version = env->step,
                               .request = env->request,
                               .table = (uint32_t)env->first,
                               .n = env->count};
     if (env->first >= t->n || env->count == 0 || env->count > LH_WIRE_PIECE ||
+        (env->count > 1 && env->count * t->jobs[env->first].dim > LH_WIRE_PIECE) ||
         bytes != env->count * sizeof(uint64_t))
         return lh_err_set(LH_EPROTO, "a pull of %llu rows of table %llu in %zu bytes",
                           (unsigned long long)env->count, (unsigned long long)env->first, bytes);

@@ -4,6 +4,7 @@
 
 #include "common/job.h"
 #include "common/net.h"
+#include "ps/loan.h"
 #include "ps/rowtable.h"
 
 #include <stdbool.h>
@@ -13,7 +14,7 @@
 struct lh_server_ask { /* a pull of rows that is not answered yet */
     struct lh_net_peer peer;
     uint64_t version, request;
-    uint32_t table;
+    uint32_t node, table;
     size_t n;
     uint64_t *ids;
 };
@@ -22,8 +23,10 @@ struct lh_server_tables {
     struct lh_rowtable *at[LH_GRAPH_TABLES_MAX];
     const struct lh_job_table *jobs; /* the job's */
     size_t n;
-    uint64_t job;  /* of answers */
-    uint32_t node; /* likewise */
+    uint64_t job;                     /* of answers */
+    uint32_t node;                    /* likewise */
+    struct lh_loans *loans;           /* of answers */
+    size_t most[LH_GRAPH_TABLES_MAX]; /* ids that a worker may wait for */
     struct lh_server_ask *asks;
     size_t n_asks, cap_asks;
     bool withheld; /* an answer waits until its peer has taken earlier ones */
@@ -34,7 +37,8 @@ struct lh_server_tables_spec {
     uint64_t digest;          /* lh_job_digest */
     const char *store;        /* directory of the server's store, which is open */
     uint32_t shard, shards, leaves, node;
-    const uint64_t *keep; /* versions that are cuts: others are leftovers */
+    struct lh_loans *loans; /* outlive the tables */
+    const uint64_t *keep;   /* versions that are cuts: others are leftovers */
     size_t n_keep;
 };
 

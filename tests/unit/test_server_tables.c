@@ -2,17 +2,37 @@
  * well-formed messages is integration/test_tables.c's. */
 #include "ps/server_tables.h"
 
-#include "tests/testkit.h"
+#include "tests/unit/net_rig.h"
 
 #include <stdarg.h>
 #include <string.h>
+
+#define PATIENCE 0.2 /* seconds */
 
 enum { DIM = 3, LEAVES = 2 };
 
 struct rig {
     struct lh_job *job;
+    struct lh_shard *shard;
+    struct lh_loans *loans;
     struct lh_server_tables tables;
 };
+
+/* Of one parameter: the book of loans wants one. */
+static struct lh_shard *shard_new(void)
+{
+    static const char name[] = "w";
+    struct lh_segment segment = {
+        .lo = 0, .hi = 1, .name = name, .rows = 1, .cols = 1, .period = 1, .target_period = 1};
+    const struct lh_shard_range range = {
+        .hi = 1, .flat_size = 1, .n_segments = 1, .segments = &segment};
+    struct lh_shard *s = NULL;
+    assert_ok(lh_shard_create(
+        &s, &(struct lh_shard_spec){
+                .range = &range, .leaves = 1, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8}));
+    lh_shard_init(s, (float[]){0});
+    return s;
+}
 
 static void rig_open(struct rig *r)
 {
@@ -20,11 +40,14 @@ static void rig_open(struct rig *r)
         "train: {batch: 8, micro_batch: 4}\ntables: {a: {ids: x, dim: 3}, b: {ids: x, dim: 3}}\n";
     r->job = NULL;
     assert_ok(lh_job_load_text(&r->job, text, strlen(text), "job", NULL));
+    r->shard = shard_new();
+    assert_ok(lh_loans_create(&r->loans, r->shard, PATIENCE));
     assert_ok(lh_server_tables_open(&r->tables, &(struct lh_server_tables_spec){.job = r->job,
                                                                                 .digest = 5,
                                                                                 .store = kit_dir(),
                                                                                 .shards = 1,
                                                                                 .leaves = LEAVES,
+                                                                                .loans = r->loans,
                                                                                 .node = 1}));
     assert_ok(lh_server_tables_restore(&r->tables, 0, NULL, 0));
 }
@@ -33,6 +56,8 @@ static void rig_close(struct rig *r)
 {
     lh_server_tables_close(&r->tables);
     lh_server_tables_close(&r->tables);
+    lh_loans_destroy(&r->loans);
+    lh_shard_destroy(&r->shard);
     lh_job_destroy(&r->job);
 }
 
@@ -153,12 +178,98 @@ static void pull_of_a_malformed_message_is_refused(void **state)
     rig_close(&r);
 }
 
+static int pull(struct rig *r, struct lh_net_socket *socket, const struct lh_net_peer *peer,
+                const struct lh_envelope *env)
+{
+    static uint64_t ids[1 << 18];
+    struct lh_net_message m;
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+        ids[i] = i;
+    make(&m, env, 1, ids, env->count * sizeof *ids);
+    m.peer = *peer;
+    int rc = lh_server_tables_pull(&r->tables, socket, &m, 0);
+    lh_net_message_fini(&m);
+    return rc;
+}
+
+static void worker_waits_for_no_more_than_its_steps_have(void **state)
+{
+    (void)state;
+    struct lh_envelope env = {.kind = LH__KIND__KIND_TABLE_PULL, .step = 9, .node = 2, .count = 16};
+    struct lh_net_peer a = {.size = 1, .id = {1}, .fd = -1}, b = {.size = 1, .id = {2}, .fd = -1};
+    struct rig r;
+    rig_open(&r);
+    /* 4 steps of 8 rows with 2 states of one id each */
+    for (env.request = 0; env.request < 4; env.request++)
+        assert_ok(pull(&r, NULL, &a, &env));
+    assert_err(pull(&r, NULL, &a, &env), LH_EPROTO, "worker 2 waits for 80 ids by 5 pulls");
+    /* not over another connection either; but what it asked for already it may ask for again */
+    assert_err(pull(&r, NULL, &b, &env), LH_EPROTO, "waits for");
+    env.request = 3;
+    assert_ok(pull(&r, NULL, &b, &env));
+    assert_int_equal(r.tables.n_asks, 4);
+    env.first = 1; /* the other table */
+    env.request = 10;
+    assert_ok(pull(&r, NULL, &a, &env));
+    env.node = 3; /* another worker */
+    assert_ok(pull(&r, NULL, &b, &env));
+    env.node = 0; /* the evaluation */
+    for (; env.request < 30; env.request++)
+        assert_ok(pull(&r, NULL, &b, &env));
+    env.count = LH_WIRE_PIECE / DIM + 1;
+    assert_err(pull(&r, NULL, &b, &env), LH_EPROTO, "a pull of 87382 rows");
+    rig_close(&r);
+}
+
+/* Asks again and again, and takes nothing of what it is sent. */
+static void reader_of_rows_that_never_drains_holds_little_and_is_cut_off(void **state)
+{
+    (void)state;
+    struct lh_envelope env = {.kind = LH__KIND__KIND_TABLE_PULL, .count = LH_WIRE_PIECE / DIM};
+    struct lh_net_message m;
+    struct lh_net_socket *router = NULL;
+    struct rig r;
+    unsigned char ask[LH_WIRE_ENVELOPE_MAX];
+    void *zmq = zmq_ctx_new(), *peer = zmq_socket(zmq, ZMQ_DEALER);
+    int one = 1, none = 0, small = 4096;
+    rig_open(&r);
+    assert_ok(lh_net_router(&router, zmq, "tcp://127.0.0.1:*", 1 << 16, NULL));
+    zmq_setsockopt(peer, ZMQ_LINGER, &none, sizeof none);
+    zmq_setsockopt(peer, ZMQ_RCVHWM, &one, sizeof one);
+    zmq_setsockopt(peer, ZMQ_RCVBUF, &small, sizeof small);
+    assert_int_equal(zmq_connect(peer, lh_net_endpoint(router)), 0);
+    assert_true(zmq_send(peer, ask, lh_wire_encode(&env, ask), 0) > 0);
+    rig_receive(router, &m);
+    for (env.request = 0; env.request < 64; env.request++)
+        assert_ok(pull(&r, router, &m.peer, &env));
+    assert_in_range(lh_loans_count(r.loans), 1, LH_LOANS_ROWS_A_PEER);
+    assert_true(r.tables.withheld);
+    size_t cut = 0;
+    for (double began = lh_now(); cut == 0 && lh_now() - began < 20; zmq_poll(NULL, 0, 5))
+        cut = lh_loans_call_in(r.loans);
+    assert_true(cut > 0);
+    for (double began = lh_now(); lh_loans_count(r.loans) > 0 && lh_now() - began < 20;) {
+        struct lh_net_poll poll = {.socket = router};
+        assert_ok(lh_net_poll(&poll, 1, 0.01));
+    }
+    assert_int_equal(lh_loans_count(r.loans), 0);
+    assert_ok(lh_server_tables_answer(&r.tables, router, 0)); /* it is gone: nothing is kept */
+    assert_int_equal(r.tables.n_asks, 0);
+    lh_net_message_fini(&m);
+    zmq_close(peer);
+    lh_net_close(&router);
+    rig_close(&r);
+    zmq_ctx_term(zmq);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(push_of_a_malformed_message_is_refused),
         kit_test(step_is_whole_when_all_tables_are),
         kit_test(pull_of_a_malformed_message_is_refused),
+        kit_test(worker_waits_for_no_more_than_its_steps_have),
+        kit_test(reader_of_rows_that_never_drains_holds_little_and_is_cut_off),
     };
     return cmocka_run_group_tests_name("server_tables", tests, NULL, NULL);
 }
