@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 #define CONNECTIONS         16
-#define CONNECTIONS_A_PEER  8
 #define CONNECTION_MEMORY   8192 /* bytes: request line and headers must fit */
 #define CONNECTION_TIMEOUT  5    /* seconds of silence */
 #define CONNECTIONS_WAITING 16
@@ -27,6 +26,8 @@ struct lh_http {
     size_t n_pages;
     void *ctx;
     char endpoint[LH_HTTP_ENDPOINT_MAX];
+    int connections[CONNECTIONS]; /* descriptors, oldest first; of the library's thread */
+    size_t n_connections;
 };
 
 /* --- the address -------------------------------------------------------------------------------
@@ -186,6 +187,31 @@ static enum MHD_Result take_request(void *ctx, struct MHD_Connection *c, const c
     return answer(c, MHD_HTTP_OK, page->type, text, n);
 }
 
+/* Where all places are taken the oldest goes: an answer takes a moment, so that who has been here
+ * for longest means to stay, by a word now and then that no time limit catches. */
+static void note_connection(void *ctx, struct MHD_Connection *c, void **state,
+                            enum MHD_ConnectionNotificationCode what)
+{
+    struct lh_http *h = ctx;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+    (void)state;
+    if (!info)
+        return;
+    if (what == MHD_CONNECTION_NOTIFY_STARTED && h->n_connections < CONNECTIONS) {
+        h->connections[h->n_connections++] = info->connect_fd;
+        if (h->n_connections == CONNECTIONS)
+            shutdown(h->connections[0], SHUT_RDWR); /* the library finds it ended, and closes it */
+        return;
+    }
+    for (size_t i = 0; what == MHD_CONNECTION_NOTIFY_CLOSED && i < h->n_connections; i++)
+        if (h->connections[i] == info->connect_fd) {
+            memmove(&h->connections[i], &h->connections[i + 1],
+                    (--h->n_connections - i) * sizeof *h->connections);
+            return;
+        }
+}
+
 /* --- life --------------------------------------------------------------------------------------
  */
 int lh_http_start(struct lh_http **out, const char *listen, const struct lh_http_page *pages,
@@ -201,8 +227,8 @@ int lh_http_start(struct lh_http **out, const char *listen, const struct lh_http
     name_endpoint(h, fd);
     h->daemon = MHD_start_daemon(
         MHD_USE_AUTO_INTERNAL_THREAD, 0, NULL, NULL, take_request, h, MHD_OPTION_LISTEN_SOCKET, fd,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-        (unsigned)CONNECTIONS_A_PEER, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS, MHD_OPTION_NOTIFY_CONNECTION,
+        note_connection, h, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CONNECTION_TIMEOUT, MHD_OPTION_STRICT_FOR_CLIENT,
         1, MHD_OPTION_END);
     fd = -1; /* the library's, also where it failed */

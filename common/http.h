@@ -1,6 +1,7 @@
 /* A small HTTP server for pages that a process writes about itself: a thread of its own, a fixed
  * list of pages, GET and HEAD and nothing else. Peers are strangers: connections, their sizes and
- * times are bounded, and whatever they send costs this thread, never a role.
+ * times are bounded, a newer one takes the place of the oldest, and whatever they send costs this
+ * thread, never a role.
  *
  * There is no authentication and no encryption: loopback is the default, and who names another
  * address decides who can read. */

@@ -145,6 +145,31 @@ static void connections_that_say_nothing_are_bounded_and_end(void **state)
     lh_http_stop(&h);
 }
 
+/* Each says a word now and then, which no time limit catches. */
+static void crowd_that_lingers_keeps_nobody_out(void **state)
+{
+    (void)state;
+    enum { MANY = 40 };
+    struct lh_http *h = serve();
+    int fd[MANY];
+    for (int i = 0; i < MANY; i++) {
+        fd[i] = scrapekit_connect(lh_http_endpoint(h));
+        send(fd[i], "GET /page", 9, MSG_NOSIGNAL);
+    }
+    for (int turn = 0; turn < 3; turn++) {
+        double began = lh_now();
+        char *said = scrapekit_get(lh_http_endpoint(h), "/page");
+        assert_string_equal(said, text);
+        assert_true(lh_now() - began < 4); /* they are silent for 5 s at most */
+        free(said);
+        for (int i = 0; i < MANY; i++)
+            send(fd[i], "a", 1, MSG_NOSIGNAL);
+    }
+    for (int i = 0; i < MANY; i++)
+        close(fd[i]);
+    lh_http_stop(&h);
+}
+
 static void start_takes_addresses_and_says_what_is_none(void **state)
 {
     (void)state;
@@ -186,6 +211,7 @@ int main(void)
         TEST(request_for_anything_else_is_refused),
         TEST(request_that_is_hostile_harms_nobody),
         TEST(connections_that_say_nothing_are_bounded_and_end),
+        TEST(crowd_that_lingers_keeps_nobody_out),
         TEST(start_takes_addresses_and_says_what_is_none),
         TEST(start_at_an_address_in_use_says_so),
     };
