@@ -6,6 +6,7 @@
 #include "common/dataset.h"
 #include "common/rng.h"
 #include "common/term.h"
+#include "ps/rowtable_read.h"
 #include "ps/store.h"
 #include "tests/testkit.h"
 #include "worker/model.h"
@@ -18,61 +19,113 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <xxhash.h>
 
-enum { H = 3, L = 2, A = 2, ROWS_MAX = 12 };
+enum { H = 3, L = 2, A = 2, I = TRAINKIT_IDS, ROWS_MAX = 12, USERS = 46 };
 
-static void add_trajectory(struct lh_dataset_writer *w, uint64_t id)
+/* --- logs --------------------------------------------------------------------------------------
+ */
+void trainkit_meaning(uint64_t item, float out[2])
 {
-    struct lh_rng_at at = {.seed = 77, .purpose = 1, .step = id};
-    size_t n = 3 + lh_rng_below(&at, 1000, ROWS_MAX - 2);
+    struct lh_rng_at at = {.seed = 5, .purpose = 9, .step = item};
+    for (size_t j = 0; j < A; j++)
+        out[j] = (float)(2 * lh_rng_uniform1(&at, j) - 1);
+}
+
+uint64_t trainkit_item(uint64_t user, size_t row, uint64_t items)
+{
+    struct lh_rng_at at = {.seed = 6, .purpose = 9, .step = user};
+    const uint64_t item = lh_rng_below(&at, row, items);
+    return item % 2 ? item : UINT64_MAX / 2 + item * 0x123456789abu;
+}
+
+/* What a trajectory looks at and does. With items, what is done is what the item of the row means.
+ */
+struct log_rows {
     float high[ROWS_MAX * H], low[ROWS_MAX * L], action[ROWS_MAX * A], reward[ROWS_MAX];
     int64_t time_us[ROWS_MAX];
     uint32_t session[ROWS_MAX];
-    at.part = 1;
-    lh_rng_normal(&at, high, n * H);
-    at.part = 2;
-    lh_rng_normal(&at, low, n * L);
-    at.part = 3;
-    lh_rng_normal(&at, action, n * A);
+    uint64_t ids[ROWS_MAX * I];
+};
+
+static void name_items(struct log_rows *r, uint64_t user, size_t n, uint64_t items)
+{
     for (size_t i = 0; i < n; i++) {
-        reward[i] = (float)lh_rng_below(&at, 5000 + i, 3);
-        time_us[i] = (int64_t)(id * 1000 + i) * 1000000;
-        session[i] = (uint32_t)(i / 4);
+        r->ids[i * I] = user;
+        r->ids[i * I + 1] = trainkit_item(user, i, items);
+        r->ids[i * I + 2] = i ? trainkit_item(user, i - 1, items) : LH_ID_NONE;
+        trainkit_meaning(r->ids[i * I + 1], r->action + i * A);
     }
-    assert_ok(lh_dataset_writer_add(w, &(struct lh_trajectory){.split = id < 40  ? LH_TRAIN
-                                                                        : id % 2 ? LH_TEST
-                                                                                 : LH_VALIDATION,
+}
+
+static void add_trajectory(struct lh_dataset_writer *w, uint64_t id, uint64_t items)
+{
+    struct lh_rng_at at = {.seed = 77, .purpose = 1, .step = id};
+    const size_t n = 3 + lh_rng_below(&at, 1000, ROWS_MAX - 2);
+    const bool held_out = items > 0 ? id % 10 < 2 : id >= 40;
+    struct log_rows r;
+    at.part = 1;
+    lh_rng_normal(&at, r.high, n * H);
+    at.part = 2;
+    lh_rng_normal(&at, r.low, n * L);
+    at.part = 3;
+    lh_rng_normal(&at, r.action, n * A);
+    for (size_t i = 0; i < n; i++) {
+        r.reward[i] = (float)lh_rng_below(&at, 5000 + i, 3);
+        r.time_us[i] = (int64_t)(id * 1000 + i) * 1000000;
+        r.session[i] = (uint32_t)(i / 4);
+    }
+    if (items > 0)
+        name_items(&r, id, n, items);
+    assert_ok(lh_dataset_writer_add(w, &(struct lh_trajectory){.split = !held_out ? LH_TRAIN
+                                                                        : id % 2  ? LH_TEST
+                                                                                  : LH_VALIDATION,
                                                                .user = id,
                                                                .id = id,
                                                                .ends = id % 3 == 0,
                                                                .n = n,
-                                                               .high = high,
-                                                               .low = low,
-                                                               .action = action,
-                                                               .reward = reward,
-                                                               .time_us = time_us,
-                                                               .session = session}));
+                                                               .high = r.high,
+                                                               .low = r.low,
+                                                               .action = r.action,
+                                                               .reward = r.reward,
+                                                               .time_us = r.time_us,
+                                                               .session = r.session,
+                                                               .ids = items > 0 ? r.ids : NULL}));
+}
+
+static void write_dataset(uint64_t users, uint64_t items)
+{
+    static const char *const high[] = {"h0", "h1", "h2"}, *const low[] = {"l0", "l1"},
+                             *const action[] = {"a0", "a1"},
+                             *const ids[] = {"user", "item", "before"};
+    struct lh_dataset_writer *w = NULL;
+    const struct lh_dims dims = {.high = H, .low = L, .action = A, .ids = items > 0 ? I : 0};
+    assert_ok(lh_dataset_writer_open(&w, kit_path("data"),
+                                     &(struct lh_dataset_spec){.dims = dims,
+                                                               .high_names = high,
+                                                               .low_names = low,
+                                                               .action_names = action,
+                                                               .id_names = ids,
+                                                               .hash_partitions = 2,
+                                                               .kind = "import",
+                                                               .memory_limit = 1 << 20}));
+    for (uint64_t user = 0; user < users; user++)
+        add_trajectory(w, user, items);
+    assert_ok(lh_dataset_writer_commit(&w));
 }
 
 void trainkit_dataset(void)
 {
-    static const char *const high[] = {"h0", "h1", "h2"}, *const low[] = {"l0", "l1"},
-                             *const action[] = {"a0", "a1"};
-    struct lh_dataset_writer *w = NULL;
-    assert_ok(
-        lh_dataset_writer_open(&w, kit_path("data"),
-                               &(struct lh_dataset_spec){.dims = {.high = H, .low = L, .action = A},
-                                                         .high_names = high,
-                                                         .low_names = low,
-                                                         .action_names = action,
-                                                         .hash_partitions = 2,
-                                                         .kind = "import",
-                                                         .memory_limit = 1 << 20}));
-    for (uint64_t id = 0; id < 46; id++)
-        add_trajectory(w, id);
-    assert_ok(lh_dataset_writer_commit(&w));
+    write_dataset(USERS, 0);
 }
 
+void trainkit_dataset_of_items(uint64_t users, uint64_t items)
+{
+    write_dataset(users, items);
+}
+
+/* --- jobs --------------------------------------------------------------------------------------
+ */
 static void job_text(char *out, size_t size, unsigned steps, unsigned cut_every, const char *more)
 {
     snprintf(out, size,
@@ -132,6 +185,29 @@ void trainkit_imitator(const char *snapshot)
 
 /* --- what a cut holds ---------------------------------------------------------------------------
  */
+/* All that a table holds, into a digest. */
+static void read_table(struct trainkit_state *out, const struct lh_job_table *table,
+                       const char *const *dirs, size_t n_dirs)
+{
+    struct lh_rowtable_reader *reader = NULL;
+    const size_t bytes = table->dim * sizeof(float);
+    struct lh_rowtable_row row;
+    int rc;
+    assert_ok(lh_rowtable_reader_open(&reader, table->name, out->version, dirs, n_dirs));
+    while ((rc = lh_rowtable_reader_next(reader, &row)) == 0) {
+        const uint64_t head[] = {row.id, row.last, row.seen, row.updates};
+        out->digest = XXH3_64bits_withSeed(head, sizeof head, out->digest);
+        out->rows++;
+        if (!row.w)
+            continue;
+        out->digest = XXH3_64bits_withSeed(row.w, bytes, out->digest);
+        out->digest = XXH3_64bits_withSeed(row.m, bytes, out->digest);
+        out->digest = XXH3_64bits_withSeed(row.v, bytes, out->digest);
+    }
+    assert_int_equal(rc, LH_NOTFOUND);
+    lh_rowtable_reader_close(&reader);
+}
+
 struct trainkit_state trainkit_read(const char *dir)
 {
     struct trainkit_state out = {0};
@@ -168,7 +244,10 @@ struct trainkit_state trainkit_read(const char *dir)
     memcpy(out.values, frozen->w, n * sizeof(float));
     memcpy(out.values + n, frozen->m, n * sizeof(float));
     memcpy(out.values + 2 * n, frozen->v, n * sizeof(float));
-    memcpy(out.values + 3 * n, frozen->target, n * sizeof(float));
+    if (frozen->target) /* zeros where nothing has one */
+        memcpy(out.values + 3 * n, frozen->target, n * sizeof(float));
+    for (size_t i = 0; i < job->n_tables; i++)
+        read_table(&out, &job->tables[i], dirs, cut->servers);
     lh_shard_thaw(shard, frozen);
     lh_shard_destroy(&shard);
     lh_model_fini(&model);
@@ -191,6 +270,9 @@ void trainkit_assert_same(const struct trainkit_state *want, const char *dir, co
     if (differ)
         fail_msg("%s: %zu of %zu values differ, first the %zu-th: %.9g for %.9g", what, differ,
                  want->n, first, (double)got.values[first], (double)want->values[first]);
+    if (got.rows != want->rows || got.digest != want->digest)
+        fail_msg("%s: %llu rows of tables, expected %llu; or their bits differ", what,
+                 (unsigned long long)got.rows, (unsigned long long)want->rows);
     lh_mem_free(got.values);
 }
 

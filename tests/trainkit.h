@@ -8,6 +8,15 @@
 /* Writes a dataset of 40 training trajectories (and 6 for validation) to kit_path("data"). */
 void trainkit_dataset(void);
 
+/* The same of `users` users (a fifth for validation and test), with ids: "user"; "item", of
+ * `items`, whose meaning is the action; "before", the item before. */
+enum { TRAINKIT_IDS = 3 };
+void trainkit_dataset_of_items(uint64_t users, uint64_t items);
+/* The item of a row: small numbers and 64-bit ones. Its meaning is known to nobody but by its id:
+ * uniform in [-1, 1]. */
+uint64_t trainkit_item(uint64_t user, size_t row, uint64_t items);
+void trainkit_meaning(uint64_t item, float out[2]);
+
 /* A ResAct job on it, with batches that are no multiple of the micro-batch. `more` is YAML behind
  * it, NULL for none. */
 struct lh_job *trainkit_job(unsigned steps, unsigned cut_every, const char *more);
@@ -20,11 +29,13 @@ struct lh_train_options trainkit_options(const char *dir);
 /* A behaviour model for evaluations of jobs of this kit, trained and exported to `snapshot`. */
 void trainkit_imitator(const char *snapshot);
 
-/* Weights, moments, targets of a run's last cut, one after the other; free with lh_mem_free. */
+/* Weights, moments, targets of a run's last cut, one after the other; free with lh_mem_free. Of its
+ * tables how many rows they hold, and a digest of all of these. */
 struct trainkit_state {
     uint64_t version;
     size_t n;
     float *values;
+    uint64_t rows, digest;
 };
 struct trainkit_state trainkit_read(const char *dir);
 /* Both at `version`, and the same to the bit. */

@@ -4,12 +4,7 @@
 #include "tests/testkit.h"
 #include "tests/trainkit.h"
 
-#include "cluster/run.h"
-#include "cluster/run_record.h"
-#include "common/dataset.h"
-#include "common/rng.h"
 #include "common/term.h"
-#include "ps/rowtable_read.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -18,79 +13,6 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <xxhash.h>
-
-enum { H = 1, L = 2, A = 2, I = 3, ROWS = 12 };
-
-/* What an item means, known to nobody but by its id. */
-static void meaning(uint64_t item, float *out)
-{
-    struct lh_rng_at at = {.seed = 5, .purpose = 9, .step = item};
-    for (size_t j = 0; j < A; j++)
-        out[j] = (float)(2 * lh_rng_uniform1(&at, j) - 1);
-}
-
-/* Ids of a row: the user, the item that the action is for, and the one before; small numbers and
- * 64-bit ones. */
-static uint64_t item_of(uint64_t user, size_t row, uint64_t items)
-{
-    struct lh_rng_at at = {.seed = 6, .purpose = 9, .step = user};
-    const uint64_t item = lh_rng_below(&at, row, items);
-    return item % 2 ? item : UINT64_MAX / 2 + item * 0x123456789abu;
-}
-
-static void write_dataset(uint64_t users, uint64_t items)
-{
-    static const char *const high[] = {"h"}, *const low[] = {"l0", "l1"},
-                             *const action[] = {"a0", "a1"},
-                             *const ids[] = {"user", "item", "before"};
-    struct lh_dataset_writer *w = NULL;
-    assert_ok(lh_dataset_writer_open(
-        &w, kit_path("data"),
-        &(struct lh_dataset_spec){.dims = {.high = H, .low = L, .action = A, .ids = I},
-                                  .high_names = high,
-                                  .low_names = low,
-                                  .action_names = action,
-                                  .id_names = ids,
-                                  .hash_partitions = 2,
-                                  .kind = "import",
-                                  .memory_limit = 1 << 20}));
-    for (uint64_t u = 0; u < users; u++) {
-        float h[ROWS * H], l[ROWS * L], a[ROWS * A], reward[ROWS];
-        int64_t time_us[ROWS];
-        uint32_t session[ROWS];
-        uint64_t id[ROWS * I];
-        struct lh_rng_at at = {.seed = 8, .step = u};
-        lh_rng_normal(&at, h, ROWS * H);
-        at.part = 1;
-        lh_rng_normal(&at, l, ROWS * L);
-        for (size_t i = 0; i < ROWS; i++) {
-            id[i * I] = u;
-            id[i * I + 1] = item_of(u, i, items);
-            id[i * I + 2] = i ? item_of(u, i - 1, items) : LH_ID_NONE;
-            meaning(id[i * I + 1], a + i * A);
-            reward[i] = (float)(u % 3);
-            time_us[i] = (int64_t)(u * 1000 + i) * 1000000;
-            session[i] = (uint32_t)(i / 4);
-        }
-        assert_ok(
-            lh_dataset_writer_add(w, &(struct lh_trajectory){.split = u % 10 == 0   ? LH_VALIDATION
-                                                                      : u % 10 == 1 ? LH_TEST
-                                                                                    : LH_TRAIN,
-                                                             .user = u,
-                                                             .id = u,
-                                                             .ends = u % 3 == 0,
-                                                             .n = ROWS,
-                                                             .high = h,
-                                                             .low = l,
-                                                             .action = a,
-                                                             .reward = reward,
-                                                             .time_us = time_us,
-                                                             .session = session,
-                                                             .ids = id}));
-    }
-    assert_ok(lh_dataset_writer_commit(&w));
-}
 
 static const char *const item_and_user =
     "tables:\n"
@@ -100,57 +22,13 @@ static const char *const item_and_user =
 
 /* --- the same bits ------------------------------------------------------------------------------
  */
-/* A digest of all that the tables of a run's last cut hold, and how many rows that is. */
-static uint64_t rows_of(const char *dir, uint64_t *n)
+static struct trainkit_state train_alone(struct lh_job *job, const char *dir)
 {
-    struct lh_run *run = NULL;
-    uint64_t digest = 0;
-    assert_ok(lh_run_open(&run, dir, LH_CUT_LAST));
-    *n = 0;
-    for (size_t t = 0; t < run->job->n_tables; t++) {
-        const size_t bytes = run->job->tables[t].dim * sizeof(float);
-        struct lh_rowtable_row row;
-        int rc;
-        while ((rc = lh_rowtable_reader_next(run->tables[t], &row)) == 0) {
-            const uint64_t head[] = {t, row.id, row.last, row.seen, row.updates};
-            digest = XXH3_64bits_withSeed(head, sizeof head, digest);
-            ++*n;
-            if (!row.w)
-                continue;
-            digest = XXH3_64bits_withSeed(row.w, bytes, digest);
-            digest = XXH3_64bits_withSeed(row.m, bytes, digest);
-            digest = XXH3_64bits_withSeed(row.v, bytes, digest);
-        }
-        assert_int_equal(rc, LH_NOTFOUND);
-    }
-    lh_run_close(&run);
-    return digest;
-}
-
-struct wanted {
-    struct trainkit_state dense;
-    uint64_t rows, n;
-};
-
-static void assert_same(const struct wanted *want, const char *dir, const char *what)
-{
-    uint64_t n, digest;
-    trainkit_assert_same(&want->dense, dir, what);
-    digest = rows_of(dir, &n);
-    if (n != want->n || digest != want->rows)
-        fail_msg("%s: %llu rows, expected %llu; or their bits differ", what, (unsigned long long)n,
-                 (unsigned long long)want->n);
-}
-
-static struct wanted train_alone(struct lh_job *job, const char *dir)
-{
-    struct wanted want;
     struct lh_train_options opt = trainkit_options(dir);
     struct lh_train_result result;
     assert_ok(lh_train(job, &opt, &result));
-    want.dense = trainkit_read(dir);
-    want.rows = rows_of(dir, &want.n);
-    assert_true(want.n > 100);
+    struct trainkit_state want = trainkit_read(dir);
+    assert_true(want.rows > 100);
     return want;
 }
 
@@ -170,9 +48,9 @@ static void train_placed_in_any_way_gives_the_same_rows(void **state)
         {3, 2, LH_LAUNCH_PROCESSES, LH_TRANSPORT_IPC, "3 workers, 2 servers, ipc"},
         {2, 2, LH_LAUNCH_PROCESSES, LH_TRANSPORT_TCP, "2 workers, 2 servers, tcp with CURVE"},
     };
-    write_dataset(60, 300);
+    trainkit_dataset_of_items(60, 300);
     struct lh_job *job = trainkit_job(14, 5, item_and_user);
-    struct wanted want = train_alone(job, kit_path("alone"));
+    struct trainkit_state want = train_alone(job, kit_path("alone"));
     for (size_t i = 0; i < sizeof placements / sizeof *placements; i++) {
         char name[16];
         snprintf(name, sizeof name, "run-%zu", i);
@@ -184,9 +62,9 @@ static void train_placed_in_any_way_gives_the_same_rows(void **state)
         opt.transport = placements[i].transport;
         opt.program = LH_BINARY_DIR "/longhaul";
         assert_ok(lh_train(job, &opt, &result));
-        assert_same(&want, kit_path(name), placements[i].what);
+        trainkit_assert_same(&want, kit_path(name), placements[i].what);
     }
-    lh_mem_free(want.dense.values);
+    lh_mem_free(want.values);
     lh_job_destroy(&job);
 }
 
@@ -195,9 +73,9 @@ static void train_stopped_and_resumed_gives_the_same_rows(void **state)
 {
     (void)state;
     static const unsigned stop[] = {4, 9, 0}, workers[] = {2, 1, 3}, servers[] = {2, 1, 3};
-    write_dataset(60, 300);
+    trainkit_dataset_of_items(60, 300);
     struct lh_job *job = trainkit_job(14, 5, item_and_user);
-    struct wanted want = train_alone(job, kit_path("whole"));
+    struct trainkit_state want = train_alone(job, kit_path("whole"));
     for (int i = 0; i < 3; i++) {
         struct lh_train_options opt = trainkit_options(kit_path("parts"));
         struct lh_train_result result;
@@ -207,8 +85,8 @@ static void train_stopped_and_resumed_gives_the_same_rows(void **state)
         opt.resume = i > 0;
         assert_ok(lh_train(job, &opt, &result));
     }
-    assert_same(&want, kit_path("parts"), "stopped at 4 and 9");
-    lh_mem_free(want.dense.values);
+    trainkit_assert_same(&want, kit_path("parts"), "stopped at 4 and 9");
+    lh_mem_free(want.values);
     lh_job_destroy(&job);
 }
 
@@ -217,9 +95,9 @@ static void train_whose_roles_are_killed_gives_the_same_rows(void **state)
 {
     (void)state;
     static const char *const victims[] = {"worker", "server"};
-    write_dataset(60, 300);
+    trainkit_dataset_of_items(60, 300);
     struct lh_job *job = trainkit_job(200, 20, item_and_user);
-    struct wanted want = train_alone(job, kit_path("whole"));
+    struct trainkit_state want = train_alone(job, kit_path("whole"));
     trainkit_job_file(kit_path("job.yaml"), 200, 20, item_and_user);
     const char *const argv[] = {LH_BINARY_DIR "/longhaul",
                                 "train",
@@ -242,8 +120,8 @@ static void train_whose_roles_are_killed_gives_the_same_rows(void **state)
             kill(victim, SIGKILL);
     }
     assert_int_equal(trainkit_wait_exit(pid), 0);
-    assert_same(&want, kit_path("killed"), "a worker and a server killed");
-    lh_mem_free(want.dense.values);
+    trainkit_assert_same(&want, kit_path("killed"), "a worker and a server killed");
+    lh_mem_free(want.values);
     lh_job_destroy(&job);
 }
 
@@ -317,27 +195,27 @@ static double last_loss(const char *dir)
 static void table_of_ten_times_its_cache_is_learnt_within_the_memory(void **state)
 {
     (void)state;
-    uint64_t peak, n;
-    write_dataset(4000, ITEMS);
+    uint64_t peak;
+    trainkit_dataset_of_items(4000, ITEMS);
     write_job("small.yaml", 1);
     assert_int_equal(train_bounded(kit_path("small.yaml"), kit_path("small"), 0, &peak), 0);
-    const uint64_t digest = rows_of(kit_path("small"), &n);
-    assert_true(digest != 0);
-    assert_true(n * WIDE * 3 * sizeof(float) > 10 << 20);
+    struct trainkit_state want = trainkit_read(kit_path("small"));
+    assert_true(want.rows * WIDE * 3 * sizeof(float) > 10 << 20);
     /* actions are uniform in [-1, 1], scaled: 2 / 3 is the error of who knows nothing */
     assert_true(last_loss(kit_path("small")) < 0.2);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-    uint64_t ignored, m;
+    uint64_t ignored;
     /* What it had is enough once more; and would not be if the table lay in memory. */
     const rlim_t bound = peak + (128 << 20); /* it was sampled; a larger cache takes 199 MB more */
     assert_int_equal(train_bounded(kit_path("small.yaml"), kit_path("again"), bound, &ignored), 0);
-    assert_true(rows_of(kit_path("again"), &m) == digest && m == n);
+    trainkit_assert_same(&want, kit_path("again"), "within the memory it had");
     write_job("large.yaml", 200);
     assert_true(train_bounded(kit_path("large.yaml"), kit_path("large"), bound, &ignored) != 0);
     /* how much is cached is no part of the result */
     assert_int_equal(train_bounded(kit_path("large.yaml"), kit_path("whole"), 0, &ignored), 0);
-    assert_true(rows_of(kit_path("whole"), &m) == digest && m == n);
+    trainkit_assert_same(&want, kit_path("whole"), "all rows cached");
 #endif
+    lh_mem_free(want.values);
 }
 
 /* --- from the run to an answer ------------------------------------------------------------------
@@ -360,7 +238,7 @@ static void snapshot_acts_by_the_rows_of_the_ids_it_is_given(void **state)
 {
     (void)state;
     char *out = NULL;
-    write_dataset(200, 40);
+    trainkit_dataset_of_items(200, 40);
     char text[1024];
     snprintf(text, sizeof text,
              "dataset: %s\nalgorithm: il\nnetwork: {hidden: [16]}\noptimiser: {lr_cvae: 0.003}\n"
@@ -376,10 +254,11 @@ static void snapshot_acts_by_the_rows_of_the_ids_it_is_given(void **state)
                              kit_path("policy")),
                      0);
     free(out);
-    const uint64_t item = item_of(2, 3, 40);
-    float want[A], got[3][A];
-    meaning(item, want);
-    snprintf(text, sizeof text, "h,l0,l1,item\n0,0,0,%llu\n0,0,0,\n0,0,0,nobody-knows-this\n",
+    const uint64_t item = trainkit_item(2, 3, 40);
+    float want[2], got[3][2];
+    trainkit_meaning(item, want);
+    snprintf(text, sizeof text,
+             "h0,h1,h2,l0,l1,item\n0,0,0,0,0,%llu\n0,0,0,0,0,\n0,0,0,0,0,nobody-knows-this\n",
              (unsigned long long)item);
     kit_write(kit_path("states.csv"), text);
     assert_int_equal(kit_run(&out, LH_BINARY_DIR "/longhaul act --snapshot %s < %s",
@@ -389,12 +268,12 @@ static void snapshot_acts_by_the_rows_of_the_ids_it_is_given(void **state)
                             &got[1][1], &got[2][0], &got[2][1]),
                      6);
     free(out);
-    for (size_t j = 0; j < A; j++)
+    for (size_t j = 0; j < 2; j++)
         kit_assert_close((double)got[0][j], (double)want[j], 0.25, "the action of an item");
     assert_memory_not_equal(got[0], got[1], sizeof got[0]);
     assert_memory_not_equal(got[1], got[2], sizeof got[0]); /* an unknown id has its initial row */
     assert_true(value_of("--run", kit_path("run")) == value_of("--snapshot", kit_path("policy")));
-    kit_write(kit_path("states.csv"), "h,l0,l1\n0,0,0\n");
+    kit_write(kit_path("states.csv"), "h0,h1,h2,l0,l1\n0,0,0,0,0\n");
     assert_int_not_equal(kit_run(&out, LH_BINARY_DIR "/longhaul act --snapshot %s < %s",
                                  kit_path("policy"), kit_path("states.csv")),
                          0);
@@ -407,7 +286,7 @@ static void ids_that_a_dataset_lacks_are_named(void **state)
     (void)state;
     struct lh_train_options opt = trainkit_options(kit_path("run"));
     struct lh_train_result result;
-    write_dataset(20, 10);
+    trainkit_dataset_of_items(20, 10);
     struct lh_job *job = trainkit_job(4, 2, "tables: {item: {ids: itm}}\n");
     assert_err(lh_train(job, &opt, &result), LH_EMISMATCH, "did you mean 'item'?");
     lh_job_destroy(&job);
