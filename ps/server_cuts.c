@@ -91,6 +91,7 @@ int lh_server_cuts_report(struct lh_server *s)
                      LH_FIELDS(LH_F("step", done.version), LH_F("seconds", done.seconds)));
         lh_metrics_add(s->counts, LH_METRIC_CHECKPOINTS, 1);
         lh_metrics_set(s->counts, LH_METRIC_CHECKPOINT_AGE, lh_now());
+        LH_TRY(lh_server_steps_send(s)); /* of steps before a cut they would not come again */
         LH_TRY(lh_member_tell(&s->member, LH__KIND__KIND_PREPARED, done.version));
     }
     return 0;

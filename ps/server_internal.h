@@ -98,7 +98,9 @@ int lh_server_steps_take_table(struct lh_server *s, const struct lh_net_message 
 /* Applies what is whole, as far as the versions on the way are not held for a cut or an evaluation;
  * answers who waited for them. */
 int lh_server_steps_advance(struct lh_server *s);
-/* Sends the steps' metrics to the scheduler, or leaves them for the next time. */
+/* Sends the steps' metrics to the scheduler; the second leaves them for the next time where much
+ * else is under way to it. */
+int lh_server_steps_send(struct lh_server *s);
 int lh_server_steps_flush(struct lh_server *s);
 
 /* --- server_cuts.c -----------------------------------------------------------------------------

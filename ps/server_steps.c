@@ -5,7 +5,7 @@
 #include "common/err.h"
 #include "common/term.h"
 
-int lh_server_steps_flush(struct lh_server *s)
+int lh_server_steps_send(struct lh_server *s)
 {
     struct lh_envelope env = lh_member_envelope(&s->member, LH__KIND__KIND_METRICS);
     env.step = s->metrics_first;
@@ -13,12 +13,18 @@ int lh_server_steps_flush(struct lh_server *s)
     struct lh_net_part parts[] = {
         {.data = s->metrics, .size = s->metrics_rows * s->n_metrics * sizeof(float)},
         {.data = s->metrics_at, .size = s->metrics_rows * sizeof(double)}};
-    if (s->metrics_rows == 0 || s->member.out.n > LH_OUTBOX_MAX / 2) /* room for other things */
+    if (s->metrics_rows == 0)
         return 0;
     int rc = lh_member_send(&s->member, &env, parts, 2);
     if (rc == 0)
         s->metrics_rows = 0;
     return rc < 0 ? rc : 0;
+}
+
+int lh_server_steps_flush(struct lh_server *s)
+{
+    const bool room = s->member.out.n <= LH_OUTBOX_MAX / 2; /* for other things */
+    return room ? lh_server_steps_send(s) : 0;
 }
 
 /* Whether the version at hand still has something to give before it may pass. */

@@ -248,6 +248,8 @@ struct trainkit_state trainkit_read(const char *dir)
         memcpy(out.values + 3 * n, frozen->target, n * sizeof(float));
     for (size_t i = 0; i < job->n_tables; i++)
         read_table(&out, &job->tables[i], dirs, cut->servers);
+    for (size_t i = 0; i < frozen->range->n_segments; i++)
+        out.updates += frozen->updates[i];
     lh_shard_thaw(shard, frozen);
     lh_shard_destroy(&shard);
     lh_model_fini(&model);
@@ -263,6 +265,9 @@ void trainkit_assert_same(const struct trainkit_state *want, const char *dir, co
         fail_msg("%s: version %llu of %zu values, expected %llu of %zu", what,
                  (unsigned long long)got.version, got.n, (unsigned long long)want->version,
                  want->n);
+    if (got.updates != want->updates)
+        fail_msg("%s: %llu updates, expected %llu", what, (unsigned long long)got.updates,
+                 (unsigned long long)want->updates);
     size_t differ = 0, first = 0;
     for (size_t i = 0; i < want->n; i++)
         if (memcmp(&got.values[i], &want->values[i], sizeof(float)) != 0 && differ++ == 0)
@@ -274,6 +279,23 @@ void trainkit_assert_same(const struct trainkit_state *want, const char *dir, co
         fail_msg("%s: %llu rows of tables, expected %llu; or their bits differ", what,
                  (unsigned long long)got.rows, (unsigned long long)want->rows);
     lh_mem_free(got.values);
+}
+
+void trainkit_assert_lines(const char *dir, unsigned steps)
+{
+    char path[600], head[32];
+    snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
+    char *text = kit_read(path, NULL), *line = text;
+    for (unsigned step = 1; step <= steps; step++) {
+        snprintf(head, sizeof head, "{\"step\": %u, ", step);
+        if (strncmp(line, head, strlen(head)) != 0)
+            fail_msg("%s: the line of step %u is missing", path, step);
+        line += strcspn(line, "\n");
+        line += *line == '\n';
+    }
+    if (*line)
+        fail_msg("%s: goes on behind step %u: %.80s", path, steps, line);
+    free(text);
 }
 
 /* --- processes ----------------------------------------------------------------------------------

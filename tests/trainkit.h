@@ -36,10 +36,14 @@ struct trainkit_state {
     size_t n;
     float *values;
     uint64_t rows, digest;
+    uint64_t updates; /* of Adam, over all tensors */
 };
 struct trainkit_state trainkit_read(const char *dir);
 /* Both at `version`, and the same to the bit. */
 void trainkit_assert_same(const struct trainkit_state *want, const char *dir, const char *what);
+
+/* metrics.jsonl of a run must have a line for each of so many steps, and no other. */
+void trainkit_assert_lines(const char *dir, unsigned steps);
 
 /* Version of the last complete cut, 0 if none. */
 uint64_t trainkit_last_cut(const char *dir);

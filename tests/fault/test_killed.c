@@ -139,6 +139,7 @@ static void run_whose_server_is_killed_goes_back_and_gives_the_same_bits(void **
     assert_true(trainkit_said("died; the run goes back to step "));
     assert_true(trainkit_said("started another server"));
     trainkit_assert_same(&f.want, kit_path("run"), "servers were killed");
+    trainkit_assert_lines(kit_path("run"), STEPS);
     fixture_free(&f);
 }
 
@@ -244,6 +245,7 @@ static void scheduler_killed_and_started_again_finds_its_roles_waiting(void **st
     trainkit_assert_exits(h.server, 0);
     assert_true(trainkit_said("waiting for it to come back"));
     trainkit_assert_same(&f.want, kit_path("run"), "the scheduler was killed");
+    trainkit_assert_lines(kit_path("run"), STEPS);
     fixture_free(&f);
 }
 

@@ -99,22 +99,6 @@ static void assert_same_evaluations(const struct fixture *f)
     free(got);
 }
 
-static void assert_lines_of_all_steps(const struct fixture *f)
-{
-    char path[320], head[32];
-    snprintf(path, sizeof path, "%s/metrics.jsonl", f->run);
-    char *text = kit_read(path, NULL);
-    const char *line = text;
-    for (unsigned step = 1; step <= STEPS; step++) {
-        snprintf(head, sizeof head, "{\"step\": %u, ", step);
-        if (!line || strncmp(line, head, strlen(head)) != 0)
-            fail_msg("%s: the line of step %u is missing", path, step);
-        line = strchr(line, '\n');
-        line = line ? line + 1 : NULL;
-    }
-    free(text);
-}
-
 static void run_whose_server_cannot_write_goes_on_and_cuts_when_it_can(void **state)
 {
     (void)state;
@@ -132,7 +116,7 @@ static void run_whose_server_cannot_write_goes_on_and_cuts_when_it_can(void **st
     assert_true(trainkit_said("run/store-") >= 1); /* which one */
     trainkit_assert_same(&f.want, f.run, "a server could not write");
     assert_same_evaluations(&f);
-    assert_lines_of_all_steps(&f);
+    trainkit_assert_lines(f.run, STEPS);
     fixture_free(&f);
 }
 
@@ -222,7 +206,7 @@ static void run_on_a_disk_that_is_full_for_a_while_loses_nothing(void **state)
     trainkit_assert_exits(f.train, 0);
     trainkit_assert_same(&f.want, f.run, "the disk was full");
     assert_same_evaluations(&f);
-    assert_lines_of_all_steps(&f);
+    trainkit_assert_lines(f.run, STEPS);
     fixture_free(&f);
 }
 
