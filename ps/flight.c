@@ -200,6 +200,22 @@ static int take_tree(struct lh_flight *f, struct lh_flight_step *s)
     return 0;
 }
 
+int lh_flight_begin(struct lh_flight *f, uint64_t step, uint32_t worker)
+{
+    struct lh_flight_step *s = NULL;
+    size_t begun = 0;
+    int rc = expect(f, step, &s);
+    if (rc != 0 || s->tree)
+        return rc < 0 ? rc : 0;
+    for (size_t i = 0; i < f->n; i++)
+        begun += f->steps[i].tree && f->steps[i].begun_by == worker && !is_whole(&f->steps[i]);
+    if (begun >= LH_FLIGHT_BEGUN)
+        return lh_err_set(LH_EPROTO, "worker %u has begun %zu steps, and ended none of them",
+                          worker, begun);
+    s->begun_by = worker;
+    return 0;
+}
+
 int lh_flight_add(struct lh_flight *f, uint64_t step, size_t first, size_t n, const void *data)
 {
     struct lh_flight_step *s = NULL;

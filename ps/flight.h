@@ -15,6 +15,7 @@
 
 #define LH_FLIGHT_NONE  UINT64_MAX /* no step */
 #define LH_FLIGHT_AHEAD 65536      /* steps beyond those that are known that a message may name */
+#define LH_FLIGHT_BEGUN 8 /* steps that one worker may have begun to push, none of them whole */
 
 struct lh_flight;
 
@@ -29,6 +30,7 @@ struct lh_flight_step {
     unsigned given;   /* how often */
     struct lh_net_peer first; /* whom it was given first; size 0: nobody */
     struct lh_reduce *tree;   /* what has come of its sum; NULL: nothing */
+    uint32_t begun_by;        /* worker that pushed the first of it */
 };
 
 /* For gradients of `size` elements. Errors: LH_ENOMEM. */
@@ -69,6 +71,9 @@ void lh_flight_lose(struct lh_flight *f, uint32_t worker);
 uint64_t lh_flight_late(struct lh_flight *f, const struct lh_flight_asker *who, double late,
                         double now);
 
+/* A worker is about to add to `step`. Each that is begun takes memory for the whole of it, which
+ * few bytes could ask for: it has begun a few at most. Errors: LH_EPROTO for one more; as give. */
+int lh_flight_begin(struct lh_flight *f, uint64_t step, uint32_t worker);
 /* Elements [first, first + n) of a step's sum; they lie within `size` (asserted). Returns 0, or
  * LH_AGAIN if all of it was known. Errors: as give. Allocates nothing when warm. */
 int lh_flight_add(struct lh_flight *f, uint64_t step, size_t first, size_t n, const void *data);

@@ -128,6 +128,8 @@ int lh_server_steps_take(struct lh_server *s, const struct lh_net_message *msg)
                       lh_flight_low(s->flight) < lh_server_pulls_needed(s, env->step)))
         return lh_err_set(LH_EPROTO, "a push for step %llu, which nobody was given",
                           (unsigned long long)env->step);
+    if (s->flight)
+        LH_TRY(lh_flight_begin(s->flight, env->step, env->node));
     double began = s->pushed = lh_now();
     uint64_t version = lh_shard_version(s->shard);
     const struct lh_tree_node node = {.level = env->level, .index = env->index};

@@ -211,6 +211,27 @@ static void allocations_that_fail_leave_nothing_half_done(void **state)
     }
 }
 
+/* One element each of many steps: memory for all of each would be taken. */
+static void worker_begins_few_steps_that_it_does_not_end(void **state)
+{
+    (void)state;
+    struct lh_flight *f = flight_at(0);
+    for (uint64_t step = 0; step < LH_FLIGHT_BEGUN; step++) {
+        assert_ok(lh_flight_begin(f, step, 1));
+        assert_ok(lh_flight_add(f, step, 0, 1, ones));
+    }
+    assert_err(lh_flight_begin(f, 50, 1), LH_EPROTO, "worker 1 has begun 8 steps");
+    assert_ok(lh_flight_begin(f, 3, 1)); /* goes on with one */
+    assert_ok(lh_flight_begin(f, 50, 2));
+    push(f, 3);
+    assert_ok(lh_flight_begin(f, 51, 1)); /* has ended one, applied or not */
+    assert_ok(lh_flight_add(f, 51, 0, 1, ones));
+    lh_flight_done(f, 3);
+    assert_ok(lh_flight_begin(f, 3, 1)); /* is in: add says so */
+    assert_err(lh_flight_begin(f, 52, 1), LH_EPROTO, "worker 1 has begun 8 steps");
+    lh_flight_destroy(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -223,6 +244,7 @@ int main(void)
         kit_test(step_far_ahead_is_refused_and_nothing_grows),
         kit_test(warm_steps_allocate_nothing),
         kit_test(allocations_that_fail_leave_nothing_half_done),
+        kit_test(worker_begins_few_steps_that_it_does_not_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
