@@ -1,13 +1,8 @@
 /* `longhaul worker`: the worker role as a process. */
-#include "cluster/cli.h"
 #include "cluster/cmd_train.h"
+#include "cluster/role_command.h"
 #include "common/err.h"
-#include "common/mem.h"
-#include "common/metrics.h"
-#include "common/security.h"
 #include "worker/worker.h"
-
-#include <zmq.h>
 
 static int run(int argc, char **argv);
 
@@ -26,93 +21,38 @@ const struct lh_cmd lh_cmd_worker = {
 };
 
 struct options {
-    const char *scheduler, *dataset;
-    const char *metrics;
-    const char *keys;
-    double patience;
-    bool insecure, launched;
+    struct lh_role_command command;
+    const char *dataset;
 };
 
-static int work(const struct options *o)
+static int work(struct options *o)
 {
-    if (!o->scheduler)
-        return lh_err_set(LH_EUSAGE, "worker: whose? name the scheduler with --scheduler ENDPOINT");
-    struct lh_keys keys = {0};
-    struct lh_security security = {0};
-    struct lh_metrics *metrics = NULL;
-    if (*o->metrics) {
-        LH_TRY(lh_metrics_open(&metrics, o->metrics));
-        if (!o->launched) /* else the scheduler tells where */
-            lh_cmd_tell_metrics(metrics);
-    }
-    lh_mem_keep();
-    void *zmq = NULL;
-    int rc = lh_net_context(&zmq, 1);
-    if (rc < 0) {
-        lh_metrics_close(&metrics);
-        return rc;
-    }
-    rc = o->keys ? lh_keys_load(&keys, o->keys, LH__ROLE__ROLE_WORKER) : 0;
-    if (rc >= 0)
-        rc = lh_security_open(&security, zmq, o->keys ? &keys : NULL, o->insecure);
-    if (rc >= 0)
-        rc = lh_worker_run(
-            zmq, &(struct lh_worker_options){.scheduler = o->scheduler,
-                                             .dataset = o->dataset,
-                                             .patience = o->patience,
-                                             .rejoin = !o->launched,
-                                             .security = &security,
-                                             .interrupted = o->launched ? NULL : lh_cli_interrupted,
-                                             .metrics = metrics});
-    lh_security_close(&security);
-    lh_keys_fini(&keys);
-    zmq_ctx_term(zmq);
-    lh_metrics_close(&metrics);
-    return lh_cmd_role_ended(rc, o->launched);
+    struct lh_role_command *p = &o->command;
+    LH_TRY(lh_role_command_open(p, LH__ROLE__ROLE_WORKER, 1));
+    int rc = lh_worker_run(
+        p->zmq, &(struct lh_worker_options){.scheduler = p->scheduler,
+                                            .dataset = o->dataset,
+                                            .patience = p->patience,
+                                            .rejoin = !p->launched,
+                                            .security = &p->security,
+                                            .interrupted = lh_role_command_interrupted(p),
+                                            .metrics = p->metrics});
+    lh_role_command_close(p);
+    return lh_cmd_role_ended(rc, p->launched);
 }
 
 static int run(int argc, char **argv)
 {
-    struct options o = {.patience = 300, .metrics = ""};
-    const struct lh_opt opts[] = {
-        {.name = "scheduler",
-         .kind = LH_OPT_STRING,
-         .value = &o.scheduler,
-         .metavar = "ENDPOINT",
-         .help = "Where the scheduler listens."},
-        {.name = "dataset",
-         .kind = LH_OPT_STRING,
-         .value = &o.dataset,
-         .metavar = "DIR",
-         .help = "Where the log is here, if not where the job says; it must be the same log."},
-        {.name = "patience",
-         .kind = LH_OPT_DOUBLE,
-         .value = &o.patience,
-         .metavar = "SECONDS",
-         .help = "How long to wait for the scheduler."},
-        {.name = "metrics",
-         .kind = LH_OPT_STRING,
-         .value = &o.metrics,
-         .metavar = "[ADDRESS:]PORT",
-         .help =
-             "Serve this role's metrics over HTTP there, in the Prometheus text format; without "
-             "an address on 127.0.0.1; port 0 takes a free one. None where it is not given."},
-        {.name = "keys",
-         .kind = LH_OPT_STRING,
-         .value = &o.keys,
-         .metavar = "FILE",
-         .help = "This worker's key file, of the same 'longhaul keygen' as the scheduler's. Needed "
-                 "over tcp between hosts."},
-        {.name = "insecure",
-         .kind = LH_OPT_FLAG,
-         .value = &o.insecure,
-         .help = "Go over tcp between hosts without keys, in the clear."},
-        {.name = "launched",
-         .kind = LH_OPT_FLAG,
-         .value = &o.launched,
-         .help = "Leave interrupts to the scheduler that started this process."},
-    };
-    size_t n_opts = sizeof opts / sizeof *opts;
+    struct options o = {.dataset = NULL};
+    struct lh_opt opts[LH_ROLE_COMMAND_OPTS + 1] = {
+        [LH_ROLE_COMMAND_OPTS] = {
+            .name = "dataset",
+            .kind = LH_OPT_STRING,
+            .value = &o.dataset,
+            .metavar = "DIR",
+            .help = "Where the log is here, if not where the job says; it must be the same log."}};
+    const size_t n_opts = sizeof opts / sizeof *opts;
+    lh_role_command_options(&o.command, LH__ROLE__ROLE_WORKER, opts);
     int rc = lh_cli_parse(&lh_cmd_worker, opts, n_opts, argc, argv, NULL, 0, 0, NULL);
     if (rc != 0)
         return rc;
