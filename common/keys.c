@@ -168,29 +168,61 @@ int lh_keys_parse(struct lh_keys *out, char *text, const char *path)
     return rc;
 }
 
-/* Who else can read a secret has it. */
-static int check_mode(const char *path)
+/* Who else can read a secret has it. Asked of the file that is open, which no other can replace. */
+static int check_mode(const struct stat *st, const char *path)
 {
-    struct stat st;
-    if (stat(path, &st) != 0)
-        return errno == ENOENT
-                   ? lh_err_set(LH_ENOENT, "%s: no such key file; 'longhaul keygen' makes them",
-                                path)
-                   : lh_err_errno(errno, "%s", path);
-    if (!S_ISREG(st.st_mode))
+    if (!S_ISREG(st->st_mode))
         return lh_err_set(LH_EFORMAT,
                           "%s: not a key file; give one of those that 'longhaul "
                           "keygen' wrote",
                           path);
-    if (st.st_mode & 077)
+    if (st->st_mode & 077)
         return lh_err_set(LH_EACCES,
                           "%s: others may read or change this secret key (mode %04o); chmod 600 "
                           "it, or make new keys if somebody may have",
-                          path, (unsigned)st.st_mode & 07777);
-    if (st.st_uid != geteuid() && st.st_uid != 0)
+                          path, (unsigned)st->st_mode & 07777);
+    if (st->st_uid != geteuid() && st->st_uid != 0)
         return lh_err_set(LH_EACCES, "%s: this secret key belongs to user %u; chown it to yours",
-                          path, (unsigned)st.st_uid);
+                          path, (unsigned)st->st_uid);
+    return st->st_size <= FILE_MAX
+               ? 0
+               : lh_err_set(LH_EFORMAT, "%s: larger than %u bytes; not a key file", path, FILE_MAX);
+}
+
+/* All of it into memory of its size, so that growing leaves no secret behind. */
+static int read_open(int fd, const char *path, char **out, size_t *n)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return lh_err_errno(errno, "%s", path);
+    LH_TRY(check_mode(&st, path));
+    LH_TRY(LH_NEW_ARRAY(out, (size_t)st.st_size + 1, path));
+    *n = 0;
+    while (*n < (size_t)st.st_size) {
+        ssize_t got = pread(fd, *out + *n, (size_t)st.st_size - *n, (off_t)*n);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return lh_err_errno(errno, "%s: cannot read", path);
+        if (got == 0)
+            break;
+        *n += (size_t)got;
+    }
     return 0;
+}
+
+/* O_NONBLOCK: who names a pipe is told so, not made to wait. */
+static int read_secret(const char *path, char **out, size_t *n)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return errno == ENOENT
+                   ? lh_err_set(LH_ENOENT, "%s: no such key file; 'longhaul keygen' makes them",
+                                path)
+                   : lh_err_errno(errno, "%s", path);
+    int rc = read_open(fd, path, out, n);
+    close(fd);
+    return rc;
 }
 
 int lh_keys_load(struct lh_keys *out, const char *path, Lh__Role role)
@@ -198,10 +230,11 @@ int lh_keys_load(struct lh_keys *out, const char *path, Lh__Role role)
     char *text = NULL;
     size_t n = 0;
     *out = (struct lh_keys){0};
-    LH_TRY(check_mode(path));
-    LH_TRY(lh_fs_read_file(&text, &n, path, FILE_MAX));
-    int rc = lh_keys_parse(out, text, path);
-    explicit_bzero(text, n);
+    int rc = read_secret(path, &text, &n);
+    if (rc >= 0)
+        rc = lh_keys_parse(out, text, path);
+    if (text)
+        explicit_bzero(text, n);
     lh_mem_free(text);
     LH_TRY(rc);
     if (out->own.role != role) {

@@ -71,6 +71,9 @@ static void load_of_another_roles_keys_is_refused(void **state)
                "keys of a worker, not of a server");
     assert_err(lh_keys_load(&read, kit_path("none"), LH__ROLE__ROLE_SERVER), LH_ENOENT, "keygen");
     assert_err(lh_keys_load(&read, kit_dir(), LH__ROLE__ROLE_SERVER), LH_EFORMAT, "not a key file");
+    assert_int_equal(mkfifo(kit_path("pipe"), 0600), 0); /* nobody writes: it is not waited for */
+    assert_err(lh_keys_load(&read, kit_path("pipe"), LH__ROLE__ROLE_SERVER), LH_EFORMAT,
+               "not a key file");
     lh_keys_fini(&s);
 }
 
