@@ -83,10 +83,18 @@ static int refuse(struct lh_roster *r, const struct lh_net_message *msg, int cod
  * another line. */
 static void copy_shown(char *out, size_t size, const char *text)
 {
+    unsigned char before = 0;
     snprintf(out, size, "%s", text);
-    for (unsigned char *at = (unsigned char *)out; *at; at++)
-        if (*at < 0x20 || *at == 0x7f || (*at == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0))
+    for (unsigned char *at = (unsigned char *)out; *at; at++) {
+        const unsigned char c = *at;
+        /* the second half of the controls: alone, or as UTF-8 writes them */
+        const bool high = c >= 0x80 && c < 0xa0 && (before < 0x80 || before == 0xc2);
+        if (high && before == 0xc2)
+            at[-1] = '?';
+        if (high || c < 0x20 || c == 0x7f)
             *at = '?';
+        before = high ? 0 : c;
+    }
 }
 
 static int take_server(struct lh_roster *r, const Lh__Hello *h, struct lh_role_node *node)

@@ -11,7 +11,8 @@
 
 #define LH_WIRE_PROTOCOL     1
 #define LH_WIRE_ENVELOPE_MAX 160        /* bytes of an encoded envelope */
-#define LH_WIRE_BODY_MAX     (4u << 20) /* bytes of a control body */
+#define LH_WIRE_BODY_MAX     (4u << 20) /* bytes of a control body of the scheduler */
+#define LH_WIRE_SMALL_MAX    (8u << 10) /* bytes of a control body of a role */
 #define LH_WIRE_LATEST       UINT64_MAX /* step of a pull: whatever version there is */
 #define LH_WIRE_PIECE        (1u << 18) /* floats of one message, 1 MB (facts: larger collapse) */
 

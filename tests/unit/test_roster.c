@@ -157,6 +157,32 @@ static void hello_that_does_not_fit_is_refused_with_its_reason(void **state)
     rig_close(&x);
 }
 
+static void what_a_role_says_of_itself_steers_no_terminal(void **state)
+{
+    (void)state;
+    static char host[] = "a\nlonghaul: \x1b[2J\x7f\xc2\x9b\x9b"
+                         "b\xc3\xa9",
+                endpoint[] = "tcp://h:1\r", blas[] = "fma\t";
+    struct rig x;
+    char text[256];
+    rig_open(&x, 1);
+    Lh__Hello h = hello_of(LH__ROLE__ROLE_SERVER);
+    h.host = h.metrics = host;
+    h.endpoint = endpoint;
+    struct lh_role_node *node = say(&x, 0, &h, 0);
+    kit_assert_contains(lh_roster_describe(node, text, sizeof text),
+                        "on a?longhaul: ?[2J????b\xc3\xa9, tcp://h:1?)");
+    assert_string_equal(node->metrics, node->host);
+    h = hello_of(LH__ROLE__ROLE_WORKER);
+    h.blas = blas;
+    assert_null(say(&x, 1, &h, 0)); /* no kernel has such a name */
+    assert_string_equal(x.r.blas, "fma?");
+    struct lh_net_message m;
+    rig_expect(x.peer[1], &m, LH__KIND__KIND_REFUSED);
+    lh_net_message_fini(&m);
+    rig_close(&x);
+}
+
 static void sender_given_up_is_back_unless_it_said_goodbye(void **state)
 {
     (void)state;
@@ -262,6 +288,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         kit_test(hello_gives_numbers_and_the_shard_that_is_wanted_or_free),
         kit_test(hello_that_does_not_fit_is_refused_with_its_reason),
+        kit_test(what_a_role_says_of_itself_steers_no_terminal),
         kit_test(sender_given_up_is_back_unless_it_said_goodbye),
         kit_test(assign_gives_one_share_to_each_ready_worker),
         kit_test(silent_is_who_was_not_heard_within_its_patience),

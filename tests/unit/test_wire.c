@@ -151,6 +151,16 @@ static void body_that_is_none_or_too_long_is_refused(void **state)
     assert_err(lh_wire_unpack((ProtobufCMessage **)&got, &lh__plan__descriptor, junk,
                               LH_WIRE_BODY_MAX + 1),
                LH_EPROTO, "limit");
+    /* of a role: fields that nobody knows, two bytes each, which take twenty times that */
+    static unsigned char unknown[LH_WIRE_SMALL_MAX + 2];
+    for (size_t i = 0; i < sizeof unknown; i += 2)
+        unknown[i] = 0x78; /* field 15, varint 0 */
+    assert_err(
+        lh_wire_unpack((ProtobufCMessage **)&got, &lh__hello__descriptor, unknown, sizeof unknown),
+        LH_EPROTO, "a Hello of 8194 bytes: the limit is 8192");
+    assert_ok(lh_wire_unpack((ProtobufCMessage **)&got, &lh__hello__descriptor, unknown,
+                             LH_WIRE_SMALL_MAX));
+    lh_wire_free((ProtobufCMessage **)&got);
 }
 
 static void body_without_memory_is_reported_as_that(void **state)
