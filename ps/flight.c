@@ -1,5 +1,7 @@
-/* The steps that are not in, ascending. Invariant: every step in [low, high) that is not listed is
- * in; none outside is listed. There are about as many as workers, so they are walked. */
+/* Steps that are not in, ascending, and the claims on them. Invariant: every step in [low, high)
+ * that is not listed is in; none outside is listed; every claim is on a listed step, and of those
+ * that are not whole no two are of one worker or of one peer. There are about as many of both as
+ * workers, so they are walked. */
 #include "ps/flight.h"
 
 #include "common/err.h"
@@ -9,12 +11,27 @@
 #include <assert.h>
 #include <string.h>
 
+struct step {
+    uint64_t number;
+    bool lost;      /* who had it is gone, or has another */
+    double since;   /* when it was given last, or seen to be missing; negative: never yet */
+    unsigned given; /* how often */
+};
+
+struct claim {
+    struct lh_flight_claim of;
+    uint64_t step, lacked;
+    struct lh_reduce *tree; /* what has come of its sum; NULL: nothing */
+};
+
 struct lh_flight {
     size_t size;
-    size_t rounded;               /* elements that are bfloat16 */
-    struct lh_flight_step *steps; /* [n] */
+    size_t rounded;     /* elements that are bfloat16 */
+    struct step *steps; /* [n] */
     size_t n, cap;
     uint64_t high;
+    struct claim *claims; /* [n_claims] */
+    size_t n_claims, cap_claims;
     struct lh_reduce **pool; /* [n_pool] trees of one leaf, not in use */
     size_t n_pool, cap_pool;
 };
@@ -26,6 +43,7 @@ int lh_flight_create(struct lh_flight **out, size_t size)
     LH_TRY(LH_NEW(&f, "steps under way"));
     f->size = size;
     LH_TRY_TO(fail, LH_GROW(&f->steps, &f->cap, 64, "steps under way"));
+    LH_TRY_TO(fail, LH_GROW(&f->claims, &f->cap_claims, 64, "steps under way"));
     LH_TRY_TO(fail, LH_GROW(&f->pool, &f->cap_pool, 64, "steps under way"));
     *out = f;
     return 0;
@@ -44,37 +62,44 @@ void lh_flight_destroy(struct lh_flight **out)
     struct lh_flight *f = *out;
     if (!f)
         return;
-    for (size_t i = 0; i < f->n; i++)
-        lh_reduce_destroy(&f->steps[i].tree);
+    for (size_t i = 0; i < f->n_claims; i++)
+        lh_reduce_destroy(&f->claims[i].tree);
     for (size_t i = 0; i < f->n_pool; i++)
         lh_reduce_destroy(&f->pool[i]);
     lh_mem_free(f->steps);
+    lh_mem_free(f->claims);
     lh_mem_free(f->pool);
     lh_mem_free(f);
     *out = NULL;
 }
 
 /* The pool has room: it was reserved when the tree was taken. */
-static void put_back(struct lh_flight *f, struct lh_flight_step *s)
+static void put_back(struct lh_flight *f, struct claim *c)
 {
-    if (!s->tree)
+    if (!c->tree)
         return;
-    lh_reduce_reset(s->tree);
-    f->pool[f->n_pool++] = s->tree;
-    s->tree = NULL;
+    lh_reduce_reset(c->tree);
+    f->pool[f->n_pool++] = c->tree;
+    c->tree = NULL;
+}
+
+static void end_claim(struct lh_flight *f, size_t i)
+{
+    put_back(f, &f->claims[i]);
+    f->claims[i] = f->claims[--f->n_claims];
 }
 
 void lh_flight_reset(struct lh_flight *f, uint64_t version)
 {
-    for (size_t i = 0; i < f->n; i++)
-        put_back(f, &f->steps[i]);
+    while (f->n_claims > 0)
+        end_claim(f, f->n_claims - 1);
     f->n = 0;
     f->high = version;
 }
 
 uint64_t lh_flight_low(const struct lh_flight *f)
 {
-    return f->n > 0 ? f->steps[0].step : f->high;
+    return f->n > 0 ? f->steps[0].number : f->high;
 }
 
 uint64_t lh_flight_high(const struct lh_flight *f)
@@ -86,7 +111,7 @@ uint64_t lh_flight_high(const struct lh_flight *f)
 static size_t place_of(const struct lh_flight *f, uint64_t step)
 {
     size_t i = f->n;
-    while (i > 0 && f->steps[i - 1].step >= step)
+    while (i > 0 && f->steps[i - 1].number >= step)
         i--;
     return i;
 }
@@ -96,41 +121,54 @@ uint64_t lh_flight_lacking(const struct lh_flight *f, uint64_t step)
     return place_of(f, step) + (step > f->high ? step - f->high : 0);
 }
 
-static struct lh_flight_step *find(const struct lh_flight *f, uint64_t step)
+static struct step *find(const struct lh_flight *f, uint64_t step)
 {
     size_t i = place_of(f, step);
-    return i < f->n && f->steps[i].step == step ? &f->steps[i] : NULL;
+    return i < f->n && f->steps[i].number == step ? &f->steps[i] : NULL;
 }
 
-const struct lh_flight_step *lh_flight_find(const struct lh_flight *f, uint64_t step)
+/* --- who computes what -------------------------------------------------------------------------
+ */
+static struct claim *claim_on(const struct lh_flight *f, uint64_t step, uint32_t worker)
 {
-    return find(f, step);
+    for (size_t i = 0; i < f->n_claims; i++)
+        if (f->claims[i].step == step && f->claims[i].of.worker == worker)
+            return &f->claims[i];
+    return NULL;
 }
 
-static bool is_whole(const struct lh_flight_step *s)
+static bool has_claim(const struct lh_flight *f, uint64_t step)
 {
-    return s->tree && lh_reduce_root(s->tree);
+    for (size_t i = 0; i < f->n_claims; i++)
+        if (f->claims[i].step == step)
+            return true;
+    return false;
+}
+
+/* The claim on a step whose sum is whole. */
+static const struct claim *whole(const struct lh_flight *f, uint64_t step)
+{
+    for (size_t i = 0; i < f->n_claims; i++) {
+        const struct claim *c = &f->claims[i];
+        if (c->step == step && c->tree && lh_reduce_root(c->tree))
+            return c;
+    }
+    return NULL;
 }
 
 uint64_t lh_flight_choose(const struct lh_flight *f, uint32_t worker, uint64_t limit)
 {
-    uint64_t lost = LH_FLIGHT_NONE;
-    for (size_t i = 0; i < f->n; i++) {
-        const struct lh_flight_step *s = &f->steps[i];
-        if (is_whole(s))
-            continue;
-        if (s->holder == worker)
-            return s->step;
-        if (s->lost && lost == LH_FLIGHT_NONE)
-            lost = s->step;
-    }
-    if (lost != LH_FLIGHT_NONE)
-        return lost;
+    for (size_t i = 0; i < f->n_claims; i++)
+        if (f->claims[i].of.worker == worker && !whole(f, f->claims[i].step))
+            return f->claims[i].step;
+    for (size_t i = 0; i < f->n; i++)
+        if (f->steps[i].lost)
+            return f->steps[i].number;
     return f->high < limit ? f->high : LH_FLIGHT_NONE;
 }
 
 /* Makes `step` one that is known of. */
-static int expect(struct lh_flight *f, uint64_t step, struct lh_flight_step **out)
+static int expect(struct lh_flight *f, uint64_t step, struct step **out)
 {
     if (step >= f->high && step - f->high >= LH_FLIGHT_AHEAD)
         return lh_err_set(LH_EPROTO, "step %llu is named where %llu is the next",
@@ -139,107 +177,141 @@ static int expect(struct lh_flight *f, uint64_t step, struct lh_flight_step **ou
         size_t more = (size_t)(step - f->high) + 1;
         LH_TRY(LH_GROW(&f->steps, &f->cap, f->n + more, "steps under way"));
         for (; f->high <= step; f->high++)
-            f->steps[f->n++] = (struct lh_flight_step){.step = f->high, .since = -1};
+            f->steps[f->n++] = (struct step){.number = f->high, .since = -1};
     }
     *out = find(f, step);
     return *out ? 0 : LH_AGAIN;
 }
 
-int lh_flight_give(struct lh_flight *f, uint64_t step, const struct lh_flight_asker *to, double now)
+/* A claim ends before its sum is there: nobody may have the step any more. One that is whole is
+ * applied in any case. */
+static void give_up(struct lh_flight *f, size_t i)
 {
-    struct lh_flight_step *s = NULL;
+    const uint64_t step = f->claims[i].step;
+    if (whole(f, step) == &f->claims[i])
+        return;
+    end_claim(f, i);
+    if (!has_claim(f, step))
+        find(f, step)->lost = true;
+}
+
+static bool same_peer(const struct lh_net_peer *a, const struct lh_net_peer *b)
+{
+    return a->size == b->size && memcmp(a->id, b->id, a->size) == 0;
+}
+
+int lh_flight_give(struct lh_flight *f, uint64_t step, const struct lh_flight_claim *to, double now)
+{
+    struct step *s = NULL;
+    LH_TRY(LH_GROW(&f->claims, &f->cap_claims, f->n_claims + 1, "steps under way"));
     int rc = expect(f, step, &s);
     if (rc != 0)
         return rc;
-    s->holder = to->worker;
-    s->request = to->request;
+    for (size_t i = f->n_claims; i-- > 0;)
+        if (f->claims[i].of.worker == to->worker || same_peer(&f->claims[i].of.peer, &to->peer))
+            give_up(f, i);
+    f->claims[f->n_claims++] =
+        (struct claim){.of = *to, .step = step, .lacked = lh_flight_lacking(f, step)};
     s->lost = false;
     s->since = now;
-    s->lacked = lh_flight_lacking(f, step);
     s->given++;
-    if (s->first.size == 0)
-        s->first = to->peer;
     return 0;
+}
+
+bool lh_flight_owes(const struct lh_flight *f, uint32_t worker, uint64_t step)
+{
+    for (size_t i = 0; i < f->n_claims; i++)
+        if (f->claims[i].of.worker == worker && f->claims[i].step < step &&
+            !whole(f, f->claims[i].step))
+            return true;
+    return false;
 }
 
 void lh_flight_lose(struct lh_flight *f, uint32_t worker)
 {
-    for (size_t i = 0; i < f->n; i++)
-        if (f->steps[i].holder == worker)
-            f->steps[i].lost = true;
+    for (size_t i = f->n_claims; i-- > 0;)
+        if (f->claims[i].of.worker == worker)
+            give_up(f, i);
 }
 
-uint64_t lh_flight_late(struct lh_flight *f, const struct lh_flight_asker *who, double late,
+uint64_t lh_flight_late(struct lh_flight *f, const struct lh_flight_claim *who, double late,
                         double now)
 {
     for (size_t i = 0; i < f->n; i++) {
-        struct lh_flight_step *s = &f->steps[i];
+        struct step *s = &f->steps[i];
+        const struct claim *own = claim_on(f, s->number, who->worker);
         if (s->since < 0) /* it may be under way to whoever has it */
             s->since = now;
-        const bool its = s->holder == who->worker, awaited = its && s->request == who->request;
-        if (is_whole(s) || awaited || (!its && !s->lost && now - s->since <= late))
+        const bool awaited = own && own->of.request == who->request;
+        if (whole(f, s->number) || awaited || (!own && !s->lost && now - s->since <= late))
             continue;
         s->since = now;
         s->lost = false;
-        return s->step;
+        return s->number;
     }
     return LH_FLIGHT_NONE;
 }
 
-static int take_tree(struct lh_flight *f, struct lh_flight_step *s)
+/* --- sums --------------------------------------------------------------------------------------
+ */
+static int take_tree(struct lh_flight *f, struct claim *c)
 {
-    if (s->tree)
+    if (c->tree)
         return 0;
     if (f->n_pool > 0) {
-        s->tree = f->pool[--f->n_pool];
+        c->tree = f->pool[--f->n_pool];
         return 0;
     }
-    LH_TRY(LH_GROW(&f->pool, &f->cap_pool, f->n, "steps under way"));
-    LH_TRY(lh_reduce_create(&s->tree, 1, f->size));
-    lh_reduce_round(s->tree, f->rounded);
+    LH_TRY(LH_GROW(&f->pool, &f->cap_pool, f->n_claims, "steps under way"));
+    LH_TRY(lh_reduce_create(&c->tree, 1, f->size));
+    lh_reduce_round(c->tree, f->rounded);
     return 0;
 }
 
-int lh_flight_begin(struct lh_flight *f, uint64_t step, uint32_t worker)
+int lh_flight_add(struct lh_flight *f, uint64_t step, const struct lh_flight_claim *of,
+                  size_t first, size_t n, const void *data)
 {
-    struct lh_flight_step *s = NULL;
-    size_t begun = 0;
-    int rc = expect(f, step, &s);
-    if (rc != 0 || s->tree)
-        return rc < 0 ? rc : 0;
-    for (size_t i = 0; i < f->n; i++)
-        begun += f->steps[i].tree && f->steps[i].begun_by == worker && !is_whole(&f->steps[i]);
-    if (begun >= LH_FLIGHT_BEGUN)
-        return lh_err_set(LH_EPROTO, "worker %u has begun %zu steps, and ended none of them",
-                          worker, begun);
-    s->begun_by = worker;
-    return 0;
-}
-
-int lh_flight_add(struct lh_flight *f, uint64_t step, size_t first, size_t n, const void *data)
-{
-    struct lh_flight_step *s = NULL;
     assert(n > 0 && first < f->size && n <= f->size - first);
-    int rc = expect(f, step, &s);
-    if (rc != 0)
-        return rc;
-    LH_TRY(take_tree(f, s));
-    return lh_reduce_add(s->tree, (struct lh_tree_node){0, 0}, first, n, data);
+    if (step >= f->high)
+        return lh_err_set(LH_EPROTO, "a push for step %llu, which nobody was given",
+                          (unsigned long long)step);
+    struct claim *c = claim_on(f, step, of->worker);
+    if (!c || c->of.request != of->request)
+        return LH_AGAIN;
+    LH_TRY(take_tree(f, c));
+    return lh_reduce_add(c->tree, (struct lh_tree_node){0, 0}, first, n, data);
 }
 
-const struct lh_flight_step *lh_flight_next(const struct lh_flight *f)
+bool lh_flight_next(const struct lh_flight *f, struct lh_flight_sum *out)
 {
-    for (size_t i = 0; i < f->n; i++)
-        if (is_whole(&f->steps[i]))
-            return &f->steps[i];
+    for (size_t i = 0; i < f->n; i++) {
+        const struct claim *c = whole(f, f->steps[i].number);
+        if (!c)
+            continue;
+        *out = (struct lh_flight_sum){c->step, c->of.worker, c->lacked, f->steps[i].given, c->tree};
+        return true;
+    }
+    return false;
+}
+
+const struct lh_net_peer *lh_flight_rival(const struct lh_flight *f,
+                                          const struct lh_flight_sum *sum, size_t i)
+{
+    for (size_t k = 0; k < f->n_claims; k++) {
+        const struct lh_flight_claim *of = &f->claims[k].of;
+        if (f->claims[k].step == sum->step && of->worker != sum->worker && i-- == 0)
+            return &of->peer;
+    }
     return NULL;
 }
 
 void lh_flight_done(struct lh_flight *f, uint64_t step)
 {
     size_t i = place_of(f, step);
-    assert(i < f->n && f->steps[i].step == step);
-    put_back(f, &f->steps[i]);
+    assert(i < f->n && f->steps[i].number == step);
+    for (size_t k = f->n_claims; k-- > 0;)
+        if (f->claims[k].step == step)
+            end_claim(f, k);
     memmove(f->steps + i, f->steps + i + 1, (f->n - i - 1) * sizeof *f->steps);
     f->n--;
 }

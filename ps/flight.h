@@ -1,8 +1,14 @@
-/* Steps under way where each is one worker's own (consistency ssp and async, ps/CONSISTENCY.md):
- * which are in, who has which of the others, and the sums that are arriving. Steps come in any
- * order and from whoever computes them; each is taken exactly once (DESIGN.md, invariant 2).
+/* Steps under way on a shard where each step is a worker's own (ssp, async): who computes which,
+ * which are in, and the sums that are arriving. Steps come in any order; each is taken exactly once
+ * (DESIGN.md, invariant 2).
  *
- *   give(5, worker 2) → add(5, pieces…) → next() is 5 → done(5)
+ * Each time that a worker is given weights for a step it has a new *claim* on it, and what it sends
+ * says of which claim it is. A step may have several, since the first was late or lost. Their sums
+ * arrive side by side, and the first that is whole is the step's: no sum is made of two
+ * computations. A worker has one claim at a time: who is given another step has sent what it had,
+ * or never will.
+ *
+ *   give(5, worker 2) → add(5, worker 2, pieces…) → next() is 5 → done(5)
  *
  * One thread, no socket. Times are seconds of one clock, the caller's. */
 #pragma once
@@ -15,22 +21,14 @@
 
 #define LH_FLIGHT_NONE  UINT64_MAX /* no step */
 #define LH_FLIGHT_AHEAD 65536      /* steps beyond those that are known that a message may name */
-#define LH_FLIGHT_BEGUN 8 /* steps that one worker may have begun to push, none of them whole */
 
 struct lh_flight;
+struct lh_reduce;
 
-/* A step that is known of and not in. */
-struct lh_flight_step {
-    uint64_t step;
-    uint32_t holder;  /* worker that was given it last; 0: none here */
-    uint64_t request; /* of the holder's, which it was given for */
-    bool lost;        /* the holder is gone */
-    double since;     /* when it was given last, or seen to be missing; negative: never yet */
-    uint64_t lacked;  /* steps before it that its weights lacked when they were last given */
-    unsigned given;   /* how often */
-    struct lh_net_peer first; /* whom it was given first; size 0: nobody */
-    struct lh_reduce *tree;   /* what has come of its sum; NULL: nothing */
-    uint32_t begun_by;        /* worker that pushed the first of it */
+struct lh_flight_claim {
+    uint32_t worker;
+    uint64_t request; /* each time that it asks for a step it is another */
+    struct lh_net_peer peer;
 };
 
 /* For gradients of `size` elements. Errors: LH_ENOMEM. */
@@ -45,39 +43,45 @@ uint64_t lh_flight_low(const struct lh_flight *f);  /* all steps before it are i
 uint64_t lh_flight_high(const struct lh_flight *f); /* it and those behind are not known of */
 /* Steps before `step` that are not in. */
 uint64_t lh_flight_lacking(const struct lh_flight *f, uint64_t step);
-/* NULL if it is in, or not known of. */
-const struct lh_flight_step *lh_flight_find(const struct lh_flight *f, uint64_t step);
 
-/* Which step a worker that asks for one is to have: that which it holds already (its answer was
+/* Which step a worker that asks for one is to have: that which it has a claim on (its answer was
  * lost, or what it sent), else the lowest that was lost, else the next, if that is below `limit`.
  * LH_FLIGHT_NONE if there is none. Nothing changes. */
 uint64_t lh_flight_choose(const struct lh_flight *f, uint32_t worker, uint64_t limit);
-struct lh_flight_asker {
-    uint32_t worker;
-    uint64_t request; /* each time that it asks for a step it is another */
-    struct lh_net_peer peer;
-};
-
-/* Notes that a worker computes `step` from now on, at the weights at hand. Returns LH_AGAIN if the
- * step is in. Errors: LH_EPROTO for one too far ahead; LH_ENOMEM. */
-int lh_flight_give(struct lh_flight *f, uint64_t step, const struct lh_flight_asker *to,
+/* Notes that a worker computes `step` from now on, at the weights at hand; it, or who is behind the
+ * same peer, computes nothing else any more. Returns LH_AGAIN if the step is in. Errors: LH_EPROTO
+ * for one too far ahead; LH_ENOMEM: nothing has changed. */
+int lh_flight_give(struct lh_flight *f, uint64_t step, const struct lh_flight_claim *to,
                    double now);
-/* A worker is gone: what it held is lost. */
+/* Whether what a worker sent of a step before `step` was lost: it has a claim on it yet. */
+bool lh_flight_owes(const struct lh_flight *f, uint32_t worker, uint64_t step);
+/* A worker is gone: what it had is lost, unless another has it too. */
 void lh_flight_lose(struct lh_flight *f, uint32_t worker);
 /* A step for a worker that has nothing else to do: the lowest that is not whole and is its own of
  * an earlier request (so that what it sent was lost; what it waits for now is under way to it), or
  * was lost, or was given more than `late` seconds ago. LH_FLIGHT_NONE if there is none. The step's
  * time begins anew. */
-uint64_t lh_flight_late(struct lh_flight *f, const struct lh_flight_asker *who, double late,
+uint64_t lh_flight_late(struct lh_flight *f, const struct lh_flight_claim *who, double late,
                         double now);
 
-/* A worker is about to add to `step`. Each that is begun takes memory for the whole of it, which
- * few bytes could ask for: it has begun a few at most. Errors: LH_EPROTO for one more; as give. */
-int lh_flight_begin(struct lh_flight *f, uint64_t step, uint32_t worker);
-/* Elements [first, first + n) of a step's sum; they lie within `size` (asserted). Returns 0, or
- * LH_AGAIN if all of it was known. Errors: as give. Allocates nothing when warm. */
-int lh_flight_add(struct lh_flight *f, uint64_t step, size_t first, size_t n, const void *data);
-/* The lowest step whose sum is whole; NULL if none. */
-const struct lh_flight_step *lh_flight_next(const struct lh_flight *f);
+/* Elements [first, first + n) of a step's sum, of a worker's claim; they lie within `size`
+ * (asserted). Returns 0, or LH_AGAIN if all of it was known, or the claim has ended: the step is
+ * in, or the worker was given another. Errors: LH_EPROTO for a step that nobody was given;
+ * LH_ENOMEM. Allocates nothing when warm. */
+int lh_flight_add(struct lh_flight *f, uint64_t step, const struct lh_flight_claim *of,
+                  size_t first, size_t n, const void *data);
+
+struct lh_flight_sum { /* of a step, whole */
+    uint64_t step;
+    uint32_t worker;              /* whose it is */
+    uint64_t lacked;              /* steps before it that its weights lacked when they were given */
+    unsigned given;               /* how often the step was */
+    const struct lh_reduce *tree; /* of one leaf; until the step is done */
+};
+/* That of the lowest step that has one; false if none has. */
+bool lh_flight_next(const struct lh_flight *f, struct lh_flight_sum *out);
+/* Who else has a claim on its step: the i-th; NULL behind the last. */
+const struct lh_net_peer *lh_flight_rival(const struct lh_flight *f,
+                                          const struct lh_flight_sum *sum, size_t i);
 /* It is applied, and in from now on. */
 void lh_flight_done(struct lh_flight *f, uint64_t step);

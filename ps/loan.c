@@ -129,6 +129,18 @@ int lh_loans_begin(struct lh_loans *l, const struct lh_net_peer *to, uint32_t pi
     return 0;
 }
 
+int lh_loans_begin_before(struct lh_loans *l, const struct lh_net_peer *to, uint32_t pieces,
+                          struct lh_loan **out)
+{
+    int rc = begin(l, to, false, LH_LOANS_A_PEER, out);
+    if (rc != 0)
+        return rc;
+    (*out)->version--;
+    lh_shard_lend_before(l->shard, &(*out)->token);
+    atomic_store_explicit(&(*out)->left, pieces, memory_order_release);
+    return 0;
+}
+
 int lh_loans_begin_rows(struct lh_loans *l, const struct lh_net_peer *to, struct lh_loan **out)
 {
     int rc = begin(l, to, true, LH_LOANS_ROWS_A_PEER, out);

@@ -34,6 +34,9 @@ void lh_loans_destroy(struct lh_loans **l); /* what is on loan lives until it is
  * holds too much already. Allocates nothing. */
 int lh_loans_begin(struct lh_loans *l, const struct lh_net_peer *to, uint32_t pieces,
                    struct lh_loan **out);
+/* The same of the version before (lh_shard_lend_before), which must be there. */
+int lh_loans_begin_before(struct lh_loans *l, const struct lh_net_peer *to, uint32_t pieces,
+                          struct lh_loan **out);
 /* Rows likewise. */
 int lh_loans_begin_rows(struct lh_loans *l, const struct lh_net_peer *to, struct lh_loan **out);
 /* One frame of it was sent, or will not be. Any thread, no lock; has the form of zmq_free_fn. */

@@ -137,7 +137,7 @@ static int start(struct lh_server *s)
         return lh_err_set(LH_EPROTO, "server: the plan has no checkpoint period");
     s->limit = plan->until;
     s->cut = s->member.version = plan->start;
-    s->evaluated = UINT64_MAX;
+    s->evaluated = s->last = UINT64_MAX;
     s->began = s->stepped = lh_now();
     lh_metrics_set(s->counts, LH_METRIC_SHARD_SIZE, (double)lh_shard_size(s->shard));
     return lh_member_tell(&s->member, LH__KIND__KIND_READY, plan->start);

@@ -66,6 +66,7 @@ struct lh_server {
     double metrics_at[LH_SERVER_METRICS];
     size_t n_metrics, metrics_rows;
     uint64_t metrics_first;
+    uint64_t last; /* where each is a worker's own, the last that came in; UINT64_MAX: none yet */
     /* cuts */
     uint64_t cut;    /* last version handed to the writer */
     uint64_t failed; /* last version that it could not write; 0: none */

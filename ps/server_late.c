@@ -59,12 +59,10 @@ static int give_late_step(struct lh_server *s, const struct lh_net_message *msg,
                               .node = s->member.node,
                               .request = msg->env.request,
                               .level = lh_tree_height(s->model.leaves)};
-    /* With bound 0 all wait for one, which alone has the weights of its version of all shards. But
-     * what a dead worker asked for may have come after the word that it died. */
-    bool alone = s->job->consistency == LH_SSP && s->job->staleness_bound == 0;
-    if (alone || !s->job->takeover)
+    /* what a dead worker asked for may have come after the word that it died */
+    if (!s->job->takeover)
         late = s->member.deadline;
-    const struct lh_flight_asker who = {msg->env.node, msg->env.request, msg->peer};
+    const struct lh_flight_claim who = {msg->env.node, msg->env.request, msg->peer};
     env.step = lh_flight_late(s->flight, &who, late, lh_now());
     return env.step == LH_FLIGHT_NONE ? 0 : say(s, &msg->peer, &env);
 }

@@ -44,7 +44,7 @@ static int give_step(struct lh_server *s, const struct lh_server_wait *w)
                               .node = s->member.node,
                               .step = step,
                               .request = w->request};
-    const struct lh_flight_asker to = {w->node, w->request, w->peer};
+    const struct lh_flight_claim to = {w->node, w->request, w->peer};
     int rc = lh_flight_give(s->flight, step, &to, lh_now());
     if (rc < 0 || w->version != LH_WIRE_LATEST)
         return rc < 0 ? rc : 0;
@@ -59,23 +59,34 @@ static int give_back(struct lh_loan *loan, size_t left, int rc)
     return rc < 0 ? rc : 0;
 }
 
+/* A step that is wanted here though it was the last to come in, since another shard has lost it:
+ * its weights are those before it, as there. So with bound 0 its sum has the same bits. */
+static bool is_for_the_last(const struct lh_server *s, const struct lh_server_wait *w)
+{
+    return w->each && w->version == s->last && lh_shard_weights_before(s->shard);
+}
+
 /* LH_AGAIN: not now, the peer has too much to take yet. */
 static int send_version(struct lh_server *s, const struct lh_server_wait *w)
 {
+    const bool before = is_for_the_last(s, w);
     struct lh_envelope env = {.job = s->member.job,
                               .node = s->member.node,
-                              .step = lh_shard_version(s->shard),
+                              .step = lh_shard_version(s->shard) - before,
                               .request = w->request};
+    const float *weights = before ? lh_shard_weights_before(s->shard) : lh_shard_weights(s->shard);
+    const float *targets = before ? lh_shard_targets_before(s->shard) : lh_shard_targets(s->shard);
     struct lh_loan *loan = NULL;
-    if (lh_loans_begin(s->loans, &w->peer, (uint32_t)s->n_pieces, &loan) == LH_AGAIN)
+    const uint32_t n = (uint32_t)s->n_pieces;
+    if ((before ? lh_loans_begin_before(s->loans, &w->peer, n, &loan)
+                : lh_loans_begin(s->loans, &w->peer, n, &loan)) == LH_AGAIN)
         return LH_AGAIN;
     int rc = w->each ? give_step(s, w) : 0;
     if (rc != 0)
         return give_back(loan, s->n_pieces, rc);
     for (size_t i = 0; i < s->n_pieces; i++) {
         const struct lh_pull_piece *p = &s->pieces[i];
-        const float *from = p->targets ? lh_shard_targets(s->shard) : lh_shard_weights(s->shard);
-        struct lh_net_part part = {.data = from + p->first,
+        struct lh_net_part part = {.data = (p->targets ? targets : weights) + p->first,
                                    .size = p->count * sizeof(float),
                                    .release = lh_loan_release,
                                    .hint = loan};
@@ -101,9 +112,12 @@ static int answer(struct lh_server *s, const struct lh_server_wait *w)
 
 static bool is_due(const struct lh_server *s, const struct lh_server_wait *w)
 {
-    if (w->each) { /* what is whole is in soon, and a lone worker's steps are then those of sync */
+    struct lh_flight_sum next;
+    if (w->each) { /* what is whole is in soon, what was lost is made good by who sent it: so the
+                    * steps of a lone worker are those of sync */
         uint64_t step = step_for(s, w);
-        return step != LH_FLIGHT_NONE && !lh_flight_next(s->flight) &&
+        return step != LH_FLIGHT_NONE && !lh_flight_next(s->flight, &next) &&
+               !lh_flight_owes(s->flight, w->node, step) &&
                lh_flight_low(s->flight) >= lh_server_pulls_needed(s, step);
     }
     return w->version == LH_WIRE_LATEST || w->version <= lh_shard_version(s->shard);

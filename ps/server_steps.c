@@ -64,23 +64,31 @@ static void show_sum(const struct lh_server *s)
         s->opt->look(s->opt->onlooker, &sum);
 }
 
-/* A step that was a worker's own is applied. Who had it before another may stop at it. */
-static int step_is_in(struct lh_server *s, const struct lh_flight_step *step)
+/* The sum of a step that was a worker's own is whole: who else has it may stop at it. */
+static int tell_rivals(struct lh_server *s, const struct lh_flight_sum *sum)
 {
-    struct lh_envelope env = {.kind = LH__KIND__KIND_IN,
-                              .job = s->member.job,
-                              .node = s->member.node,
-                              .step = step->step};
-    lh_metrics_observe(s->counts, LH_METRIC_STALENESS, (double)step->lacked);
-    s->member.phases.lacked += step->lacked;
-    if (step->lacked > s->member.phases.lacked_most)
-        s->member.phases.lacked_most = step->lacked;
-    if (step->given < 2 || s->member.plan->shard != 0)
-        return 0;
+    struct lh_envelope env = {
+        .kind = LH__KIND__KIND_IN, .job = s->member.job, .node = s->member.node, .step = sum->step};
+    const struct lh_net_peer *to;
+    for (size_t i = 0; (to = lh_flight_rival(s->flight, sum, i)); i++) {
+        int rc = lh_net_send(s->socket, to, &env, NULL, 0);
+        LH_TRY(rc < 0 ? rc : 0);
+    }
+    return 0;
+}
+
+/* It is applied. */
+static void note_own(struct lh_server *s, const struct lh_flight_sum *sum)
+{
+    s->last = sum->step;
+    lh_metrics_observe(s->counts, LH_METRIC_STALENESS, (double)sum->lacked);
+    s->member.phases.lacked += sum->lacked;
+    if (sum->lacked > s->member.phases.lacked_most)
+        s->member.phases.lacked_most = sum->lacked;
+    if (sum->given < 2 || s->member.plan->shard != 0)
+        return;
     lh_metrics_add(s->counts, LH_METRIC_TAKEN_OVER, 1);
     s->member.phases.taken_over++;
-    int rc = lh_net_send(s->socket, &step->first, &env, NULL, 0);
-    return rc < 0 ? rc : 0;
 }
 
 int lh_server_steps_advance(struct lh_server *s)
@@ -88,8 +96,9 @@ int lh_server_steps_advance(struct lh_server *s)
     int applied = 1;
     while (applied && !is_held(s)) {
         double began = lh_now();
-        const struct lh_flight_step *next = s->flight ? lh_flight_next(s->flight) : NULL;
-        const struct lh_flight_step step = next ? *next : (struct lh_flight_step){0};
+        struct lh_flight_sum own = {0};
+        if (s->flight && lh_flight_next(s->flight, &own) && s->member.plan->shard == 0)
+            LH_TRY(tell_rivals(s, &own));
         if (s->opt->look)
             show_sum(s);
         /* a step is applied to shard and tables, or to none of them */
@@ -103,7 +112,7 @@ int lh_server_steps_advance(struct lh_server *s)
         if (applied) {
             s->member.phases.optimise += lh_now() - began;
             if (s->flight)
-                LH_TRY(step_is_in(s, &step));
+                note_own(s, &own);
             LH_TRY(new_version(s));
         }
     }
@@ -123,17 +132,25 @@ int lh_server_steps_take(struct lh_server *s, const struct lh_net_message *msg)
     if (metrics && metrics_bytes != s->n_metrics * sizeof(float))
         return lh_err_set(LH_EPROTO, "a push with %zu bytes of metrics: expected %zu",
                           metrics_bytes, s->n_metrics * sizeof(float));
+    if (env->epoch != s->member.plan->generation)
+        return 0; /* from before the run went back, as of a pull */
     /* what may not have begun would enter a cut that it is not of */
     if (s->flight && (env->step >= s->clock.until ||
                       lh_flight_low(s->flight) < lh_server_pulls_needed(s, env->step)))
         return lh_err_set(LH_EPROTO, "a push for step %llu, which nobody was given",
                           (unsigned long long)env->step);
-    if (s->flight)
-        LH_TRY(lh_flight_begin(s->flight, env->step, env->node));
     double began = s->pushed = lh_now();
     uint64_t version = lh_shard_version(s->shard);
     const struct lh_tree_node node = {.level = env->level, .index = env->index};
-    int rc = lh_shard_push(s->shard, env->step, node, env->first, data, env->count, metrics);
+    const struct lh_flight_claim of = {.worker = env->node, .request = env->request};
+    if (s->flight && (node.index != 0 || node.level != lh_tree_height(s->model.leaves)))
+        return lh_err_set(LH_EPROTO,
+                          "a push names node (%u, %u) of a step that is one worker's own",
+                          node.level, node.index);
+    int rc =
+        s->flight
+            ? lh_shard_push_own(s->shard, env->step, &of, env->first, data, env->count, metrics)
+            : lh_shard_push(s->shard, env->step, node, env->first, data, env->count, metrics);
     s->member.phases.reduce += lh_now() - began;
     if (rc >= 0) {
         if (!s->flight)
@@ -149,6 +166,8 @@ int lh_server_steps_take(struct lh_server *s, const struct lh_net_message *msg)
 
 int lh_server_steps_take_table(struct lh_server *s, const struct lh_net_message *msg)
 {
+    if (msg->env.epoch != s->member.plan->generation)
+        return 0; /* as of a pull */
     double began = lh_now();
     int rc = lh_server_tables_push(&s->tables, msg);
     s->member.phases.reduce += lh_now() - began;

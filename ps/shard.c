@@ -42,9 +42,9 @@ struct lh_shard {
     uint64_t version;
     struct generation **generations;
     size_t n_generations, cap_generations;
-    struct generation *current;
-    float *m, *v;             /* [size] */
-    uint64_t *updates;        /* [n_segments] */
+    struct generation *current, *before; /* before: of the version before; NULL: none */
+    float *m, *v;                        /* [size] */
+    uint64_t *updates;                   /* [n_segments] */
     struct lh_reduce *reduce; /* of the current step, or, where each is a worker's own, */
     struct lh_flight *flight; /* of all that are under way */
     struct frozen frozen;
@@ -109,6 +109,7 @@ static int generation_next(struct lh_shard *s, struct generation **out)
 /* The current generation was written from outside: nobody else has its content. */
 static void generation_renew(struct lh_shard *s)
 {
+    s->before = NULL;
     for (size_t i = 0; i < s->n_generations; i++) {
         struct generation *g = s->generations[i];
         for (size_t k = 0; k < 2 * s->range.n_segments; k++)
@@ -312,6 +313,25 @@ const float *lh_shard_lend(struct lh_shard *s, int targets, void **token)
     return targets ? s->current->target : s->current->w;
 }
 
+const float *lh_shard_weights_before(const struct lh_shard *s)
+{
+    return s->before ? s->before->w : NULL;
+}
+
+const float *lh_shard_targets_before(const struct lh_shard *s)
+{
+    return s->before ? s->before->target : NULL;
+}
+
+const float *lh_shard_lend_before(struct lh_shard *s, void **token)
+{
+    *token = s->before;
+    if (!s->before)
+        return NULL;
+    atomic_fetch_add_explicit(&s->before->refs, 1, memory_order_relaxed);
+    return s->before->w;
+}
+
 void lh_shard_release(void *data, void *token)
 {
     (void)data;
@@ -325,29 +345,11 @@ static int check_node(const struct lh_shard *s, struct lh_tree_node node)
     if (!lh_tree_has(s->leaves, node))
         return lh_err_set(LH_EPROTO, "a push names node (%u, %u), but a step has %u micro-batches",
                           node.level, node.index, s->leaves);
-    if (s->flight && node.level != lh_tree_height(s->leaves))
-        return lh_err_set(LH_EPROTO,
-                          "a push names node (%u, %u) of a step that is one worker's own",
-                          node.level, node.index);
     return 0;
 }
 
-static int add(struct lh_shard *s, uint64_t step, struct lh_tree_node node, size_t first, size_t n,
-               const void *data)
+static int check_piece(const struct lh_shard *s, size_t first, size_t n, const void *metrics)
 {
-    return s->flight ? lh_flight_add(s->flight, step, first, n, data)
-                     : lh_reduce_add(s->reduce, node, first, n, data);
-}
-
-int lh_shard_push(struct lh_shard *s, uint64_t step, struct lh_tree_node node, size_t first,
-                  const void *data, size_t n, const void *metrics)
-{
-    if (step < (s->flight ? lh_flight_low(s->flight) : s->version))
-        return LH_AGAIN;
-    if (!s->flight && step > s->version)
-        return lh_err_set(LH_EPROTO, "a push for step %llu came to shard %u at step %llu",
-                          (unsigned long long)step, s->range.shard, (unsigned long long)s->version);
-    LH_TRY(check_node(s, node));
     if (n == 0 || first >= s->size || n > s->size - first)
         return lh_err_set(LH_EPROTO,
                           "a push of %zu elements from %zu on does not fit in the %zu "
@@ -355,12 +357,37 @@ int lh_shard_push(struct lh_shard *s, uint64_t step, struct lh_tree_node node, s
                           n, first, s->size, s->range.shard);
     if (first == 0 && s->n_metrics > 0 && !metrics)
         return lh_err_set(LH_EPROTO, "a push from element 0 on carries no metrics");
-    /* Metrics are elements behind the parameters. They first: a piece is then taken whole, or, if
-     * memory runs out between the two, may be sent again. */
+    return 0;
+}
+
+/* Metrics are elements behind the parameters. They first: a piece is then taken whole, or, if
+ * memory runs out between the two, may be sent again. */
+int lh_shard_push(struct lh_shard *s, uint64_t step, struct lh_tree_node node, size_t first,
+                  const void *data, size_t n, const void *metrics)
+{
     int taken = LH_AGAIN, rc = LH_AGAIN;
+    assert(s->reduce);
+    if (step < s->version)
+        return LH_AGAIN;
+    if (step > s->version)
+        return lh_err_set(LH_EPROTO, "a push for step %llu came to shard %u at step %llu",
+                          (unsigned long long)step, s->range.shard, (unsigned long long)s->version);
+    LH_TRY(check_node(s, node));
+    LH_TRY(check_piece(s, first, n, metrics));
     if (first == 0 && s->n_metrics > 0)
-        LH_TRY(taken = add(s, step, node, s->size, s->n_metrics, metrics));
-    LH_TRY(rc = add(s, step, node, first, n, data));
+        LH_TRY(taken = lh_reduce_add(s->reduce, node, s->size, s->n_metrics, metrics));
+    LH_TRY(rc = lh_reduce_add(s->reduce, node, first, n, data));
+    return taken == 0 ? 0 : rc;
+}
+
+int lh_shard_push_own(struct lh_shard *s, uint64_t step, const struct lh_flight_claim *of,
+                      size_t first, const void *data, size_t n, const void *metrics)
+{
+    int taken = LH_AGAIN, rc = LH_AGAIN;
+    LH_TRY(check_piece(s, first, n, metrics));
+    if (first == 0 && s->n_metrics > 0)
+        LH_TRY(taken = lh_flight_add(s->flight, step, of, s->size, s->n_metrics, metrics));
+    LH_TRY(rc = lh_flight_add(s->flight, step, of, first, n, data));
     return taken == 0 ? 0 : rc;
 }
 
@@ -370,9 +397,11 @@ static const struct lh_reduce *next_tree(const struct lh_shard *s, uint64_t *ste
     *step = s->version;
     if (!s->flight)
         return lh_reduce_root(s->reduce) ? s->reduce : NULL;
-    const struct lh_flight_step *next = lh_flight_next(s->flight);
-    *step = next ? next->step : *step;
-    return next ? next->tree : NULL;
+    struct lh_flight_sum next;
+    if (!lh_flight_next(s->flight, &next))
+        return NULL;
+    *step = next.step;
+    return next.tree;
 }
 
 const float *lh_shard_gradient(const struct lh_shard *s)
@@ -468,6 +497,7 @@ int lh_shard_advance(struct lh_shard *s, int *applied, float *metrics_out)
     if (metrics_out && s->n_metrics > 0)
         memcpy(metrics_out, g + s->size, s->n_metrics * sizeof *g);
     s->version++;
+    s->before = s->current;
     s->current = next;
     if (s->flight)
         lh_flight_done(s->flight, step);

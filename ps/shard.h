@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 struct lh_flight;
+struct lh_flight_claim;
 struct lh_reduce;
 struct lh_shard;
 
@@ -61,6 +62,11 @@ const float *lh_shard_targets(const struct lh_shard *s);
  * destroyed before. Allocates nothing. Returns NULL (and *token = NULL) only for targets that do
  * not exist. Each lend needs one release. */
 const float *lh_shard_lend(struct lh_shard *s, int targets, void **token);
+/* The same of the version before, whose memory is kept until the next step is applied: NULL if
+ * there is none, since the shard was initialised or restored since. */
+const float *lh_shard_weights_before(const struct lh_shard *s);
+const float *lh_shard_targets_before(const struct lh_shard *s);
+const float *lh_shard_lend_before(struct lh_shard *s, void **token); /* both; returns the weights */
 /* Any thread, no lock. Has the form of ZeroMQ's zmq_free_fn: zmq_msg_init_data(&msg, (void *)data,
  * size, lh_shard_release, token). `data` is not used. */
 void lh_shard_release(void *data, void *token);
@@ -69,14 +75,17 @@ void lh_shard_release(void *data, void *token);
  * `data`: n floats, or with `bf16` n halves of 2 bytes, rounded already.
  * `metrics` [n_metrics], unaligned allowed, with a piece that has first == 0, else NULL.
  * A node may be cut into pieces in any way, may arrive again cut otherwise, may arrive as its
- * descendants before or after: the bits of the sum are the same. With `each` the node is the root,
- * and the step any that is not in.
+ * descendants before or after: the bits of the sum are the same.
  * Returns 0: something was taken; LH_AGAIN: nothing new (already known, or an earlier step).
  * Errors: LH_EPROTO for a step ahead of the version, a node outside the tree, a piece outside the
  * range or empty, missing metrics; LH_ENOMEM. After an error nothing has changed.
  * When warm, allocates nothing. */
 int lh_shard_push(struct lh_shard *s, uint64_t step, struct lh_tree_node node, size_t first,
                   const void *data, size_t n, const void *metrics);
+/* With `each`, where it takes the place of lh_shard_push: a piece of the sum of a step that is not
+ * in, of one of the claims on it. LH_AGAIN also where the claim has ended. */
+int lh_shard_push_own(struct lh_shard *s, uint64_t step, const struct lh_flight_claim *of,
+                      size_t first, const void *data, size_t n, const void *metrics);
 
 /* The summed gradient [hi - lo] of the step that is applied next once its root is whole, else NULL;
  * valid until lh_shard_advance. */

@@ -58,6 +58,7 @@ struct worker {
     struct lh_held held[2];
     int at;
     uint64_t version, until;
+    uint64_t claim; /* on a step of its own: the request by which it was given */
     /* the assignment */
     uint32_t epoch, index, count; /* count 0: none yet */
     /* subtrees of this version that were pushed */
@@ -281,8 +282,8 @@ static int send_piece(struct worker *w, const struct lh_gradient_piece *p)
                               .index = w->node.index,
                               .first = p->first,
                               .count = p->hi - p->lo,
-                              .request = (uint64_t)(1e6 * w->pace),
-                              .epoch = w->epoch};
+                              .request = has_own_steps(w) ? w->claim : (uint64_t)(1e6 * w->pace),
+                              .epoch = w->pull.generation};
     void *token = lh_gradient_lend(&w->gradient);
     size_t bytes;
     const void *sum = lh_gradient_wire(&w->gradient, p, &bytes);
@@ -427,7 +428,7 @@ static int push_tables(struct worker *w)
                                     .step = w->version,
                                     .level = w->node.level,
                                     .index = w->node.index,
-                                    .epoch = w->epoch};
+                                    .epoch = w->pull.generation};
     int rc;
     LH_TRY(lh_worker_tables_end(w->tables));
     while ((rc = lh_worker_tables_push(w->tables, &w->pull, &env)) == LH_AGAIN && !is_over(w))
@@ -845,6 +846,7 @@ static int take_version(struct worker *w)
     w->at ^= 1;
     lh_exec_place(w->exec, w->held[w->at].at[0], w->held[w->at].at[1]);
     w->version = w->member.version = w->pull.version;
+    w->claim = w->pull.request;
     w->member.phases.steps++;
     w->n_pushed = w->n_given = 0;
     w->eager = w->helps;

@@ -3,6 +3,7 @@
  * element and how many, and then come the elements, at whatever byte they begin. */
 #include "ps/shard.h"
 
+#include "ps/flight.h"
 #include "ps/reduce.h"
 #include "tests/fuzz/fuzzkit.h"
 
@@ -53,6 +54,22 @@ static bool advance(struct lh_shard *s)
     return true;
 }
 
+/* Of a step that is one worker's own: the node says who it is of, and whether that one is given it
+ * before. */
+static int push_own(struct lh_shard *s, uint64_t step, struct lh_tree_node node, size_t first,
+                    const void *data, size_t n, const void *metrics)
+{
+    const struct lh_flight_claim of = {
+        .worker = node.index % 4,
+        .request = node.level / 2,
+        .peer = {.size = 1, .id = {(unsigned char)(node.index % 4)}}};
+    if (node.level % 2 == 0) {
+        int rc = lh_flight_give(lh_shard_flight(s), step, &of, 0);
+        fuzzkit_require(rc == 0 || rc == LH_AGAIN, "a step is given, or in");
+    }
+    return lh_shard_push_own(s, step, &of, first, data, n, metrics);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0)
@@ -70,7 +87,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const size_t metrics = flags & 4 ? METRICS * sizeof(float) : 0;
         if ((size_t)(end - at) < n * width + metrics)
             break;
-        int rc = lh_shard_push(s, step, node, first, at, n, metrics ? at + n * width : NULL);
+        const void *values = metrics ? at + n * width : NULL;
+        int rc = flags & 2 ? push_own(s, step, node, first, at, n, values)
+                           : lh_shard_push(s, step, node, first, at, n, values);
         fuzzkit_require(rc == 0 || rc == LH_AGAIN || rc == LH_EPROTO,
                         "a push is taken, known or refused");
         at += n * width + metrics;

@@ -1,0 +1,355 @@
+/* A server, of which the test plays the scheduler and the workers: what each of them is answered,
+ * in orders of events that a whole training meets now and then. */
+#include "ps/server.h"
+
+#include "common/err.h"
+#include "common/member.h"
+#include "tests/unit/net_rig.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zmq.h>
+
+enum { SIZE = 8, LEAVES = 4, GENERATION = 7, STEPS = 100, WORKERS = 4 };
+#define SCHEDULER "inproc://scheduler"
+#define SERVER    "inproc://server"
+#define LIVES     "cluster: {heartbeat_seconds: 3600, deadline_seconds: 86400}\n"
+#define RATE      0.5f
+
+static const char sync_job[] = "algorithm: il\n" LIVES;
+static const char bound_0[] = "algorithm: il\nconsistency: {model: ssp, bound: 0}\n" LIVES;
+static const char bound_4[] = "algorithm: il\nconsistency: {model: ssp, bound: 4}\n" LIVES;
+
+struct worker {
+    struct lh_net_socket *socket;
+    uint32_t node;
+    uint64_t request;
+};
+
+struct rig {
+    void *zmq;
+    const char *job_text;
+    uint64_t job, orders;
+    struct lh_layout layout;
+    struct lh_server_options opt;
+    struct lh_net_socket *scheduler;
+    struct lh_net_peer server;
+    pthread_t thread;
+    int rc; /* of the server */
+    struct worker workers[WORKERS];
+};
+
+static const struct lh_param params[] = {
+    {.name = "w", .rows = 2 * SIZE, .cols = 1, .trained = true}};
+static const float initial[2 * SIZE];
+
+static int model(void *ctx, const struct lh_job *job, size_t shards, bool fresh,
+                 struct lh_server_model *out)
+{
+    struct rig *x = ctx;
+    (void)job, (void)shards, (void)fresh;
+    *out = (struct lh_server_model){.layout = &x->layout, .leaves = LEAVES, .weights = initial};
+    return 0;
+}
+
+static void model_fini(void *ctx, struct lh_server_model *m)
+{
+    (void)ctx;
+    *m = (struct lh_server_model){0};
+}
+
+static void *serve(void *arg)
+{
+    struct rig *x = arg;
+    x->rc = lh_server_run(x->zmq, &x->opt);
+    return NULL;
+}
+
+/* Shard `shard` of two, ready. */
+static struct rig *rig_of(const char *job_text, uint32_t shard)
+{
+    struct rig *x = calloc(1, sizeof *x);
+    struct lh_net_message m;
+    struct lh_job *job = NULL;
+    Lh__Plan plan = LH__PLAN__INIT;
+    const struct lh_update_rule rule = {
+        .pattern = "*", .learning_rate = RATE, .period = 1, .target_period = 1};
+    assert_non_null(x);
+    x->zmq = zmq_ctx_new();
+    x->job_text = job_text;
+    assert_ok(lh_layout_init_params(&x->layout, &(struct lh_layout_params){params, 1, 2 * SIZE},
+                                    &rule, 1, 2));
+    x->opt = (struct lh_server_options){.scheduler = SCHEDULER,
+                                        .bind = SERVER,
+                                        .store = kit_path(shard == 0 ? "store-0" : "store-1"),
+                                        .patience = 10,
+                                        .model = model,
+                                        .model_fini = model_fini,
+                                        .ctx = x};
+    assert_ok(lh_net_router(&x->scheduler, x->zmq, SCHEDULER, 1000, NULL));
+    assert_int_equal(pthread_create(&x->thread, NULL, serve, x), 0);
+    rig_expect(x->scheduler, &m, LH__KIND__KIND_HELLO);
+    x->server = m.peer;
+    lh_net_message_fini(&m);
+    assert_ok(lh_job_load_text(&job, job_text, strlen(job_text), "job", NULL));
+    x->job = plan.job_digest = lh_job_digest(job);
+    lh_job_destroy(&job);
+    plan.job = (char *)(uintptr_t)job_text;
+    plan.node = 1;
+    plan.shard = shard;
+    plan.shards = 2;
+    plan.until = plan.total = plan.checkpoint_every = STEPS;
+    plan.generation = GENERATION;
+    struct lh_envelope env = {.kind = LH__KIND__KIND_PLAN, .job = x->job};
+    assert_ok(lh_net_send_body(x->scheduler, &x->server, &env, &plan.base));
+    rig_expect(x->scheduler, &m, LH__KIND__KIND_READY);
+    lh_net_message_fini(&m);
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        x->workers[i].node = 10 + i;
+        assert_ok(rig_dial(&x->workers[i].socket, x->zmq, SERVER, 1000));
+        lh_net_expect(x->workers[i].socket, x->job);
+    }
+    return x;
+}
+
+static void order(struct rig *x, uint32_t kind, uint32_t index)
+{
+    const struct lh_envelope env = {
+        .kind = kind, .job = x->job, .index = index, .request = ++x->orders};
+    Lh__Failure f = LH__FAILURE__INIT;
+    f.text = (char *)"";
+    assert_ok(lh_net_send_body(x->scheduler, &x->server, &env, &f.base));
+}
+
+static void rig_free(struct rig *x)
+{
+    order(x, LH__KIND__KIND_STOP, 0);
+    assert_int_equal(pthread_join(x->thread, NULL), 0);
+    assert_ok(x->rc);
+    for (int i = 0; i < WORKERS; i++)
+        lh_net_close(&x->workers[i].socket);
+    lh_net_close(&x->scheduler);
+    lh_layout_fini(&x->layout);
+    zmq_ctx_term(x->zmq);
+    free(x);
+}
+
+/* --- what workers say --------------------------------------------------------------------------
+ */
+static void say(struct rig *x, int w, struct lh_envelope env, const void *data, size_t n)
+{
+    const struct lh_net_part part = {.data = data, .size = n * sizeof(float)};
+    env.job = x->job;
+    env.node = x->workers[w].node;
+    assert_ok(lh_net_send(x->workers[w].socket, NULL, &env, &part, n > 0));
+}
+
+static void ask(struct rig *x, int w, uint32_t kind, uint64_t step)
+{
+    say(x, w,
+        (struct lh_envelope){
+            .kind = kind, .step = step, .request = ++x->workers[w].request, .epoch = GENERATION},
+        NULL, 0);
+}
+
+static void idle(struct rig *x, int w, uint64_t step, uint64_t usual)
+{
+    say(x, w,
+        (struct lh_envelope){.kind = LH__KIND__KIND_IDLE,
+                             .step = step,
+                             .first = usual,
+                             .count = usual,
+                             .request = x->workers[w].request,
+                             .epoch = GENERATION},
+        NULL, 0);
+}
+
+/* Elements [first, end) of a node's sum, all of which are `value`. */
+static void push_node(struct rig *x, int w, struct lh_envelope env, int first, int end, float value)
+{
+    float data[SIZE];
+    for (int i = 0; i < SIZE; i++)
+        data[i] = value;
+    env.kind = LH__KIND__KIND_PUSH;
+    env.first = (uint64_t)first;
+    env.count = (uint64_t)(end - first);
+    env.epoch = env.epoch ? env.epoch : GENERATION;
+    say(x, w, env, data, (size_t)(end - first));
+}
+
+/* Of a step that it was given by its last request. */
+static void push(struct rig *x, int w, uint64_t step, int first, int end, float value)
+{
+    push_node(x, w,
+              (struct lh_envelope){.step = step, .level = 2, .request = x->workers[w].request},
+              first, end, value);
+}
+
+/* --- what they are told ------------------------------------------------------------------------
+ */
+static void expect(struct rig *x, int w, uint32_t kind, struct lh_envelope *out)
+{
+    struct lh_net_message m;
+    rig_expect(x->workers[w].socket, &m, kind);
+    *out = m.env;
+    lh_net_message_fini(&m);
+}
+
+/* The weights that it asked for, all of which are `value`. */
+static void expect_weights(struct rig *x, int w, float value)
+{
+    struct lh_net_message m;
+    size_t bytes;
+    float got[SIZE];
+    rig_expect(x->workers[w].socket, &m, LH__KIND__KIND_WEIGHTS);
+    assert_int_equal(m.env.request, x->workers[w].request);
+    const void *data = lh_net_frame(&m, 0, &bytes);
+    assert_int_equal(bytes, sizeof got);
+    memcpy(got, data, sizeof got);
+    for (int i = 0; i < SIZE; i++)
+        assert_true(got[i] > value - 0.01f && got[i] < value + 0.01f);
+    lh_net_message_fini(&m);
+}
+
+/* Asks for whatever step, and gets `step` with such weights. */
+static void take(struct rig *x, int w, uint64_t step, float value)
+{
+    struct lh_envelope env;
+    ask(x, w, LH__KIND__KIND_TAKE, LH_WIRE_LATEST);
+    expect(x, w, LH__KIND__KIND_STEP, &env);
+    assert_int_equal(env.step, step);
+    expect_weights(x, w, value);
+}
+
+/* --- steps that are a worker's own ---------------------------------------------------------------
+ */
+/* Adam's first step is the learning rate, against the sign of the gradient. */
+static void own_step_is_one_workers_sum_though_two_send_it(void **state)
+{
+    (void)state;
+    struct rig *x = rig_of(bound_4, 0);
+    take(x, 0, 0, 0);
+    push(x, 0, 0, 0, 6, 1);
+    ask(x, 1, LH__KIND__KIND_TAKE, 0); /* the first is late */
+    expect_weights(x, 1, 0);
+    push(x, 1, 0, 4, SIZE, -1);
+    push(x, 1, 0, 0, 4, -1);
+    struct lh_envelope env;
+    expect(x, 0, LH__KIND__KIND_IN, &env);
+    assert_int_equal(env.step, 0);
+    take(x, 1, 1, RATE);
+    rig_free(x);
+}
+
+static void own_step_takes_nothing_of_who_was_not_given_it_or_another_generation(void **state)
+{
+    (void)state;
+    struct rig *x = rig_of(bound_4, 0);
+    take(x, 0, 0, 0);
+    take(x, 1, 1, 0);
+    push(x, 1, 0, 0, SIZE, -1);
+    push_node(x, 0, (struct lh_envelope){.level = 2, .request = 77}, 0, SIZE, -1);
+    push_node(x, 0, (struct lh_envelope){.level = 2, .request = 1, .epoch = GENERATION - 1}, 0,
+              SIZE, -1);
+    push_node(x, 0, (struct lh_envelope){.level = 1, .request = 1}, 0, SIZE, -1);
+    push(x, 0, 0, 0, SIZE, 1);
+    take(x, 0, 2, -RATE);
+    rig_free(x);
+}
+
+/* Another shard has lost it: with bound 0 its gradient is to have the bits of sync. */
+static void weights_for_the_step_that_came_last_are_those_before_it(void **state)
+{
+    (void)state;
+    struct rig *x = rig_of(bound_0, 0);
+    take(x, 0, 0, 0);
+    push(x, 0, 0, 0, SIZE, 1);
+    take(x, 0, 1, -RATE);
+    ask(x, 1, LH__KIND__KIND_TAKE, 0);
+    expect_weights(x, 1, 0);
+    push(x, 1, 0, 0, SIZE, -1); /* is in */
+    push(x, 0, 1, 0, SIZE, 1);
+    ask(x, 1, LH__KIND__KIND_TAKE, 1);
+    expect_weights(x, 1, -RATE);
+    take(x, 1, 2, -2 * RATE);
+    rig_free(x);
+}
+
+static void step_of_a_worker_that_is_lost_goes_to_who_waits(void **state)
+{
+    (void)state;
+    struct rig *x = rig_of(bound_0, 0);
+    struct lh_envelope env;
+    take(x, 0, 0, 0);
+    push(x, 0, 0, 0, 3, 1);
+    ask(x, 1, LH__KIND__KIND_TAKE, LH_WIRE_LATEST);
+    order(x, LH__KIND__KIND_LOST, x->workers[0].node);
+    expect(x, 1, LH__KIND__KIND_STEP, &env);
+    assert_int_equal(env.step, 0);
+    expect_weights(x, 1, 0);
+    push(x, 0, 0, 3, SIZE, 1); /* it was only slow */
+    push(x, 1, 0, 0, SIZE, -1);
+    take(x, 1, 1, RATE);
+    rig_free(x);
+}
+
+/* A connection broke: what was sent over it did not come. */
+static void worker_whose_push_was_lost_makes_it_good_before_it_goes_on(void **state)
+{
+    (void)state;
+    struct rig *x = rig_of(bound_4, 1);
+    struct lh_envelope env;
+    ask(x, 0, LH__KIND__KIND_TAKE, 0);
+    expect_weights(x, 0, 0);
+    ask(x, 0, LH__KIND__KIND_TAKE, 1);
+    idle(x, 0, 0, 1000000000);
+    expect(x, 0, LH__KIND__KIND_LATE, &env);
+    assert_int_equal(env.step, 0);
+    ask(x, 0, LH__KIND__KIND_TAKE, 0);
+    expect_weights(x, 0, 0);
+    push(x, 0, 0, 0, SIZE, 1);
+    ask(x, 0, LH__KIND__KIND_TAKE, 1);
+    expect_weights(x, 0, -RATE);
+    rig_free(x);
+}
+
+/* --- what is late in sync ------------------------------------------------------------------------
+ */
+static void idle_worker_is_given_leaves_that_the_others_are_told_of_by_any_shard(void **state)
+{
+    (void)state;
+    for (uint32_t shard = 0; shard < 2; shard++) {
+        struct rig *x = rig_of(sync_job, shard);
+        struct lh_envelope late, given;
+        ask(x, 1, LH__KIND__KIND_PULL, LH_WIRE_LATEST);
+        expect_weights(x, 1, 0);
+        ask(x, 1, LH__KIND__KIND_PULL, 1);
+        ask(x, 0, LH__KIND__KIND_PULL, 1);
+        push_node(x, 0, (struct lh_envelope){.level = 1, .request = 1}, 0, SIZE, 1);
+        idle(x, 0, 0, 1); /* a microsecond: the other is late by any measure */
+        expect(x, 0, LH__KIND__KIND_LATE, &late);
+        expect(x, 1, LH__KIND__KIND_GIVEN, &given);
+        assert_int_equal(late.request, x->workers[0].request);
+        assert_true(late.level == given.level && late.index == given.index);
+        assert_true(late.index << late.level >= 2); /* of the other's half */
+        push_node(x, 0, (struct lh_envelope){.level = late.level, .index = late.index}, 0, SIZE, 1);
+        push_node(x, 1, (struct lh_envelope){.level = 1, .index = 1}, 0, SIZE, 1);
+        expect_weights(x, 0, -RATE);
+        expect_weights(x, 1, -RATE);
+        rig_free(x);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        kit_test(own_step_is_one_workers_sum_though_two_send_it),
+        kit_test(own_step_takes_nothing_of_who_was_not_given_it_or_another_generation),
+        kit_test(weights_for_the_step_that_came_last_are_those_before_it),
+        kit_test(step_of_a_worker_that_is_lost_goes_to_who_waits),
+        kit_test(worker_whose_push_was_lost_makes_it_good_before_it_goes_on),
+        kit_test(idle_worker_is_given_leaves_that_the_others_are_told_of_by_any_shard),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
