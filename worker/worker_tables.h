@@ -1,7 +1,7 @@
 /* What a worker does for a job's tables: pulls the rows that its share of a step names, hands them
- * to the graph block by block, adds up their gradients along the tree and pushes them. worker.c
- * says when. Rows of the next step are asked for before this one is computed, since what a step
- * trains on is known ahead. */
+ * to the graph block by block, adds up their gradients along the tree and pushes them.
+ * worker_compute.c says when. Rows of the next step are asked for before this one is computed,
+ * since what a step trains on is known ahead. */
 #pragma once
 
 #include "common/job.h"
