@@ -8,6 +8,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #ifdef LH_HAVE_NFQ
@@ -54,6 +56,18 @@ struct hostkit {
     struct nfq_q_handle *queue[HOSTKIT_HOSTS];
 #endif
 };
+
+/* The calling thread from now on makes its sockets on that host. */
+static bool go_to(const struct hostkit *h, unsigned host)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/run/netns/%s", h->name[host]);
+    int there = open(path, O_RDONLY | O_CLOEXEC);
+    bool gone = there >= 0 && setns(there, CLONE_NEWNET) == 0;
+    if (there >= 0)
+        close(there);
+    return gone;
+}
 
 /* --- delay --------------------------------------------------------------------------------------
  */
@@ -113,17 +127,12 @@ static void *delay(void *arg)
     return NULL;
 }
 
-/* A queue belongs to the namespace in which its socket was made: the calling thread goes there. */
+/* A queue belongs to the namespace in which its socket was made. */
 static bool open_queue(struct hostkit *h, struct taking *t)
 {
-    char path[64];
-    snprintf(path, sizeof path, "/run/netns/%s", h->name[t->host]);
-    int there = open(path, O_RDONLY | O_CLOEXEC), size = 4 << 20;
-    if (there < 0 || setns(there, CLONE_NEWNET) != 0) {
-        close(there);
+    int size = 4 << 20;
+    if (!go_to(h, t->host))
         return false;
-    }
-    close(there);
     struct nfq_handle *nfq = h->nfq[t->host] = nfq_open();
     struct nfq_q_handle *queue = nfq ? nfq_create_queue(nfq, QUEUE, take_packet, t) : NULL;
     h->queue[t->host] = queue;
@@ -252,6 +261,37 @@ pid_t hostkit_spawn(const struct hostkit *h, unsigned host, const char *log,
     while ((there[n] = *argv++))
         assert_true(++n < sizeof there / sizeof *there);
     return trainkit_spawn(log, there);
+}
+
+struct opening {
+    const struct hostkit *h;
+    unsigned host;
+    uint16_t port;
+    int fd;
+};
+
+static void *open_socket(void *arg)
+{
+    struct opening *o = arg;
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(o->port)};
+    inet_pton(AF_INET, hostkit_address(o->host), &at.sin_addr);
+    o->fd = go_to(o->h, o->host) ? socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
+    if (o->fd >= 0 && bind(o->fd, (struct sockaddr *)&at, sizeof at) != 0) {
+        close(o->fd);
+        o->fd = -1;
+    }
+    return NULL;
+}
+
+/* By a thread, which ends where it went. */
+int hostkit_socket(const struct hostkit *h, unsigned host, uint16_t port)
+{
+    struct opening o = {h, host, port, -1};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, open_socket, &o), 0);
+    pthread_join(thread, NULL);
+    assert_true(o.fd >= 0);
+    return o.fd;
 }
 
 /* --- faults -------------------------------------------------------------------------------------

@@ -34,6 +34,9 @@ const char *hostkit_address(unsigned host);
 pid_t hostkit_spawn(const struct hostkit *h, unsigned host, const char *log,
                     const char *const *argv);
 
+/* A UDP socket of a host, bound to its address and `port`. */
+int hostkit_socket(const struct hostkit *h, unsigned host, uint16_t port);
+
 /* Until it heals; one fault a host. False: this system cannot do that (said once, with what would
  * have to be installed), or the host has one. */
 bool hostkit_harm(struct hostkit *h, unsigned host, enum hostkit_fault fault);

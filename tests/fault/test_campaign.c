@@ -36,8 +36,8 @@
 #define LOSS    "td1" /* of metrics.jsonl: the first critic's */
 
 enum {
-    STEPS = 300,
-    EVERY = 10,
+    STEPS = 900,
+    EVERY = 15,
     SERVERS = 2,
     WORKERS = 2,
     ROLES = 1 + SERVERS + WORKERS,
@@ -331,7 +331,7 @@ static void inject(struct campaign *c)
     if (last > c->progress)
         c->progress = last;
     if (c->due == 0 && c->progress >= c->at)
-        c->due = now + 0.03 * draw(c);
+        c->due = now + 0.015 * draw(c);
     if (c->n == A_RUN || c->due == 0 || now < c->due)
         return;
     const enum fault f = choose(c);
@@ -452,7 +452,7 @@ static unsigned disturbed_run(uint64_t seed, const struct trainkit_state want[JO
     open_network(&c);
     c.disk = diskkit_start();
     double began = lh_now();
-    c.due = began + 0.5 * draw(&c);
+    c.due = began + 0.2 * draw(&c);
     while (!supervise(&c)) {
         inject(&c);
         if (lh_now() - began > RUN_MAX) {
@@ -485,7 +485,7 @@ static void train_undisturbed(struct trainkit_state want[JOBS])
 {
     char evaluation[400], more[1000];
     snprintf(evaluation, sizeof evaluation,
-             "evaluation: {every: 30, ess_floor: 0, behaviour: %s}\n", kit_path("imitator"));
+             "evaluation: {every: 90, ess_floor: 0, behaviour: %s}\n", kit_path("imitator"));
     for (int i = 0; i < JOBS; i++) {
         char file[16];
         snprintf(more, sizeof more, "%s%s", evaluation, jobs[i].more);

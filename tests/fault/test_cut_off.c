@@ -9,10 +9,14 @@
 #include "common/err.h"
 #include "common/term.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -157,10 +161,91 @@ static void network_that_fails_in_each_way_changes_no_bit(void **state)
     assert_ends_undisturbed(&f, "the network failed in each way");
 }
 
+/* --- the hosts themselves -----------------------------------------------------------------------
+ */
+enum { PORT = 7000, DATAGRAMS = 200 };
+
+struct flight {
+    unsigned came;
+    double least; /* seconds that one was on its way */
+    double all;   /* until the last was there */
+    bool ordered;
+};
+
+/* Sends datagrams of so many bytes from one host to another, all at once. */
+static struct flight fly(const int *fd, unsigned from, unsigned to, size_t bytes)
+{
+    struct {
+        unsigned number;
+        double sent;
+        char more[1400];
+    } d = {0};
+    struct flight f = {.least = 1e9, .ordered = true};
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(PORT)};
+    struct pollfd poll_to = {.fd = fd[to], .events = POLLIN};
+    unsigned last = 0;
+    inet_pton(AF_INET, hostkit_address(to), &at.sin_addr);
+    const double began = lh_now();
+    for (d.number = 1; d.number <= DATAGRAMS; d.number++) {
+        d.sent = lh_now();
+        sendto(fd[from], &d, bytes, 0, (struct sockaddr *)&at, sizeof at);
+    }
+    while (poll(&poll_to, 1, 500) == 1 && recv(fd[to], &d, sizeof d, 0) > 0) {
+        const double took = lh_now() - d.sent;
+        f.came++;
+        f.least = took < f.least ? took : f.least;
+        f.all = lh_now() - began;
+        f.ordered = f.ordered && d.number > last;
+        last = d.number;
+    }
+    return f;
+}
+
+static void faults_of_hosts_are_what_they_are_called(void **state)
+{
+    (void)state;
+    struct hostkit *h = hostkit_start(2, 1);
+    if (!h)
+        skip();
+    const int fd[] = {hostkit_socket(h, 0, PORT), hostkit_socket(h, 1, PORT)};
+    struct flight f = fly(fd, 0, 1, 100);
+    assert_true(f.came == DATAGRAMS && f.ordered);
+    assert_true(hostkit_harm(h, 1, HOSTKIT_DOWN));
+    assert_false(hostkit_harm(h, 1, HOSTKIT_DOWN)); /* one at a time */
+    assert_int_equal(fly(fd, 0, 1, 100).came, 0);
+    hostkit_heal(h, 1);
+    if (hostkit_harm(h, 1, HOSTKIT_DEAF)) {
+        assert_int_equal(fly(fd, 0, 1, 100).came, 0);
+        assert_int_equal(fly(fd, 1, 0, 100).came, DATAGRAMS);
+    }
+    hostkit_heal(h, 1);
+    if (hostkit_harm(h, 1, HOSTKIT_LOSS)) {
+        f = fly(fd, 0, 1, 100);
+        assert_in_range(f.came, DATAGRAMS * 6 / 10, DATAGRAMS * 95 / 100);
+    }
+    hostkit_heal(h, 1);
+    if (hostkit_harm(h, 0, HOSTKIT_RATE)) {
+        f = fly(fd, 0, 1, 1400); /* 280,000 bytes at 6,250,000 a second, but for a burst */
+        assert_true(f.came > DATAGRAMS / 2 && f.all > 0.025);
+    }
+    hostkit_heal(h, 0);
+    if (hostkit_harm(h, 1, HOSTKIT_DELAY)) {
+        f = fly(fd, 0, 1, 100);
+        assert_true(f.came == DATAGRAMS && f.least > 0.009 && !f.ordered);
+    }
+    hostkit_heal(h, 1);
+    f = fly(fd, 0, 1, 100);
+    assert_true(f.came == DATAGRAMS && f.ordered);
+    close(fd[0]);
+    close(fd[1]);
+    hostkit_stop(&h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(hosts_that_are_cut_off_and_come_back_change_no_bit),
+        kit_test(faults_of_hosts_are_what_they_are_called),
         kit_test(network_that_fails_in_each_way_changes_no_bit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

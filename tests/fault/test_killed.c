@@ -196,6 +196,66 @@ static void run_interrupted_cuts_where_it_is_and_can_be_resumed(void **state)
     fixture_free(&f);
 }
 
+/* --- who is gone is named -----------------------------------------------------------------------
+ */
+/* The line of the log that names this process also says so. */
+static bool is_named(pid_t pid, const char *words)
+{
+    char name[32];
+    snprintf(name, sizeof name, "(process %d on ", (int)pid);
+    char *text = kit_read(kit_path("log"), NULL), *at = text, *end = text;
+    bool named = false;
+    while (!named && (at = strstr(end, name))) {
+        end = at + strcspn(at, "\n");
+        char *found = strstr(at, words);
+        named = found && found < end;
+    }
+    free(text);
+    return named;
+}
+
+/* While the others go on with its work: by takeover where it is a worker. The run is as long as it
+ * has to be, and is held against one that is stopped where it was. */
+static void who_is_gone_is_named_within_seconds(void **state)
+{
+    (void)state;
+    enum { ENDLESS = 10000000, LONG = 100 };
+    static const struct {
+        const char *role, *says;
+        int signal;
+    } cases[] = {{"worker", "died; the others take its share", SIGKILL},
+                 {"worker", "went silent; the others take its share", SIGSTOP},
+                 {"server", "died; the run goes back to step ", SIGKILL},
+                 {"server", "went silent; the run goes back to step ", SIGSTOP}};
+    trainkit_dataset();
+    trainkit_job_file(kit_path("job.yaml"), ENDLESS, LONG, NULL);
+    pid_t train = trainkit_spawn_train(PROGRAM, "3", "2", "cluster.deadline_seconds=1");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const uint64_t at = trainkit_last_cut(kit_path("run"));
+        assert_true(trainkit_wait_cut(kit_path("run"), at + LONG));
+        pid_t gone = trainkit_find_role(train, cases[i].role);
+        assert_true(gone > 0);
+        const double began = lh_now();
+        assert_int_equal(kill(gone, cases[i].signal), 0);
+        while (!is_named(gone, cases[i].says) && lh_now() - began < 10)
+            usleep(5000);
+        if (lh_now() - began > 6) /* the deadline, and what a loaded machine takes */
+            fail_msg("%s: %.1f s", cases[i].says, lh_now() - began);
+    }
+    assert_true(trainkit_wait_cut(kit_path("run"), trainkit_last_cut(kit_path("run")) + LONG));
+    kill(train, SIGINT);
+    trainkit_assert_exits(train, lh_err_exit_status(LH_ECANCELED));
+    struct lh_job *job = trainkit_job(ENDLESS, LONG, NULL);
+    struct lh_train_options opt = trainkit_options(kit_path("undisturbed"));
+    struct lh_train_result result;
+    opt.stop_after = trainkit_last_cut(kit_path("run"));
+    assert_ok(lh_train(job, &opt, &result));
+    struct trainkit_state want = trainkit_read(kit_path("undisturbed"));
+    trainkit_assert_same(&want, kit_path("run"), "roles were gone");
+    lh_mem_free(want.values);
+    lh_job_destroy(&job);
+}
+
 /* --- roles started by hand ----------------------------------------------------------------------
  */
 struct hand {
@@ -323,6 +383,7 @@ int main(void)
         kit_test(run_whose_server_is_killed_goes_back_and_gives_the_same_bits),
         kit_test(run_whose_server_hangs_goes_back_and_gives_the_same_bits),
         kit_test(run_whose_servers_are_killed_at_once_ends_and_can_be_resumed),
+        kit_test(who_is_gone_is_named_within_seconds),
         kit_test(run_interrupted_cuts_where_it_is_and_can_be_resumed),
         kit_test(scheduler_killed_and_started_again_finds_its_roles_waiting),
         kit_test(scheduler_killed_for_good_is_not_waited_for_longer_than_patience),
