@@ -39,7 +39,7 @@ struct lh_job {
     double weight_exp;             /* 5e-2, Eq. 12 */
     double weight_con;             /* 5e-1, Eq. 14 */
     double weight_kl;              /* 1, Eq. 3 */
-    double weight_j;               /* 1, J against L_Rec in Eq. 9 */
+    double weight_j;               /* 1, J against L_Rec in Eq. 9, and L_Exp, L_Con */
     bool cvae;                     /* true; false: the deterministic reconstructor of Eq. 2 */
     enum lh_bound bound;           /* clip */
     double residual_scale;         /* phi, 0.1 */

@@ -61,8 +61,9 @@ const struct lh_job_key lh_job_keys[] = {
     {"objective", "weight_j", LH_KEY_DOUBLE, AT(weight_j), .number = 1, BETWEEN(0, 1e6),
      .digested = true,
      .doc = "Weight of the policy's value J against the reconstruction in the decoder's update\n"
-            "(Eq. 9). J grows with the rewards' scale: where Q's slope is steep, 1 pulls the\n"
-            "decoder out of the logged actions."},
+            "(Eq. 9), and against L_Exp and L_Con in that of z_h's encoder. J grows with the\n"
+            "rewards' scale: where Q's slope is steep, 1 pulls the decoder out of the logged "
+            "actions."},
     {"objective", "cvae", LH_KEY_BOOL, AT(cvae), .number = 1, .digested = true,
      .doc = "false: reconstruct the logged action by a deterministic network (Eq. 2)."},
     {"objective", "bound", LH_KEY_ENUM, AT(bound), .number = LH_BOUND_CLIP, .words = bounds,
