@@ -8,7 +8,7 @@ build=(gcc libc6-dev cmake ninja-build pkg-config ccache
        libzmq3-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
        liblmdb-dev libopenblas-dev libyaml-dev libcjson-dev libxxhash-dev libarchive-dev
        libmicrohttpd-dev libopenmpi-dev openmpi-bin)
-tests=(libcmocka-dev clang-format python3 python3-numpy xz-utils zstd bzip2
+tests=(libcmocka-dev clang-format python3 python3-numpy python3-yaml xz-utils zstd bzip2
        slurm-wlm munge procps iproute2 nftables iptables libnetfilter-queue-dev)
 
 want=("${build[@]}")

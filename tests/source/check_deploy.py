@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Holds what cluster/ has for Slurm, systemd and Kubernetes against its checkers and against the program: shell
-scripts parse, systemd-analyze and kubectl accept units and manifests, and every option of longhaul that they use exists.
+scripts parse, systemd-analyze and kubectl accept units and manifests, what manifests name of each other is there, the
+image has the libraries of the program, and every option of longhaul that they use exists.
 
     check_deploy.py LONGHAUL SOURCES
 """
@@ -11,6 +12,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+
+try:
+    import yaml
+except ImportError:
+    yaml = None
 
 bad = []
 
@@ -52,6 +58,90 @@ def manifests(directory):
             bad.append("%s: not named in kustomization.yaml" % path)
 
 
+def documents(paths):
+    """All of YAML's, as (path, document); a key that stands twice is a mistake that loaders pass over."""
+    class Once(yaml.SafeLoader):
+        pass
+
+    def mapping(loader, node):
+        keys = [loader.construct_object(k, deep=True) for k, _ in node.value]
+        for key in {k for k in keys if keys.count(k) > 1}:
+            bad.append("%s: %s stands twice" % (node.start_mark, key))
+        return loader.construct_mapping(node, deep=True)
+
+    Once.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    for path in paths:
+        with open(path) as f:
+            for document in yaml.load_all(f, Once):
+                yield path, document
+
+
+def pods(found):
+    """(where, labels, pod's spec, selector) of all that makes pods."""
+    for path, d in found:
+        template = d.get("spec", {}).get("template")
+        if template:
+            yield ("%s: %s %s" % (path, d["kind"], d["metadata"]["name"]), template["metadata"]["labels"], template["spec"],
+                   d["spec"].get("selector", {}).get("matchLabels"))
+
+
+def agreement(directory):
+    """What manifests say of each other: labels, ports, volumes, how many servers and which keys."""
+    found = list(documents(p for p in glob.glob(directory + "/*.yaml") if os.path.basename(p) not in ("job.yaml", "kustomization.yaml")))
+    for path, d in found:
+        if not all((d.get("apiVersion"), d.get("kind"), d.get("metadata", {}).get("name"))):
+            bad.append("%s: a document without apiVersion, kind or name" % path)
+    made = list(pods(found))
+    for where, labels, spec, selector in made:
+        if selector is not None and not selector.items() <= labels.items():
+            bad.append("%s: selects %s, its pods are %s" % (where, selector, labels))
+        mounted = {m["name"] for c in spec["containers"] for m in c.get("volumeMounts", [])}
+        if mounted != {v["name"] for v in spec.get("volumes", [])}:
+            bad.append("%s: mounts %s of %s" % (where, mounted, [v["name"] for v in spec.get("volumes", [])]))
+    ports = {p["containerPort"] for _, _, spec, _ in made for c in spec["containers"] for p in c.get("ports", [])}
+    for path, d in found:
+        if d["kind"] == "Service":
+            behind = [{p["containerPort"] for c in spec["containers"] for p in c.get("ports", [])}
+                      for _, labels, spec, _ in made if d["spec"]["selector"].items() <= labels.items()]
+            if len(behind) != 1 or not {p["port"] for p in d["spec"]["ports"]} <= behind[0]:
+                bad.append("%s: Service %s: no pod of one kind behind it listens there" % (path, d["metadata"]["name"]))
+        if d["kind"] == "NetworkPolicy":
+            let_in = {p["port"] for rule in d["spec"]["ingress"] for p in rule["ports"]}
+            if let_in != ports:
+                bad.append("%s: lets in %s, pods listen at %s" % (path, sorted(let_in), sorted(ports)))
+        if d["kind"] == "StatefulSet":
+            n = d["spec"]["replicas"]
+            keys = [i["key"] for v in d["spec"]["template"]["spec"]["volumes"] for i in v.get("secret", {}).get("items", [])]
+            if keys != ["server-%d.keys" % i for i in range(n)]:
+                bad.append("%s: %d servers with keys %s" % (path, n, keys))
+            if not re.search(r"--servers %d\b" % n, open(directory + "/scheduler.yaml").read()):
+                bad.append("scheduler.yaml: waits for another number of servers than %d" % n)
+    print("%d manifests agree" % len(found))
+
+
+def job(longhaul, path):
+    """Its keys are read before the dataset is missed."""
+    code, text = run(longhaul, "train", path, "--dir", tempfile.gettempdir() + "/longhaul-no-run")
+    if not code or "/data/dataset" not in text:
+        bad.append("%s: %s" % (path, text))
+
+
+def image(longhaul, path):
+    """Each library's package is installed in it, by dpkg's word."""
+    if not shutil.which("dpkg"):
+        print("no dpkg: the image's libraries are not verified")
+        return
+    with open(path) as f:
+        packages = set(re.findall(r"\blib[a-z0-9.-]+", f.read()))
+    needed = re.findall(r"NEEDED.*\[(.*)\]", run("readelf", "-d", longhaul)[1])
+    files = dict(re.findall(r"(\S+) => (\S+)", run("ldd", longhaul)[1]))
+    for name in needed:
+        code, text = run("dpkg", "-S", os.path.realpath(files.get(name, name)))
+        package = text.split(":")[0]
+        if not code and package not in packages:
+            bad.append("%s: lacks %s, which has %s" % (path, package, name))
+
+
 def options(longhaul, paths):
     """Options behind `longhaul COMMAND`, in shell or as a list of YAML."""
     pages = {}
@@ -90,6 +180,12 @@ def main():
     services = glob.glob(cluster + "/systemd/*.service")
     units(longhaul, services)
     manifests(cluster + "/kubernetes")
+    if yaml:
+        agreement(cluster + "/kubernetes")
+    else:
+        print("no PyYAML: manifests are not read")
+    job(longhaul, cluster + "/kubernetes/job.yaml")
+    image(longhaul, cluster + "/kubernetes/Dockerfile")
     options(longhaul, scripts + services + glob.glob(cluster + "/kubernetes/*") + glob.glob(cluster + "/*/README.md"))
     sys.exit("\n".join(bad) if bad else 0)
 
