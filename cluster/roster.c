@@ -13,9 +13,10 @@
 #define READY_PATIENCE 300.0
 /* Roles of a run in all, those that are gone included: who may say hello may not fill memory. */
 #define NODES_MAX    65536
-#define RESEND_AFTER 1.0 /* seconds beyond a heartbeat: then what is not acknowledged was lost */
-#define HELLOS       3   /* of one that is gone: then they are no late ones */
-#define SAY_EVERY    16  /* messages taken: then it is said without waiting for the next beat */
+#define NODES_A_KEY  16384 /* of one key: who has it does not take all the numbers there are */
+#define RESEND_AFTER 1.0   /* seconds beyond a heartbeat: then what is not acknowledged was lost */
+#define HELLOS       3     /* of one that is gone: then they are no late ones */
+#define SAY_EVERY    16    /* messages taken: then it is said without waiting for the next beat */
 
 void lh_roster_fini(struct lh_roster *r)
 {
@@ -128,6 +129,14 @@ static int take_worker(struct lh_roster *r, const Lh__Hello *h)
     return 0;
 }
 
+static size_t came_with(const struct lh_roster *r, const char *key)
+{
+    size_t n = 0;
+    for (size_t i = 0; *key && i < r->n_nodes; i++)
+        n += strcmp(r->nodes[i].key, key) == 0;
+    return n;
+}
+
 static int admit(struct lh_roster *r, const struct lh_net_message *msg, const Lh__Hello *h,
                  struct lh_role_node *node)
 {
@@ -141,6 +150,11 @@ static int admit(struct lh_roster *r, const struct lh_net_message *msg, const Lh
                           lh_keys_role_name(msg->role), lh_keys_role_name(h->role));
     if (r->n_nodes == NODES_MAX)
         return lh_err_set(LH_EBUSY, "%d roles have come to this run; no more are taken", NODES_MAX);
+    if (came_with(r, msg->key) >= NODES_A_KEY)
+        return lh_err_set(LH_EBUSY,
+                          "%d roles have come to this run with this key; no more are taken: make "
+                          "others with 'longhaul keygen'",
+                          NODES_A_KEY);
     if (h->role == LH__ROLE__ROLE_SERVER)
         return take_server(r, h, node);
     if (h->role == LH__ROLE__ROLE_WORKER)

@@ -1,6 +1,7 @@
 /* Who is let in, who is taken for dead, who has which share. */
 #include "cluster/roster.h"
 
+#include "common/mem.h"
 #include "common/member.h"
 #include "tests/unit/net_rig.h"
 
@@ -157,6 +158,40 @@ static void hello_that_does_not_fit_is_refused_with_its_reason(void **state)
     rig_close(&x);
 }
 
+/* A key is worth so many numbers, and others have theirs. */
+static void one_key_does_not_take_all_numbers(void **state)
+{
+    (void)state;
+    enum { MOST = 16384 };
+    static const char one[] = "0123456789012345678901234567890123456789",
+                      two[] = "9876543210987654321098765432109876543210";
+    struct rig x;
+    struct lh_role_node *node = NULL;
+    struct lh_net_message m = {.env = {.kind = LH__KIND__KIND_HELLO, .protocol = LH_WIRE_PROTOCOL},
+                               .role = LH__ROLE__ROLE_WORKER,
+                               .peer = {.size = 1, .id = {7}, .fd = -1},
+                               .n = 1};
+    Lh__Hello h = hello_of(LH__ROLE__ROLE_WORKER);
+    rig_open(&x, 1);
+    assert_ok(LH_GROW(&x.r.nodes, &x.r.cap_nodes, MOST, "nodes"));
+    for (; x.r.n_nodes < MOST - 1; x.r.n_nodes++) {
+        struct lh_role_node *n = &x.r.nodes[x.r.n_nodes];
+        *n = (struct lh_role_node){.standing = LH_STANDING_GONE};
+        memcpy(n->key, one, sizeof one);
+    }
+    zmq_msg_init_size(&m.frame[0], lh__hello__get_packed_size(&h));
+    lh__hello__pack(&h, zmq_msg_data(&m.frame[0]));
+    for (unsigned char i = 0; i < 3; i++) {
+        m.peer.id[0] = i;
+        memcpy(m.key, i < 2 ? one : two, sizeof one);
+        assert_ok(lh_roster_hello(&x.r, &m, &node));
+        assert_true(i == 1 ? !node : node && node->number == x.r.n_nodes);
+    }
+    kit_assert_contains(lh_err_text(), "16384 roles have come to this run with this key");
+    lh_net_message_fini(&m);
+    rig_close(&x);
+}
+
 static void what_a_role_says_of_itself_steers_no_terminal(void **state)
 {
     (void)state;
@@ -288,6 +323,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         kit_test(hello_gives_numbers_and_the_shard_that_is_wanted_or_free),
         kit_test(hello_that_does_not_fit_is_refused_with_its_reason),
+        kit_test(one_key_does_not_take_all_numbers),
         kit_test(what_a_role_says_of_itself_steers_no_terminal),
         kit_test(sender_given_up_is_back_unless_it_said_goodbye),
         kit_test(assign_gives_one_share_to_each_ready_worker),
