@@ -62,6 +62,8 @@ void lh_loans_destroy(struct lh_loans **l)
 void lh_loan_release(void *data, void *loan)
 {
     struct lh_loan *at = loan;
+    /* that the entry is seen as it was lent is no business of the network's */
+    atomic_load_explicit(&at->left, memory_order_acquire);
     struct lh_loans *book = at->book;
     void *token = at->token; /* the entry is another's once `left` is 0 */
     if (atomic_fetch_sub_explicit(&at->left, 1, memory_order_acq_rel) != 1)
