@@ -1,10 +1,12 @@
-/* The data path alone: what push and pull of a dense tensor cost, beside raw ZeroMQ in the same
- * run, with the same security, in the same layout of processes and threads.
+/* The data path alone: what push and pull of a dense tensor, or of rows of a table, cost, beside
+ * raw ZeroMQ in the same run, with the same security, in the same layout of processes and threads.
  *
  *     bench_wire TRANSPORT BYTES CLIENTS FLIGHT SECONDS [OPERATION]
  *
  * TRANSPORT: inproc (threads of one process), local (likewise, but our server has its turns on the
  * client's thread, as in `longhaul train` by threads), ipc, tcp, ipc-curve, tcp-curve (processes).
+ * OPERATION: push, pull or step of a tensor of BYTES; rows-push or rows-pull of rows of 32 floats,
+ * BYTES in all but for their ids; dense (the default) or rows: each of these.
  * FLIGHT: requests that each client has under way, each on a connection of its own. Ours and raw
  * take turns operation by operation; a line of JSON each. "raw" sends the tensor as one message,
  * "raw-pieces", above 1 MB, as messages of 1 MB. */
@@ -14,6 +16,7 @@
 #include "common/term.h"
 #include "tests/bench/wire_rig.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -27,7 +30,7 @@
 
 enum { SAMPLES = 1 << 18, SYSTEMS = 3, ACTORS = SYSTEMS * (WIRE_CLIENTS_MAX + 1) };
 
-static const char *const op_names[] = {"push", "pull", "step"};
+static const char *const op_names[] = {"push", "pull", "step", "rows-push", "rows-pull"};
 
 struct order {
     enum wire_op op; /* WIRE_OPS: connect */
@@ -64,7 +67,7 @@ struct actor {
 struct stage {
     struct wire_case c[SYSTEMS];
     const struct wire_system *system[SYSTEMS];
-    char bind[SYSTEMS][LH_NET_ENDPOINT_MAX], scheduler[LH_NET_ENDPOINT_MAX], store[64], dir[32];
+    char bind[SYSTEMS][LH_NET_ENDPOINT_MAX], scheduler[LH_NET_ENDPOINT_MAX], store[128], dir[96];
     struct wire_keys keys;
     struct board *board;
     struct actor actors[ACTORS];
@@ -347,6 +350,7 @@ static size_t cores(void)
 
 static int set_up(struct stage *s, const char *transport, const struct wire_case *given)
 {
+    int rc;
     const bool curve = strstr(transport, "-curve") != NULL, tcp = strncmp(transport, "tcp", 3) == 0;
     const bool local = strcmp(transport, "local") == 0;
     s->threads = local || strcmp(transport, "inproc") == 0;
@@ -356,10 +360,12 @@ static int set_up(struct stage *s, const char *transport, const struct wire_case
         mmap(NULL, sizeof *s->board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (s->board == MAP_FAILED)
         return lh_err_set(LH_ENOMEM, "no shared memory");
-    snprintf(s->dir, sizeof s->dir, "/tmp/bench_wire.XXXXXX");
+    const char *tmp = getenv("TMPDIR");
+    snprintf(s->dir, sizeof s->dir, "%s/bench_wire.XXXXXX", tmp && *tmp ? tmp : "/tmp");
     if (!mkdtemp(s->dir)) {
+        rc = lh_err_errno(errno, "%s", s->dir);
         s->dir[0] = '\0';
-        return lh_err_set(LH_EIO, "no directory can be made in /tmp");
+        return rc;
     }
     snprintf(s->store, sizeof s->store, "%s/store", s->dir);
     if (s->threads)
@@ -397,7 +403,8 @@ static int bench(const char *transport, const struct wire_case *given, double se
     int rc;
     LH_TRY_TO(done, set_up(&s, transport, given));
     LH_TRY_TO(done, start_all(&s));
-    for (int op = 0; op < WIRE_OPS; op++) {
+    for (int op = given->rows > 0 ? WIRE_ROWS_PUSH : 0;
+         op < (given->rows > 0 ? WIRE_OPS : WIRE_ROWS_PUSH); op++) {
         const struct order o = {.op = (enum wire_op)op, .seconds = seconds};
         for (size_t i = 0; i < s.n_systems && (!only || strcmp(only, op_names[op]) == 0); i++)
             LH_TRY_TO(done, take_turn(&s, i, &o, transport));
@@ -413,18 +420,26 @@ done:
 int main(int argc, char **argv)
 {
     struct wire_case c = {.piece = 1 << 18};
+    const char *op = argc == 7 ? argv[6] : "dense";
+    const bool rows = strncmp(op, "rows", 4) == 0;
+    bool known = strcmp(op, "dense") == 0 || strcmp(op, "rows") == 0;
+    for (int i = 0; i < WIRE_OPS; i++)
+        known = known || strcmp(op, op_names[i]) == 0;
     if (argc == 6 || argc == 7) {
         c.floats = strtoull(argv[2], NULL, 10) / sizeof(float) / WIRE_ROW * WIRE_ROW;
         c.clients = (uint32_t)strtoul(argv[3], NULL, 10);
         c.flight = (uint32_t)strtoul(argv[4], NULL, 10);
+        c.rows = rows ? c.floats / WIRE_DIM : 0;
     }
-    if (c.floats == 0 || c.clients == 0 || c.clients > WIRE_CLIENTS_MAX || c.flight == 0 ||
-        c.flight > WIRE_FLIGHT_MAX || (strcmp(argv[1], "local") == 0 && c.clients > 1)) {
+    if (!known || c.floats == 0 || c.clients == 0 || c.clients > WIRE_CLIENTS_MAX ||
+        c.flight == 0 || c.flight > WIRE_FLIGHT_MAX ||
+        (strcmp(argv[1], "local") == 0 && c.clients > 1)) {
         fprintf(stderr, "usage: bench_wire inproc|local|ipc|tcp|ipc-curve|tcp-curve BYTES CLIENTS "
-                        "FLIGHT SECONDS [push|pull|step]\n");
+                        "FLIGHT SECONDS [dense|push|pull|step|rows|rows-push|rows-pull]\n");
         return 2;
     }
-    if (bench(argv[1], &c, strtod(argv[5], NULL), argc == 7 ? argv[6] : NULL) < 0) {
+    const bool each = strcmp(op, "dense") == 0 || strcmp(op, "rows") == 0;
+    if (bench(argv[1], &c, strtod(argv[5], NULL), each ? NULL : op) < 0) {
         fprintf(stderr, "bench_wire: %s\n", lh_err_text());
         return 1;
     }

@@ -1,200 +1,32 @@
-/* Push and pull as training does them: the server is ps/server.c with its shard, the client sends
- * the pieces of worker/gradient.c and pulls with common/pull.c into common/held.c. Nothing is
- * trained, so that a new version costs no arithmetic.
+/* Push and pull as training does them: the server is ps/server.c (wire_server.c), the client sends
+ * the pieces of worker/gradient.c and pulls with common/pull.c into common/held.c; of rows, it
+ * sends the pieces of worker/worker_tables.c and pulls with common/rowpull.c.
  *
  * A step of the server ends when the sums of all leaves of its tree are there, and pushes must be
- * new. So every slot owns a subtree of 2^(CHAIN - 1) leaves and pushes its first leaf, that leaf's
- * sibling, the sibling of the two, and so on: CHAIN pushes a step, each but the first added to one
- * sum, as raw ZeroMQ's server does. Behind each goes a request for version 0, which is gone: the
- * answer says that the push before it was taken in, and where the server stands. */
+ * new. So every slot owns a subtree of 2^(WIRE_CHAIN - 1) leaves and pushes its first leaf, that
+ * leaf's sibling, the sibling of the two, and so on: WIRE_CHAIN pushes a step, each but the first
+ * added to one sum, as raw ZeroMQ's server does. Behind each goes a request for version 0, which is
+ * gone: the answer says that the push before it was taken in, and where the server stands. A step
+ * of rows has a small dense part as well: each slot sends its subtree's before the first rows. */
+#include "tests/bench/wire_ours.h"
+
 #include "common/err.h"
 #include "common/mem.h"
 #include "common/pull.h"
 #include "common/term.h"
 #include "ps/server.h"
-#include "tests/bench/wire_rig.h"
 #include "worker/gradient.h"
+#include "worker/worker_tables.h"
 
 #include <sched.h>
-#include <stdio.h>
 
-enum { CHAIN = 8, NODE = 3 };
-
-/* Nobody beats here: roles have patience. */
-static const char job_text[] = "algorithm: il\n"
-                               "cluster: {heartbeat_seconds: 3600, deadline_seconds: 86400}\n";
-
-static uint32_t slots_of(const struct wire_case *c)
-{
-    return c->clients * c->flight;
-}
-
-static uint32_t leaves_of(const struct wire_case *c)
-{
-    return (UINT32_C(1) << lh_tree_height(slots_of(c))) << (CHAIN - 1);
-}
-
-static int make_layout(struct lh_layout *out, struct lh_param *p, const struct wire_case *c)
-{
-    *p = (struct lh_param){.name = "w", .rows = c->floats / WIRE_ROW, .cols = WIRE_ROW};
-    return lh_layout_init_params(out, &(struct lh_layout_params){p, 1, c->floats}, NULL, 0, 1);
-}
-
-/* --- the server ----------------------------------------------------------------------------------
- */
-struct held_model {
-    struct lh_param param;
-    struct lh_layout layout;
-    float *weights;
-};
-
-static void model_fini(void *ctx, struct lh_server_model *model)
-{
-    struct held_model *m = model->owner;
-    (void)ctx;
-    lh_layout_fini(&m->layout);
-    lh_mem_free(m->weights);
-    lh_mem_free(m);
-    *model = (struct lh_server_model){0};
-}
-
-static int model(void *ctx, const struct lh_job *job, size_t shards, bool initial,
-                 struct lh_server_model *out)
-{
-    const struct wire_case *c = ctx;
-    struct held_model *m = NULL;
-    int rc;
-    (void)job, (void)shards, (void)initial;
-    LH_TRY(LH_NEW(&m, "model"));
-    LH_TRY_TO(fail, make_layout(&m->layout, &m->param, c));
-    LH_TRY_TO(fail, LH_NEW_ARRAY(&m->weights, c->floats, "weights"));
-    for (size_t i = 0; i < c->floats; i++)
-        m->weights[i] = 1e-3f;
-    *out = (struct lh_server_model){
-        .layout = &m->layout, .leaves = leaves_of(c), .weights = m->weights, .owner = m};
-    return 0;
-fail:
-    lh_layout_fini(&m->layout);
-    lh_mem_free(m);
-    return rc;
-}
-
-static struct lh_server_options options_of(const struct wire_case *c,
-                                           const struct lh_security *security)
-{
-    return (struct lh_server_options){.scheduler = c->scheduler,
-                                      .bind = c->bind,
-                                      .store = c->store,
-                                      .wanted = 1,
-                                      .patience = 60,
-                                      .security = security,
-                                      .model = model,
-                                      .model_fini = model_fini,
-                                      .ctx = (void *)(uintptr_t)c};
-}
-
-/* As a thread of the launcher with no worker on it. */
-static int serve_spinning(void *zmq, const struct wire_case *c, const struct lh_server_options *opt)
-{
-    struct lh_server *s = NULL;
-    double idle_since = lh_now();
-    int rc = lh_server_open(&s, zmq, opt);
-    while (rc == 0) {
-        struct lh_net_poll poll[LH_SERVER_SOCKETS];
-        bool busy = false;
-        rc = lh_server_turn(s, &busy);
-        idle_since = busy ? lh_now() : idle_since;
-        if (rc < 0)
-            break;
-        if (lh_now() - idle_since < c->spin) {
-            sched_yield();
-            continue;
-        }
-        lh_server_sockets(s, poll);
-        rc = lh_net_poll(poll, LH_SERVER_SOCKETS, lh_server_patience(s));
-    }
-    return lh_server_close(&s, rc);
-}
-
-static int serve(void *zmq, const struct wire_case *c, void (*bound)(void *, const char *),
-                 void *ctx)
-{
-    struct lh_security security;
-    (void)bound, (void)ctx;
-    lh_mem_keep();
-    LH_TRY(lh_security_open(&security, zmq, c->keys ? &c->keys->server : NULL, false));
-    const struct lh_server_options opt = options_of(c, &security);
-    int rc = c->spin > 0 ? serve_spinning(zmq, c, &opt) : lh_server_run(zmq, &opt);
-    lh_security_close(&security);
-    return rc;
-}
-
-/* --- its scheduler -------------------------------------------------------------------------------
- */
-static int next_of_kind(struct lh_net_socket *s, struct lh_net_message *m, uint32_t kind)
-{
-    for (;;) {
-        struct lh_net_poll poll = {.socket = s};
-        LH_TRY(lh_net_poll(&poll, 1, 60));
-        int rc = lh_net_recv(s, m);
-        LH_TRY(rc < 0 ? rc : 0);
-        if (rc != 0 && !poll.in)
-            return lh_err_set(LH_ETIMEDOUT, "the server says nothing");
-        if (rc == 0 && m->env.kind == kind)
-            return 0;
-        if (rc == 0)
-            lh_net_message_fini(m);
-    }
-}
-
-static int send_plan(struct lh_net_socket *s, const struct lh_net_peer *to,
-                     const struct wire_case *c)
-{
-    struct lh_job *job = NULL;
-    Lh__Plan plan = LH__PLAN__INIT;
-    Lh__KeyOwner worker = LH__KEY_OWNER__INIT, *allowed[] = {&worker};
-    LH_TRY(lh_job_load_text(&job, job_text, sizeof job_text - 1, "bench", NULL));
-    plan.job = (char *)(uintptr_t)job_text;
-    plan.job_digest = lh_job_digest(job);
-    lh_job_destroy(&job);
-    plan.node = 1;
-    plan.shards = 1;
-    plan.until = plan.total = plan.checkpoint_every = UINT64_MAX / 2;
-    if (c->keys) {
-        worker.key = (char *)(uintptr_t)c->keys->worker.own.key;
-        worker.name = (char *)(uintptr_t)c->keys->worker.own.name;
-        worker.role = LH__ROLE__ROLE_WORKER;
-        plan.allowed = allowed;
-        plan.n_allowed = 1;
-    }
-    struct lh_envelope env = {.kind = LH__KIND__KIND_PLAN, .job = plan.job_digest};
-    return lh_net_send_body(s, to, &env, &plan.base);
-}
-
-int wire_schedule(struct lh_net_socket **out, void *zmq, const struct wire_case *c,
-                  const struct lh_security *security, char *at)
-{
-    struct lh_net_message m;
-    Lh__Hello *hello = NULL;
-    LH_TRY(lh_net_router(out, zmq, c->scheduler, 1000, security));
-    LH_TRY(next_of_kind(*out, &m, LH__KIND__KIND_HELLO));
-    int rc = lh_net_body(&m, &lh__hello__descriptor, (ProtobufCMessage **)&hello);
-    if (rc == 0) {
-        snprintf(at, LH_NET_ENDPOINT_MAX, "%s", hello->endpoint);
-        lh_wire_free((ProtobufCMessage **)&hello);
-        rc = send_plan(*out, &m.peer, c);
-    }
-    lh_net_message_fini(&m);
-    LH_TRY(rc);
-    LH_TRY(next_of_kind(*out, &m, LH__KIND__KIND_READY));
-    lh_net_message_fini(&m);
-    return 0;
-}
+enum { NODE = 3 };
 
 /* --- the client ----------------------------------------------------------------------------------
  */
 struct slot {
     struct lh_pull pull;
+    struct lh_rowpull rows;
     struct lh_held held;
     struct lh_net_socket *socket;
     uint32_t index;  /* of its subtree */
@@ -211,6 +43,9 @@ struct client {
     struct lh_param param;
     struct lh_layout layout;
     struct lh_gradient gradient;
+    struct lh_worker_tables
+        *tables;   /* NULL: no rows; its pushes are made once, sent again and again */
+    uint64_t *ids; /* [rows] that are pushed and pulled */
     uint64_t job;
     struct slot slots[WIRE_FLIGHT_MAX];
     struct lh_net_poll polls[WIRE_FLIGHT_MAX + LH_SERVER_SOCKETS];
@@ -230,10 +65,13 @@ static void client_close(void **client)
         return;
     for (uint32_t i = 0; i < k->c->flight; i++) {
         lh_held_fini(&k->slots[i].held);
+        lh_rowpull_fini(&k->slots[i].rows);
         lh_pull_close(&k->slots[i].pull);
     }
     if (k->server)
         lh_server_close(&k->server, LH_ECANCELED);
+    lh_worker_tables_destroy(&k->tables);
+    lh_mem_free(k->ids);
     lh_gradient_fini(&k->gradient);
     lh_layout_fini(&k->layout);
     lh_mem_free(k);
@@ -286,6 +124,15 @@ static int push(struct client *k, struct slot *s, struct lh_tree_node node)
     return k->push_rc;
 }
 
+static int push_rows(struct client *k, struct slot *s, struct lh_tree_node node)
+{
+    const struct lh_envelope env = {
+        .job = k->job, .node = NODE, .step = s->step, .level = node.level, .index = node.index};
+    k->tables->pushed = 0;
+    int rc = lh_worker_tables_push(k->tables, &s->pull, &env);
+    return rc <= 0 ? rc : lh_err_set(LH_EPEER, "a push was not taken");
+}
+
 static int send_fence(struct client *k, struct slot *s)
 {
     struct lh_envelope env = {
@@ -296,12 +143,23 @@ static int send_fence(struct client *k, struct slot *s)
 
 static int push_next(struct client *k, struct slot *s)
 {
-    const uint32_t t = s->pushed++, top = CHAIN - 1;
+    const uint32_t t = s->pushed++, top = WIRE_CHAIN - 1;
     struct lh_tree_node node = {.level = 0, .index = s->index << top};
     if (t > 0)
-        node = (struct lh_tree_node){.level = t - 1, .index = (s->index << (CHAIN - t)) + 1};
-    LH_TRY(push(k, s, node));
+        node = (struct lh_tree_node){.level = t - 1, .index = (s->index << (WIRE_CHAIN - t)) + 1};
+    if (k->tables && t == 0)
+        LH_TRY(push(k, s, (struct lh_tree_node){.level = top, .index = s->index}));
+    LH_TRY(k->tables ? push_rows(k, s, node) : push(k, s, node));
     return send_fence(k, s);
+}
+
+static int pull_rows(struct client *k, struct slot *s)
+{
+    lh_rowpull_begin(&s->rows, s->step);
+    LH_TRY(lh_rowpull_add(&s->rows, 0, k->ids, k->c->rows, 1));
+    LH_TRY(lh_rowpull_ask(&s->rows));
+    int rc = lh_rowpull_send(&s->rows, &s->pull);
+    return rc <= 0 ? rc : lh_err_set(LH_EPEER, "a request was not taken");
 }
 
 static int begin(void *client, uint32_t slot, enum wire_op op)
@@ -310,15 +168,18 @@ static int begin(void *client, uint32_t slot, enum wire_op op)
     struct slot *s = &k->slots[slot];
     s->op = op;
     s->busy = true;
-    s->blocked = op == WIRE_PUSH && s->pushed == CHAIN;
+    s->blocked = (op == WIRE_PUSH || op == WIRE_ROWS_PUSH) && s->pushed == WIRE_CHAIN;
     switch (op) {
+    case WIRE_ROWS_PULL:
+        return pull_rows(k, s);
     case WIRE_PUSH:
+    case WIRE_ROWS_PUSH:
         return s->blocked ? send_fence(k, s) : push_next(k, s);
     case WIRE_PULL:
         return lh_pull_begin(&s->pull, LH_WIRE_LATEST);
     default:
-        if (s->pushed < CHAIN)
-            LH_TRY(push(k, s, (struct lh_tree_node){.level = CHAIN - 1, .index = s->index}));
+        if (s->pushed < WIRE_CHAIN)
+            LH_TRY(push(k, s, (struct lh_tree_node){.level = WIRE_CHAIN - 1, .index = s->index}));
         return lh_pull_begin(&s->pull, s->step + 1);
     }
 }
@@ -331,9 +192,23 @@ static void stands_at(struct slot *s, uint64_t version)
     }
 }
 
+static int take_rows(struct client *k, struct slot *s, const struct lh_net_message *m)
+{
+    int rc = lh_rowpull_take(&s->rows, 0, m);
+    LH_TRY(rc);
+    if (rc == 0 && s->rows.gone) { /* others have pushed before */
+        stands_at(s, m->env.step);
+        return pull_rows(k, s);
+    }
+    s->busy = !lh_rowpull_complete(&s->rows);
+    return 0;
+}
+
 static int take(struct client *k, struct slot *s, struct lh_net_message *m)
 {
-    if (s->op != WIRE_PUSH) {
+    if (s->op == WIRE_ROWS_PULL)
+        return take_rows(k, s, m);
+    if (s->op != WIRE_PUSH && s->op != WIRE_ROWS_PUSH) {
         LH_TRY(lh_pull_take(&s->pull, 0, m));
         s->busy = !s->pull.complete;
         if (s->pull.complete)
@@ -343,7 +218,7 @@ static int take(struct client *k, struct slot *s, struct lh_net_message *m)
     if (m->env.kind != LH__KIND__KIND_MOVED || m->env.request != s->fence)
         return 0;
     stands_at(s, m->env.step);
-    if (!s->blocked || s->pushed == CHAIN) {
+    if (!s->blocked || s->pushed == WIRE_CHAIN) {
         s->busy = s->blocked;
         return s->blocked ? send_fence(k, s) : 0;
     }
@@ -371,7 +246,7 @@ static int drain(struct client *k, struct slot *s, bool *any)
 /* Whether an operation ends only when other slots have had theirs. */
 static bool is_coupled(const struct client *k, const struct slot *s)
 {
-    return s->blocked || (s->op == WIRE_STEP && slots_of(k->c) > 1);
+    return s->blocked || (s->op == WIRE_STEP && k->c->clients * k->c->flight > 1);
 }
 
 static int poll_slots(struct client *k, double until)
@@ -410,20 +285,50 @@ static int await(void *client, double until, uint32_t *slot)
     }
 }
 
+/* Rows to push, each with the same gradient: a worker's sum, dealt out and cut into pieces. */
+static int open_tables(struct client *k)
+{
+    const size_t n = k->c->rows;
+    struct lh_rowlist rows = {.n = n};
+    float *values = NULL;
+    int rc = 0;
+    LH_TRY(LH_NEW(&k->tables, "tables"));
+    k->tables->shards = k->tables->lookup.n_tables = 1;
+    lh_table_sum_init(&k->tables->sum[0], WIRE_DIM);
+    LH_TRY(LH_NEW_ARRAY(&k->tables->first, 2, "tables"));
+    LH_TRY(LH_NEW_ARRAY(&k->ids, n, "ids"));
+    LH_TRY(LH_NEW_ARRAY(&values, n * WIRE_DIM, "rows"));
+    for (size_t i = 0; i < n * WIRE_DIM; i++)
+        values[i] = 1e-6f;
+    for (size_t i = 0; i < n; i++)
+        k->ids[i] = wire_row_id(i);
+    rows.ids = k->ids;
+    rows.values = values;
+    lh_table_sum_leaf(&k->tables->sum[0]);
+    LH_TRY_TO(done, lh_table_sum_block(&k->tables->sum[0], &rows));
+    rc = lh_worker_tables_end(k->tables);
+done:
+    lh_mem_free(values);
+    return rc;
+}
+
 static int open_slot(struct client *k, struct slot *s, void *zmq, const char *server)
 {
+    const struct lh_graph_table table = {.dim = WIRE_DIM};
+    const size_t pieces = k->c->floats / LH_WIRE_PIECE + 1;
     char *endpoints[] = {(char *)(uintptr_t)server};
     char *keys[] = {k->c->keys ? (char *)(uintptr_t)k->c->keys->server.own.key : NULL};
     LH_TRY(lh_held_init(&s->held, &k->layout));
-    LH_TRY(lh_pull_open(&s->pull,
-                        &(struct lh_pull_spec){.zmq = zmq,
-                                               .layout = &k->layout,
-                                               .endpoints = endpoints,
-                                               .keys = k->c->keys ? keys : NULL,
-                                               .security = &k->security,
-                                               .job = k->job,
-                                               .node = NODE,
-                                               .queue = (int)(4 * k->gradient.n_pieces) + 64}));
+    if (k->tables)
+        LH_TRY(lh_rowpull_init(&s->rows, &table, 1, 1, 0));
+    LH_TRY(lh_pull_open(&s->pull, &(struct lh_pull_spec){.zmq = zmq,
+                                                         .layout = &k->layout,
+                                                         .endpoints = endpoints,
+                                                         .keys = k->c->keys ? keys : NULL,
+                                                         .security = &k->security,
+                                                         .job = k->job,
+                                                         .node = NODE,
+                                                         .queue = (int)(4 * pieces) + 64}));
     s->pull.held = &s->held;
     s->socket = s->pull.shards[0].socket;
     return 0;
@@ -433,8 +338,12 @@ static int open_slot(struct client *k, struct slot *s, void *zmq, const char *se
 static int first_version(struct client *k, struct slot *s, uint32_t index)
 {
     uint32_t slot;
-    if (index == 0 && s == k->slots)
-        LH_TRY(push(k, s, (struct lh_tree_node){.level = lh_tree_height(leaves_of(k->c))}));
+    if (index == 0 && s == k->slots) {
+        const struct lh_tree_node root = {.level = lh_tree_height(wire_leaves(k->c))};
+        LH_TRY(push(k, s, root));
+        if (k->tables)
+            LH_TRY(push_rows(k, s, root));
+    }
     s->op = WIRE_STEP;
     s->busy = true;
     LH_TRY(lh_pull_begin(&s->pull, 1));
@@ -450,14 +359,16 @@ static int client_open(void **client, void *zmq, const struct wire_case *c, cons
     lh_mem_keep();
     LH_TRY(LH_NEW(&k, "client"));
     k->c = c;
-    LH_TRY_TO(fail, make_layout(&k->layout, &k->param, c));
-    LH_TRY_TO(fail, lh_gradient_init(&k->gradient, &k->layout, 0, leaves_of(c)));
+    LH_TRY_TO(fail, wire_layout(&k->layout, &k->param, c));
+    LH_TRY_TO(fail, lh_gradient_init(&k->gradient, &k->layout, 0, wire_leaves(c)));
     k->security.keys = c->keys ? &c->keys->worker : NULL;
-    LH_TRY_TO(fail, lh_job_load_text(&job, job_text, sizeof job_text - 1, "bench", NULL));
+    LH_TRY_TO(fail, wire_job(&job, c));
     k->job = lh_job_digest(job);
     lh_job_destroy(&job);
+    if (c->rows > 0)
+        LH_TRY_TO(fail, open_tables(k));
     if (c->local) {
-        k->options = options_of(c, NULL);
+        k->options = wire_server_options(c, NULL);
         LH_TRY_TO(fail, lh_server_open(&k->server, zmq, &k->options));
     }
     for (uint32_t i = 0; i < c->flight; i++)
@@ -477,7 +388,7 @@ fail:
 
 const struct wire_system wire_ours = {
     .name = "ours",
-    .serve = serve,
+    .serve = wire_serve,
     .open = client_open,
     .begin = begin,
     .wait = await,

@@ -3,7 +3,8 @@
  * envelopes, no checks, no versions.
  *
  * A message of 2 bytes says what the connection is used for from now on, one of 1 byte asks for the
- * tensor or says that it was added; any other is a part of the tensor, in order. */
+ * tensor or says that it was added; any other is a part of the tensor, in order. Of rows, a message
+ * is ids that are asked for; or it has two frames, ids and rows, which are added by index. */
 #include "tests/bench/wire_rig.h"
 
 #include "common/err.h"
@@ -36,6 +37,25 @@ static int send_tensor(void *socket, const struct wire_case *c, float *x, const 
         zmq_msg_init_data(&m, x + at, count * sizeof *x, keep, NULL);
         if (n && zmq_send(socket, id, n, ZMQ_SNDMORE) < 0)
             return failed("sending");
+        if (zmq_msg_send(&m, socket, 0) < 0)
+            return failed("sending");
+    }
+    return 0;
+}
+
+/* Sends ids, and rows too if x, in messages of at most `piece` floats. */
+static int send_rows(void *socket, const struct wire_case *c, uint64_t *ids, float *x)
+{
+    const size_t most = c->piece / WIRE_DIM;
+    for (size_t at = 0; at < c->rows; at += most) {
+        const size_t n = c->rows - at < most ? c->rows - at : most;
+        zmq_msg_t m;
+        zmq_msg_init_data(&m, ids + at, n * sizeof *ids, keep, NULL);
+        if (zmq_msg_send(&m, socket, x ? ZMQ_SNDMORE : 0) < 0)
+            return failed("sending");
+        if (!x)
+            continue;
+        zmq_msg_init_data(&m, x + at * WIRE_DIM, n * WIRE_DIM * sizeof *x, keep, NULL);
         if (zmq_msg_send(&m, socket, 0) < 0)
             return failed("sending");
     }
@@ -79,6 +99,56 @@ static void add(float *restrict into, const loose_float *restrict from, size_t n
         into[i] += from[i];
 }
 
+/* Where the id in place i of a message says that a row is. */
+static float *row_at(struct server *s, zmq_msg_t *ids, size_t i)
+{
+    uint64_t id;
+    memcpy(&id, (const char *)zmq_msg_data(ids) + i * sizeof id, sizeof id);
+    return id < s->c->rows * WIRE_SPARSE ? s->tensor + id * WIRE_DIM : NULL;
+}
+
+static int say_done(struct server *s, struct peer *p)
+{
+    return zmq_send(s->socket, p->id, p->n, ZMQ_SNDMORE) < 0 || zmq_send(s->socket, "", 1, 0) < 0
+               ? failed("answering")
+               : 0;
+}
+
+static int add_rows(struct server *s, struct peer *p, zmq_msg_t *ids, zmq_msg_t *rows)
+{
+    const size_t n = zmq_msg_size(ids) / sizeof(uint64_t);
+    const loose_float *from = zmq_msg_data(rows);
+    if (zmq_msg_size(rows) != n * WIRE_DIM * sizeof(float))
+        return lh_err_set(LH_EPROTO, "raw: %zu rows in %zu bytes", n, zmq_msg_size(rows));
+    for (size_t i = 0; i < n; i++) {
+        float *to = row_at(s, ids, i);
+        if (!to)
+            return lh_err_set(LH_EPROTO, "raw: no such row");
+        add(to, from + i * WIRE_DIM, WIRE_DIM);
+    }
+    p->at += n * WIRE_DIM;
+    if (p->at < s->c->floats)
+        return 0;
+    p->at = 0;
+    return say_done(s, p);
+}
+
+static int send_rows_back(struct server *s, struct peer *p, zmq_msg_t *ids)
+{
+    const size_t n = zmq_msg_size(ids) / sizeof(uint64_t);
+    zmq_msg_t m;
+    zmq_msg_init_size(&m, n * WIRE_DIM * sizeof(float));
+    for (size_t i = 0; i < n; i++) {
+        const float *row = row_at(s, ids, i);
+        if (!row)
+            return lh_err_set(LH_EPROTO, "raw: no such row");
+        memcpy((float *)zmq_msg_data(&m) + i * WIRE_DIM, row, WIRE_DIM * sizeof *row);
+    }
+    return zmq_send(s->socket, p->id, p->n, ZMQ_SNDMORE) < 0 || zmq_msg_send(&m, s->socket, 0) < 0
+               ? failed("answering")
+               : 0;
+}
+
 static int take(struct server *s, struct peer *p, zmq_msg_t *m)
 {
     const size_t bytes = zmq_msg_size(m), n = bytes / sizeof(float);
@@ -86,6 +156,8 @@ static int take(struct server *s, struct peer *p, zmq_msg_t *m)
         p->op = ((const char *)zmq_msg_data(m))[1];
         return 0;
     }
+    if (p->op == WIRE_ROWS_PULL)
+        return send_rows_back(s, p, m);
     if (bytes == 1)
         return send_tensor(s->socket, s->c, s->tensor, p->id, p->n);
     if (n > s->c->floats - p->at)
@@ -97,24 +169,29 @@ static int take(struct server *s, struct peer *p, zmq_msg_t *m)
     p->at = 0;
     if (p->op == WIRE_STEP)
         return send_tensor(s->socket, s->c, s->tensor, p->id, p->n);
-    if (zmq_send(s->socket, p->id, p->n, ZMQ_SNDMORE) < 0 || zmq_send(s->socket, "", 1, 0) < 0)
-        return failed("answering");
-    return 0;
+    return say_done(s, p);
 }
 
 static int serve_next(struct server *s)
 {
-    zmq_msg_t id, m;
+    zmq_msg_t id, m, rows;
     zmq_msg_init(&id);
     zmq_msg_init(&m);
+    zmq_msg_init(&rows);
     int rc = zmq_msg_recv(&id, s->socket, 0) < 0 || zmq_msg_recv(&m, s->socket, 0) < 0
                  ? failed("receiving")
                  : 0;
+    const bool two = rc == 0 && zmq_msg_more(&m);
+    if (two && zmq_msg_recv(&rows, s->socket, 0) < 0)
+        rc = failed("receiving");
     struct peer *p = rc == 0 ? peer_of(s, &id) : NULL;
+    if (rc == 0 && !p)
+        rc = lh_err_set(LH_EPROTO, "raw: too many peers");
     if (rc == 0)
-        rc = p ? take(s, p, &m) : lh_err_set(LH_EPROTO, "raw: too many peers");
+        rc = two ? add_rows(s, p, &m, &rows) : take(s, p, &m);
     zmq_msg_close(&id);
     zmq_msg_close(&m);
+    zmq_msg_close(&rows);
     return rc;
 }
 
@@ -147,8 +224,9 @@ static int serve(void *zmq, const struct wire_case *c, void (*bound)(void *, con
     char at[LH_NET_ENDPOINT_MAX];
     size_t n = sizeof at;
     int rc;
-    LH_TRY(LH_NEW_ARRAY(&s.tensor, c->floats, "tensor"));
-    for (size_t i = 0; i < c->floats; i++)
+    const size_t floats = c->rows > 0 ? c->rows * WIRE_SPARSE * WIRE_DIM : c->floats;
+    LH_TRY(LH_NEW_ARRAY(&s.tensor, floats, "tensor"));
+    for (size_t i = 0; i < floats; i++)
         s.tensor[i] = 1e-3f;
     s.socket = new_socket(zmq, ZMQ_ROUTER);
     if (!s.socket) {
@@ -185,6 +263,7 @@ struct slot {
 struct client {
     const struct wire_case *c;
     float *pushed; /* [floats] */
+    uint64_t *ids; /* [rows] */
     struct slot slots[WIRE_FLIGHT_MAX];
     uint32_t next;
 };
@@ -200,6 +279,7 @@ static void client_close(void **client)
         lh_mem_free(k->slots[i].received);
     }
     lh_mem_free(k->pushed);
+    lh_mem_free(k->ids);
     lh_mem_free(k);
     *client = NULL;
 }
@@ -227,6 +307,9 @@ static int client_open(void **client, void *zmq, const struct wire_case *c, cons
     LH_TRY_TO(fail, LH_NEW_ARRAY(&k->pushed, c->floats, "tensor"));
     for (size_t i = 0; i < c->floats; i++)
         k->pushed[i] = 1e-6f;
+    LH_TRY_TO(fail, LH_NEW_ARRAY(&k->ids, c->rows, "ids"));
+    for (size_t i = 0; i < c->rows; i++)
+        k->ids[i] = wire_row_id(i);
     for (uint32_t i = 0; i < c->flight; i++)
         LH_TRY_TO(fail, open_slot(k, &k->slots[i], zmq, server));
     *client = k;
@@ -244,8 +327,10 @@ static int begin(void *client, uint32_t slot, enum wire_op op)
     if (s->told != op && zmq_send(s->socket, use, sizeof use, 0) < 0)
         return failed("asking");
     s->op = s->told = op;
-    s->left = op == WIRE_PUSH ? 0 : k->c->floats;
+    s->left = op == WIRE_PUSH || op == WIRE_ROWS_PUSH ? 0 : k->c->floats;
     s->busy = true;
+    if (op == WIRE_ROWS_PUSH || op == WIRE_ROWS_PULL)
+        return send_rows(s->socket, k->c, k->ids, op == WIRE_ROWS_PUSH ? k->pushed : NULL);
     if (op != WIRE_PULL)
         return send_tensor(s->socket, k->c, k->pushed, NULL, 0);
     return zmq_send(s->socket, "", 1, 0) < 0 ? failed("asking") : 0;
