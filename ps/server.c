@@ -220,7 +220,7 @@ static int take_order(struct lh_server *s, const struct lh_net_message *msg)
 {
     switch (msg->env.kind) {
     case LH__KIND__KIND_PAUSE:
-        s->limit = lh_shard_version(s->shard);
+        s->limit = lh_shard_version(s->shard) + s->tables.behind; /* some rows are of the next */
         LH_TRY(lh_server_steps_flush(s));
         /* steps that workers have are to come in; no other is given */
         return lh_member_tell(&s->member, LH__KIND__KIND_PAUSED,
@@ -359,7 +359,7 @@ double lh_server_patience(const struct lh_server *s)
 {
     if (lh_writer_busy(s->writer))
         return BUSY_POLL;
-    if (s->metrics_rows > 0 || s->withheld || s->failed || s->tables.withheld)
+    if (s->metrics_rows > 0 || s->withheld || s->failed || s->tables.withheld || s->tables.behind)
         return METRICS_EVERY / 2;
     return s->member.heartbeat / 4;
 }

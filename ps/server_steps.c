@@ -91,6 +91,19 @@ static void note_own(struct lh_server *s, const struct lh_flight_sum *sum)
     s->member.phases.taken_over++;
 }
 
+/* A step is applied to tables and shard, or to none of them. Tables first: their disk may be full,
+ * and until it is not the version stays. LH_AGAIN: not yet. */
+static int advance_tables(struct lh_server *s)
+{
+    if (s->tables.n == 0)
+        return 0;
+    if (!lh_shard_gradient(s->shard) || !lh_server_tables_whole(&s->tables))
+        return LH_AGAIN;
+    LH_TRY(lh_shard_check(s->shard));
+    LH_TRY(lh_server_tables_check(&s->tables));
+    return lh_server_tables_advance(&s->tables);
+}
+
 int lh_server_steps_advance(struct lh_server *s)
 {
     int applied = 1;
@@ -101,14 +114,10 @@ int lh_server_steps_advance(struct lh_server *s)
             LH_TRY(tell_rivals(s, &own));
         if (s->opt->look)
             show_sum(s);
-        /* a step is applied to shard and tables, or to none of them */
-        if (s->tables.n > 0 &&
-            (!lh_shard_gradient(s->shard) || !lh_server_tables_whole(&s->tables)))
-            return 0;
-        LH_TRY(lh_server_tables_check(&s->tables));
+        int rc = advance_tables(s);
+        if (rc != 0)
+            return rc == LH_AGAIN ? 0 : rc;
         LH_TRY(lh_shard_advance(s->shard, &applied, s->metrics + s->metrics_rows * s->n_metrics));
-        if (applied)
-            LH_TRY(lh_server_tables_advance(&s->tables));
         if (applied) {
             s->member.phases.optimise += lh_now() - began;
             if (s->flight)

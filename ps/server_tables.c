@@ -3,19 +3,28 @@
 #include "ps/server_tables.h"
 
 #include "common/err.h"
+#include "common/log.h"
 #include "common/mem.h"
+#include "common/term.h"
 
+#include <assert.h>
 #include <string.h>
 
 #define ASKS_MAX       65536 /* that wait; an evaluation has some thousands */
 #define ASKS_A_WORKER  4096
-#define STEPS_A_WORKER 4 /* whose ids it may have waiting */
+#define STEPS_A_WORKER 4    /* whose ids it may have waiting */
+#define PATIENCE       60.0 /* seconds for which a disk may be full */
+#define PAUSE          0.5  /* seconds between tries */
 
 int lh_server_tables_open(struct lh_server_tables *t, const struct lh_server_tables_spec *spec)
 {
     const struct lh_job *job = spec->job;
-    *t = (struct lh_server_tables){
-        .jobs = job->tables, .job = spec->digest, .node = spec->node, .loans = spec->loans};
+    *t = (struct lh_server_tables){.jobs = job->tables,
+                                   .job = spec->digest,
+                                   .node = spec->node,
+                                   .loans = spec->loans,
+                                   .patience = PATIENCE,
+                                   .pause = PAUSE};
     while (t->n < job->n_tables) {
         const struct lh_job_table *k = &job->tables[t->n];
         /* both states of every row may name other ids */
@@ -70,6 +79,52 @@ int lh_server_tables_restore(struct lh_server_tables *t, uint64_t version, const
     return 0;
 }
 
+/* --- a full disk -------------------------------------------------------------------------------
+ */
+static uint64_t rows_written(const struct lh_server_tables *t)
+{
+    uint64_t n = 0;
+    for (size_t k = 0; k < t->n; k++) {
+        struct lh_rowtable_stats one;
+        lh_rowtable_stats(t->at[k], &one);
+        n += one.written;
+    }
+    return n;
+}
+
+static bool may_write(const struct lh_server_tables *t)
+{
+    return t->refused == 0 || lh_now() - t->tried > t->pause;
+}
+
+/* The disk has no room: LH_AGAIN for as long as there is patience. */
+static int refused(struct lh_server_tables *t, int rc)
+{
+    t->tried = lh_now();
+    if (t->refused == 0) {
+        t->refused = t->tried;
+        t->written = rows_written(t);
+        lh_log_tell(LH_LOG_WARN, "disk_error",
+                    LH_FIELDS(LH_F("code", lh_err_name(rc)), LH_F("reason", lh_err_text())),
+                    "%s; training waits, for %g s at most", lh_err_text(), t->patience);
+    }
+    return t->tried - t->refused < t->patience ? LH_AGAIN : rc;
+}
+
+/* What came of using a table. To use it need not be to write: there is room again when something
+ * was written. */
+static int used(struct lh_server_tables *t, int rc)
+{
+    if (rc == LH_ENOSPC || rc == LH_EIO)
+        return refused(t, rc);
+    if (t->refused > 0 && rows_written(t) > t->written) {
+        lh_log_tell(LH_LOG_INFO, "disk_free", LH_FIELDS(LH_F("seconds", lh_now() - t->refused)),
+                    "rows of tables can be written again; training goes on");
+        t->refused = 0;
+    }
+    return rc;
+}
+
 /* --- pushes ------------------------------------------------------------------------------------
  */
 int lh_server_tables_push(struct lh_server_tables *t, const struct lh_net_message *msg)
@@ -97,7 +152,7 @@ int lh_server_tables_push(struct lh_server_tables *t, const struct lh_net_messag
 
 /* --- pulls -------------------------------------------------------------------------------------
  */
-/* LH_AGAIN: not now, the peer has too much to take yet. */
+/* LH_AGAIN: not now, the peer has too much to take yet, or the disk is full. */
 static int answer(struct lh_server_tables *t, struct lh_net_socket *socket,
                   const struct lh_server_ask *a, uint64_t version)
 {
@@ -106,6 +161,8 @@ static int answer(struct lh_server_tables *t, struct lh_net_socket *socket,
                               .node = t->node,
                               .step = version,
                               .request = a->request};
+    if (t->behind || !may_write(t))
+        return LH_AGAIN;
     if (a->version != version) {
         int rc = lh_net_send(socket, &a->peer, &env, NULL, 0);
         return rc < 0 || rc == LH_AGAIN ? rc : 0;
@@ -117,8 +174,8 @@ static int answer(struct lh_server_tables *t, struct lh_net_socket *socket,
         return LH_AGAIN;
     int rc = lh_mem_alloc_aligned(&rows, size, 1, "rows that were asked for");
     if (rc == 0)
-        rc = lh_rowtable_pull(t->at[a->table], a->ids, a->n, rows);
-    if (rc < 0) {
+        rc = used(t, lh_rowtable_pull(t->at[a->table], a->ids, a->n, rows));
+    if (rc != 0) {
         lh_loan_release(rows, loan);
         return rc;
     }
@@ -215,7 +272,7 @@ int lh_server_tables_pull(struct lh_server_tables *t, struct lh_net_socket *sock
  */
 bool lh_server_tables_whole(const struct lh_server_tables *t)
 {
-    for (size_t k = 0; k < t->n; k++)
+    for (size_t k = 0; k < t->n && !t->behind; k++)
         if (!lh_rowtable_gradient(t->at[k]))
             return false;
     return true;
@@ -230,10 +287,15 @@ int lh_server_tables_check(const struct lh_server_tables *t)
 
 int lh_server_tables_advance(struct lh_server_tables *t)
 {
-    for (size_t k = 0; k < t->n; k++) {
-        int applied;
-        LH_TRY(lh_rowtable_advance(t->at[k], &applied));
+    if (!may_write(t))
+        return LH_AGAIN;
+    t->behind = true;
+    for (size_t k = 0; k < t->n; k++) { /* one that has its step done has no gradient to apply */
+        int applied, rc = used(t, lh_rowtable_advance(t->at[k], &applied));
+        if (rc != 0)
+            return rc;
     }
+    t->behind = false;
     return 0;
 }
 
@@ -252,6 +314,7 @@ void lh_server_tables_stats(const struct lh_server_tables *t, struct lh_rowtable
 
 int lh_server_tables_freeze(struct lh_server_tables *t)
 {
+    assert(!t->behind);
     for (size_t k = 0; k < t->n; k++) {
         int rc = lh_rowtable_freeze(t->at[k]);
         if (rc == 0)

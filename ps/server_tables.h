@@ -29,7 +29,12 @@ struct lh_server_tables {
     size_t most[LH_GRAPH_TABLES_MAX]; /* ids that a worker may wait for */
     struct lh_server_ask *asks;
     size_t n_asks, cap_asks;
-    bool withheld; /* an answer waits until its peer has taken earlier ones */
+    bool withheld; /* an answer waits: for its peer to take earlier ones, or for the disk */
+    /* Rows that have to make room are written; a disk that is full is waited for. */
+    bool behind;            /* a step is applied to some of its rows, and to no others yet */
+    double refused, tried;  /* since when it takes nothing, 0: it does; when it was tried last */
+    uint64_t written;       /* rows, before that */
+    double patience, pause; /* seconds: how long it is tried again, and how often */
 };
 
 struct lh_server_tables_spec {
@@ -58,10 +63,13 @@ int lh_server_tables_pull(struct lh_server_tables *t, struct lh_net_socket *sock
 int lh_server_tables_answer(struct lh_server_tables *t, struct lh_net_socket *socket,
                             uint64_t version);
 
-/* Whether the gradients of the step are whole, of all tables; true where there is none. */
+/* Whether the gradients of the step are whole, of all tables, or were when it was begun; true where
+ * there is none. */
 bool lh_server_tables_whole(const struct lh_server_tables *t);
 /* Errors: LH_EDIVERGED; nothing is applied then, to none of them. */
 int lh_server_tables_check(const struct lh_server_tables *t);
+/* LH_AGAIN: the disk is full; it is tried again by the next call, no rows are given away until
+ * then. Errors: LH_ENOSPC, LH_EIO if it is so for a minute. */
 int lh_server_tables_advance(struct lh_server_tables *t);
 
 /* Sums over all: rows_cached, hits, misses, disk_bytes. */

@@ -480,6 +480,13 @@ static void apply_segment(struct lh_shard *s, size_t i, const float *g, struct g
                       n);
 }
 
+int lh_shard_check(const struct lh_shard *s)
+{
+    uint64_t step;
+    const struct lh_reduce *tree = next_tree(s, &step);
+    return !tree || lh_reduce_sound(tree) ? 0 : find_divergence(s, step, lh_reduce_root(tree));
+}
+
 int lh_shard_advance(struct lh_shard *s, int *applied, float *metrics_out)
 {
     struct generation *next = NULL;
@@ -489,8 +496,7 @@ int lh_shard_advance(struct lh_shard *s, int *applied, float *metrics_out)
     if (!tree)
         return 0;
     const float *g = lh_reduce_root(tree);
-    if (!lh_reduce_sound(tree))
-        LH_TRY(find_divergence(s, step, g));
+    LH_TRY(lh_shard_check(s));
     LH_TRY(generation_next(s, &next));
     for (size_t i = 0; i < s->range.n_segments; i++)
         apply_segment(s, i, g, next);

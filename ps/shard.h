@@ -93,14 +93,18 @@ const float *lh_shard_gradient(const struct lh_shard *s);
 /* Its metrics [n_metrics]; NULL also where there are none. */
 const float *lh_shard_metrics(const struct lh_shard *s);
 
+/* Whether it can be applied: 0, also where it is not whole, or LH_EDIVERGED naming tensor, row and
+ * step if a gradient of a trained tensor is not below 2^64 in magnitude. lh_shard_advance asks
+ * itself, too. */
+int lh_shard_check(const struct lh_shard *s);
+
 /* If the root of the current step (with `each`, of any: of the lowest) is whole: applies it,
  * version becomes + 1, *applied = 1 and metrics_out [n_metrics] (may be NULL) receives the step's
  * metrics. Else *applied = 0. Adam runs on a segment when (step + 1) % period == 0; the gradients
  * of the steps between are dropped (delayed updates skip, they do not accumulate). The soft update
  * target' = tau * weight' + (1 - tau) * target runs when (step + 1) % target_period == 0, on the
- * weights after this step's Adam. Errors: LH_EDIVERGED naming tensor, row and step if a gradient of
- * a trained tensor is not finite: nothing is applied, the shard keeps its version; LH_ENOMEM if
- * every generation is lent and no other can be had: nothing is applied, call again. */
+ * weights after this step's Adam. Errors: LH_EDIVERGED; LH_ENOMEM if every generation is lent and
+ * no other can be had, call again: nothing is applied, the shard keeps its version. */
 int lh_shard_advance(struct lh_shard *s, int *applied, float *metrics_out);
 
 /* A version held still, so that another thread can write it to a store while training goes on. */

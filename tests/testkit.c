@@ -136,6 +136,16 @@ int kit_run(char **out, const char *fmt, ...)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+int kit_in_a_child(int (*run)(const char *), const char *at)
+{
+    pid_t child = fork();
+    if (child == 0)
+        _exit(run(at));
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
 void kit_small_disk(const char *size)
 {
     char options[32];

@@ -47,6 +47,9 @@ void kit_write_bytes(const char *path, const void *p, size_t n);
 char *kit_read(const char *path, size_t *n); /* caller frees with free() */
 /* Runs a shell command, returns its exit status, output (stdout+stderr) in *out (free()). */
 int kit_run(char **out, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* What `run` returns, 0 to 255, in a process of its own, as for limits and signals; -1 if it died.
+ */
+int kit_in_a_child(int (*run)(const char *), const char *at);
 
 /* A small disk of its own at kit_path("disk"), of `size` ("4k"), which no other process sees and
  * which ends with this one. Only root may have it; else the test is skipped. */

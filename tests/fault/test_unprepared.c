@@ -210,6 +210,34 @@ static void run_on_a_disk_that_is_full_for_a_while_loses_nothing(void **state)
     fixture_free(&f);
 }
 
+/* Rows that have to make room are written at once, and no step can do without. */
+static void training_waits_for_a_disk_that_takes_no_rows(void **state)
+{
+    (void)state;
+    static const char wide[] = "tables: {item: {ids: item, dim: 256, cache: 1}}";
+    kit_small_disk("64m");
+    struct fixture f = {.job = NULL};
+    trainkit_dataset_of_items(600, 3000);
+    f.job = trainkit_job(STEPS, EVERY, wide);
+    trainkit_job_file(kit_path("job.yaml"), STEPS, EVERY, wide);
+    struct lh_train_options opt = trainkit_options(kit_path("undisturbed"));
+    struct lh_train_result result;
+    assert_ok(lh_train(f.job, &opt, &result));
+    f.want = trainkit_read(kit_path("undisturbed"));
+    snprintf(f.run, sizeof f.run, "%s/run", kit_path("disk"));
+    start(&f);
+    fill_disk();
+    go_on(&f);
+    trainkit_await_said("training waits, for 60 s at most");
+    const uint64_t cut = trainkit_last_cut(f.run);
+    assert_true(cut >= EVERY && cut < STEPS);
+    assert_int_equal(unlink(kit_path("disk/ballast")), 0);
+    trainkit_assert_exits(f.train, 0);
+    assert_true(trainkit_said("can be written again; training goes on") >= 1);
+    trainkit_assert_same(&f.want, f.run, "the disk had no room for rows");
+    fixture_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,6 +246,8 @@ int main(void)
         kit_test(run_interrupted_while_a_server_cannot_write_cuts_when_it_can),
         cmocka_unit_test_setup_teardown(run_on_a_disk_that_is_full_for_a_while_loses_nothing,
                                         kit_setup, kit_disk_teardown),
+        cmocka_unit_test_setup_teardown(training_waits_for_a_disk_that_takes_no_rows, kit_setup,
+                                        kit_disk_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

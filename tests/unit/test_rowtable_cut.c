@@ -496,17 +496,6 @@ static void set_limit(const char *dir)
     setrlimit(RLIMIT_FSIZE, &(struct rlimit){100000, RLIM_INFINITY});
 }
 
-/* What `run` returns in a process of its own; -1 if it died. */
-static int in_a_child(int (*run)(const char *), const char *dir)
-{
-    pid_t child = fork();
-    if (child == 0)
-        _exit(run(dir));
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
 static int limited(const char *dir)
 {
     signal(SIGXFSZ, SIG_IGN);
@@ -516,7 +505,7 @@ static int limited(const char *dir)
 static void step_past_the_file_size_limit_can_be_called_again(void **state)
 {
     (void)state;
-    assert_int_equal(in_a_child(limited, kit_path("s")), 0);
+    assert_int_equal(kit_in_a_child(limited, kit_path("s")), 0);
 }
 
 static void free_space(const char *dir)
@@ -549,7 +538,7 @@ static void step_on_a_full_disk_can_be_called_again(void **state)
     assert_int_equal(mkdir(disk, 0777), 0);
     if (mount("tmpfs", disk, "tmpfs", 0, "size=8m") != 0)
         skip(); /* only root may */
-    const int failed = in_a_child(filled, kit_path("disk/s"));
+    const int failed = kit_in_a_child(filled, kit_path("disk/s"));
     umount(disk);
     assert_int_equal(failed, 0);
 }
@@ -635,7 +624,7 @@ static int train_large(const char *dir)
 static void table_of_many_times_the_cache_trains_under_a_memory_limit(void **state)
 {
     (void)state;
-    assert_int_equal(in_a_child(train_large, kit_path("s")), 0);
+    assert_int_equal(kit_in_a_child(train_large, kit_path("s")), 0);
 }
 
 static void warm_steps_and_pulls_allocate_nothing(void **state)

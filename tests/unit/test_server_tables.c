@@ -4,8 +4,12 @@
 
 #include "tests/unit/net_rig.h"
 
+#include <math.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #define PATIENCE 0.2 /* seconds */
 
@@ -149,7 +153,7 @@ static void step_is_whole_when_all_tables_are(void **state)
 static void pull_of_a_malformed_message_is_refused(void **state)
 {
     (void)state;
-    static const uint64_t ids[] = {3, 9};
+    static uint64_t ids[1 << 17] = {3, 9};
     struct lh_envelope env = {.kind = LH__KIND__KIND_TABLE_PULL, .step = 4, .count = 2};
     struct lh_net_message m;
     struct rig r;
@@ -157,8 +161,10 @@ static void pull_of_a_malformed_message_is_refused(void **state)
     static const struct {
         uint64_t first, count;
         size_t bytes;
-    } wrong[] = {{2, 2, 16}, {UINT64_MAX, 2, 16}, {0, 0, 0},        {0, 2, 15},
-                 {0, 3, 16}, {0, UINT64_MAX, 16}, {0, 1u << 20, 16}};
+    } wrong[] = {{2, 2, 16},        {UINT64_MAX, 2, 16},
+                 {0, 0, 0},         {0, 2, 15},
+                 {0, 3, 16},        {0, UINT64_MAX, 16},
+                 {0, 1u << 20, 16}, {0, (1u << 18) / 3 + 1, 8 * ((1u << 18) / 3 + 1)}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         env.first = wrong[i].first;
         env.count = wrong[i].count;
@@ -262,6 +268,84 @@ static void reader_of_rows_that_never_drains_holds_little_and_is_cut_off(void **
     zmq_ctx_term(zmq);
 }
 
+/* --- a full disk -------------------------------------------------------------------------------
+ */
+enum { WIDE = 256, MANY = 1500 };
+
+static void limit_files(rlim_t bytes)
+{
+    setrlimit(RLIMIT_FSIZE, &(struct rlimit){bytes, RLIM_INFINITY});
+}
+
+static int open_wide(struct rig *r)
+{
+    static const char *const text = "train: {batch: 1024, micro_batch: 1024}\n"
+                                    "tables: {a: {ids: x, dim: 256, cache: 1}}\n";
+    *r = (struct rig){.job = NULL};
+    LH_TRY(lh_job_load_text(&r->job, text, strlen(text), "job", NULL));
+    LH_TRY(lh_server_tables_open(
+        &r->tables, &(struct lh_server_tables_spec){
+                        .job = r->job, .store = kit_dir(), .shards = 1, .leaves = 1, .node = 1}));
+    return lh_server_tables_restore(&r->tables, 0, NULL, 0);
+}
+
+/* A step whose rows do not fit in memory, and files that may not grow. Returns 0 if all is well. */
+static int step_without_room(const char *dir)
+{
+    static uint64_t ids[MANY];
+    static float g[MANY * WIDE], want[MANY * WIDE], got[MANY * WIDE];
+    (void)dir;
+    const struct lh_rowtable_piece piece = {0, MANY, MANY, ids, g};
+    const struct lh_envelope env = {.kind = LH__KIND__KIND_TABLE_PULL, .count = 1};
+    struct lh_net_message m;
+    struct rig r;
+    signal(SIGXFSZ, SIG_IGN);
+    if (open_wide(&r) < 0)
+        return 1;
+    for (uint64_t i = 0; i < MANY; i++)
+        ids[i] = i;
+    for (size_t i = 0; i < MANY * WIDE; i++)
+        g[i] = 1;
+    if (lh_rowtable_pull(r.tables.at[0], ids, MANY, want) < 0 ||
+        lh_rowtable_push(r.tables.at[0], 0, (struct lh_tree_node){0, 0}, &piece) < 0)
+        return 2;
+    limit_files(100000);
+    if (lh_server_tables_advance(&r.tables) != LH_AGAIN || !r.tables.behind)
+        return 3;
+    if (!lh_server_tables_whole(&r.tables) || lh_rowtable_version(r.tables.at[0]) != 0)
+        return 4;                        /* the step is still to be done */
+    make(&m, &env, 1, ids, sizeof *ids); /* its rows are of neither version: nobody gets them */
+    if (lh_server_tables_pull(&r.tables, NULL, &m, 0) != 0 || r.tables.n_asks != 1)
+        return 5;
+    lh_net_message_fini(&m);
+    limit_files(RLIM_INFINITY);
+    if (lh_server_tables_advance(&r.tables) != LH_AGAIN)
+        return 6; /* it is not tried in every turn */
+    r.tables.pause = 0;
+    usleep(1000);
+    if (lh_server_tables_advance(&r.tables) != 0 || r.tables.behind || r.tables.refused > 0)
+        return 7;
+    if (lh_rowtable_version(r.tables.at[0]) != 1 ||
+        lh_rowtable_pull(r.tables.at[0], ids, MANY, got) < 0)
+        return 8;
+    for (size_t i = 0; i < MANY * WIDE; i++)
+        if (fabsf(got[i] - want[i] + 0.001f) > 1e-6f) /* updated once */
+            return 9;
+    r.tables.patience = 0;
+    limit_files(100000);
+    if (lh_rowtable_push(r.tables.at[0], 1, (struct lh_tree_node){0, 0}, &piece) < 0 ||
+        lh_server_tables_advance(&r.tables) != LH_EIO || !strstr(lh_err_text(), "tables/a/r"))
+        return 10;
+    rig_close(&r);
+    return 0;
+}
+
+static void step_waits_for_room_and_is_done_once(void **state)
+{
+    (void)state;
+    assert_int_equal(kit_in_a_child(step_without_room, kit_dir()), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -270,6 +354,7 @@ int main(void)
         kit_test(pull_of_a_malformed_message_is_refused),
         kit_test(worker_waits_for_no_more_than_its_steps_have),
         kit_test(reader_of_rows_that_never_drains_holds_little_and_is_cut_off),
+        kit_test(step_waits_for_room_and_is_done_once),
     };
     return cmocka_run_group_tests_name("server_tables", tests, NULL, NULL);
 }
