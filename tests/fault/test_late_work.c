@@ -16,7 +16,7 @@
 
 #define PROGRAM LH_BINARY_DIR "/longhaul"
 
-enum { STEPS = 600, EVERY = 10, WORKERS = 2 };
+enum { STEPS = 300, EVERY = 10, WORKERS = 2 };
 
 struct fixture {
     struct trainkit_state want; /* of the undisturbed run */
@@ -26,15 +26,15 @@ struct fixture {
 
 /* Two micro-batches a step, so that each worker has one, and is in the middle of it nearly always.
  */
-static void write_job(const char *deadline)
+static void write_job(const char *more)
 {
     char text[1024];
     snprintf(text, sizeof text,
              "dataset: %s\nalgorithm: resact\nseed: 3\n"
              "network: {hidden: [64, 64], z_high: 4, z_low: 4}\nobjective: {estimators: 2}\n"
              "train: {batch: 512, micro_batch: 256, steps: %d}\ncheckpoint: {every: %d}\n"
-             "cluster: {heartbeat_seconds: 0.2, deadline_seconds: %s}\n",
-             kit_path("data"), STEPS, EVERY, deadline);
+             "%s\n",
+             kit_path("data"), STEPS, EVERY, more);
     kit_write(kit_path("job.yaml"), text);
 }
 
@@ -54,11 +54,11 @@ static void await_metrics(struct fixture *f)
     free(text);
 }
 
-static void start(struct fixture *f, const char *deadline)
+static void start(struct fixture *f, const char *more)
 {
     *f = (struct fixture){0};
     trainkit_dataset();
-    write_job(deadline);
+    write_job(more);
     if (kit_run(NULL, PROGRAM " train '%s' --dir '%s' --no-evaluation --quiet",
                 kit_path("job.yaml"), kit_path("undisturbed")) != 0)
         fail_msg("the undisturbed run failed");
@@ -130,7 +130,7 @@ static void work_of_a_worker_that_was_late_is_ignored_and_counted(void **state)
 {
     (void)state;
     struct fixture f;
-    start(&f, "600");
+    start(&f, "cluster: {heartbeat_seconds: 0.2, deadline_seconds: 600}");
     assert_late_work_changes_no_bit(&f, NULL);
     assert_int_equal(trainkit_said("went silent"), 0);
 }
@@ -139,7 +139,9 @@ static void work_of_a_worker_that_was_given_up_is_ignored_and_counted(void **sta
 {
     (void)state;
     struct fixture f;
-    start(&f, "1");
+    /* without takeover the run waits until it is given up */
+    start(&f, "cluster: {heartbeat_seconds: 0.2, deadline_seconds: 1}\n"
+              "consistency: {takeover: false}");
     assert_late_work_changes_no_bit(&f, "went silent; the others take its share");
 }
 
