@@ -270,6 +270,8 @@ static void weights_for_the_step_that_came_last_are_those_before_it(void **state
     expect_weights(x, 1, 0);
     push(x, 1, 0, 0, SIZE, -1); /* is in */
     push(x, 0, 1, 0, SIZE, 1);
+    ask(x, 0, LH__KIND__KIND_TAKE, 1); /* behind the push: when it is answered, that is in */
+    expect_weights(x, 0, -RATE);
     ask(x, 1, LH__KIND__KIND_TAKE, 1);
     expect_weights(x, 1, -RATE);
     take(x, 1, 2, -2 * RATE);
