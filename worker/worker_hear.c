@@ -139,6 +139,15 @@ static double begin_to_wait(struct lh_worker *w)
     return now;
 }
 
+/* When it says so next. The first shard is asked as soon as is worth it. Where that has answered
+ * the others are about to, unless somebody has stopped between two pushes. */
+static double idle_until(const struct lh_worker *w)
+{
+    const double at = w->idle_since + w->idle_gap, others = w->pull.asked + IDLE * w->usual;
+    const bool first = lh_worker_has_own_steps(w) || !w->pull.shards[0].done;
+    return first || at > others ? at : others;
+}
+
 int lh_worker_hear_block(const struct lh_worker *w, double quiet_since)
 {
     const struct lh_companion *c = w->opt->companion;
@@ -147,8 +156,8 @@ int lh_worker_hear_block(const struct lh_worker *w, double quiet_since)
         sched_yield(); /* who is waited for may have been put on this core */
         return 0;
     }
-    if (may_help(w) && w->idle_since + w->idle_gap < now + most)
-        most = w->idle_since + w->idle_gap - now;
+    if (may_help(w) && idle_until(w) < now + most)
+        most = idle_until(w) - now;
     return lh_companion_poll(c, w->polls, w->pull.n_shards + 1, most > 0 ? most : 0);
 }
 
@@ -168,7 +177,7 @@ static int await(struct lh_worker *w)
         LH_TRY(lh_worker_hear_block(w, quiet_since));
         LH_TRY(lh_worker_look_up(w));
         double now = lh_now();
-        if (may_help(w) && now - w->idle_since > w->idle_gap)
+        if (may_help(w) && now > idle_until(w))
             LH_TRY(say_idle(w));
         if (!w->pull.complete && w->version < w->until && w->count > 0 &&
             (lh_pull_broke(&w->pull) || now - w->pull.asked > w->patience))
