@@ -317,10 +317,12 @@ struct lh_role_node *lh_roster_sender(struct lh_roster *r, const struct lh_net_m
 
 struct lh_role_node *lh_roster_silent(struct lh_roster *r)
 {
-    double now = lh_now();
+    const double now = lh_now(), gap = lh_awake_gap(&r->awake, now, r->deadline);
     for (size_t i = 0; i < r->n_nodes; i++) {
         struct lh_role_node *n = &r->nodes[i];
-        double patience = n->standing == LH_STANDING_READY ? r->deadline : READY_PATIENCE;
+        n->heard = n->heard + gap < now ? n->heard + gap : now;
+        double patience =
+            n->standing == LH_STANDING_READY && !r->in_process ? r->deadline : READY_PATIENCE;
         if (n->standing != LH_STANDING_GONE && now - n->heard > patience)
             return n;
     }

@@ -2,6 +2,7 @@
  * and when they were last heard. Hands out shards and shares; decides who is dead. */
 #pragma once
 
+#include "common/awake.h"
 #include "common/http.h"
 #include "common/net.h"
 #include "common/outbox.h"
@@ -50,6 +51,8 @@ struct lh_roster {
     char blas[160]; /* of the run, or of the first worker; "" before */
     uint32_t epoch; /* of the assignment */
     double heartbeat, deadline, beaten;
+    bool in_process; /* roles are threads: none dies alone, but one may get no processor for long */
+    struct lh_awake awake;
 };
 
 void lh_roster_fini(struct lh_roster *r);
@@ -84,7 +87,8 @@ int lh_roster_tell_all(struct lh_roster *r, Lh__Role role, const struct lh_envel
 bool lh_roster_has_room(const struct lh_roster *r, Lh__Role role);
 /* Beats to everybody if due. */
 int lh_roster_beat(struct lh_roster *r);
-/* Somebody who is silent beyond the deadline; NULL if none. */
+/* Somebody who is silent beyond the deadline; NULL if none. Called each turn: silence while this
+ * process was suspended does not count. */
 struct lh_role_node *lh_roster_silent(struct lh_roster *r);
 /* Of a process that is there; NULL if none. */
 struct lh_role_node *lh_roster_by_pid(struct lh_roster *r, uint64_t pid, const char *host);

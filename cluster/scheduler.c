@@ -492,6 +492,7 @@ static int open_run(struct lh_scheduler *s)
         snprintf(s->roster.blas, sizeof s->roster.blas, "%s", o->record->blas);
     s->roster.heartbeat = o->job->heartbeat_seconds;
     s->roster.deadline = o->job->deadline_seconds;
+    s->roster.in_process = lh_net_is_inproc(o->bind);
     s->began = s->noted = lh_now();
     s->first = s->result->version = s->clock.start;
     /* another scheduler's messages may be under way to this address, and nodes are numbered anew */

@@ -2,6 +2,7 @@
  * and says how it ends. */
 #pragma once
 
+#include "common/awake.h"
 #include "common/companion.h"
 #include "common/err.h"
 #include "common/outbox.h"
@@ -16,12 +17,13 @@ struct lh_member {
     uint32_t node;
     uint64_t job;                                      /* digest */
     double heartbeat, deadline, last_sent, last_heard; /* seconds */
-    uint64_t version;                                  /* where the role stands */
-    struct lh_outbox out;                              /* to the scheduler */
-    struct lh_inbox in;                                /* its orders */
-    Lh__Phases phases;                                 /* where its time went */
-    bool lost;          /* the scheduler was silent beyond the deadline */
-    struct lh_err busy; /* why there is no place for it yet; code 0: nothing was said */
+    struct lh_awake awake;
+    uint64_t version;     /* where the role stands */
+    struct lh_outbox out; /* to the scheduler */
+    struct lh_inbox in;   /* its orders */
+    Lh__Phases phases;    /* where its time went */
+    bool lost;            /* the scheduler was silent beyond the deadline */
+    struct lh_err busy;   /* why there is no place for it yet; code 0: nothing was said */
 };
 
 struct lh_member_spec {

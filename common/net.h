@@ -85,6 +85,8 @@ int lh_net_router(struct lh_net_socket **out, void *zmq, const char *endpoint, i
 void lh_net_close(struct lh_net_socket **s); /* drops what could not be sent within 1 s */
 /* Where it is bound or connected to; a wildcard port is resolved. */
 const char *lh_net_endpoint(const struct lh_net_socket *s);
+/* Whether an endpoint is between threads of one process. */
+bool lh_net_is_inproc(const char *endpoint);
 /* Of a DEALER: whether the other end refused this role's key when it was last shown. */
 bool lh_net_refused(const struct lh_net_socket *s);
 /* Of a DEALER: how often its connection has broken, as far as was noticed. What was under way then

@@ -119,11 +119,16 @@ static int set_tcp(struct lh_net_socket *s)
     return set_int(s, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS);
 }
 
+bool lh_net_is_inproc(const char *endpoint)
+{
+    return strncmp(endpoint, "inproc:", 7) == 0;
+}
+
 static int set_up(struct lh_net_socket *s, void *zmq, const struct lh_net_address *to, int queue,
                   const struct lh_security *security)
 {
     const int64_t frame_max = FRAME_MAX;
-    const bool inproc = strncmp(s->endpoint, "inproc:", 7) == 0;
+    const bool inproc = lh_net_is_inproc(s->endpoint);
     LH_TRY(set_bytes(s, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max));
     LH_TRY(set_int(s, ZMQ_SNDHWM, queue));
     LH_TRY(set_int(s, ZMQ_RCVHWM, s->router && queue > LH_NET_INBOX ? LH_NET_INBOX : queue));

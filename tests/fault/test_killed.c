@@ -160,6 +160,22 @@ static void run_whose_server_hangs_goes_back_and_gives_the_same_bits(void **stat
     fixture_free(&f);
 }
 
+/* By a scheduler of batch jobs, say: for longer than the deadline nobody hears anybody. */
+static void run_that_is_suspended_as_a_whole_goes_on(void **state)
+{
+    (void)state;
+    struct fixture f = fixture_new();
+    pid_t train = trainkit_spawn_train(PROGRAM, "2", "2", "cluster.deadline_seconds=1");
+    assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
+    assert_int_equal(kill(-train, SIGSTOP), 0);
+    usleep(2500000);
+    assert_int_equal(kill(-train, SIGCONT), 0);
+    trainkit_assert_exits(train, 0);
+    assert_int_equal(trainkit_said("silent"), 0);
+    trainkit_assert_same(&f.want, kit_path("run"), "it was suspended");
+    fixture_free(&f);
+}
+
 /* Whoever kills servers again and again is not outlasted for ever; the run can still be resumed. */
 static void run_whose_servers_are_killed_at_once_ends_and_can_be_resumed(void **state)
 {
@@ -382,6 +398,7 @@ int main(void)
         kit_test(run_killed_whole_and_resumed_gives_the_same_bits),
         kit_test(run_whose_server_is_killed_goes_back_and_gives_the_same_bits),
         kit_test(run_whose_server_hangs_goes_back_and_gives_the_same_bits),
+        kit_test(run_that_is_suspended_as_a_whole_goes_on),
         kit_test(run_whose_servers_are_killed_at_once_ends_and_can_be_resumed),
         kit_test(who_is_gone_is_named_within_seconds),
         kit_test(run_interrupted_cuts_where_it_is_and_can_be_resumed),

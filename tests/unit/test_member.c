@@ -58,13 +58,14 @@ static int join(struct scheduler *s, void *zmq, struct lh_member *m)
     Lh__Hello hello = LH__HELLO__INIT;
     hello.role = LH__ROLE__ROLE_WORKER;
     assert_int_equal(pthread_create(&s->thread, NULL, answer, s), 0);
-    int rc = join_as(m, zmq, "inproc://scheduler", "worker", &hello, 20, NULL);
+    int rc = join_as(m, zmq, lh_net_endpoint(s->socket), "worker", &hello, 20, NULL);
     pthread_join(s->thread, NULL);
     return rc;
 }
 
 /* Joined, with a plan for node 5. */
-static void open_joined(struct scheduler *s, void **zmq, struct lh_member *m)
+static void open_joined_at(const char *endpoint, struct scheduler *s, void **zmq,
+                           struct lh_member *m)
 {
     static Lh__Plan plan;
     plan = (Lh__Plan)LH__PLAN__INIT;
@@ -72,8 +73,15 @@ static void open_joined(struct scheduler *s, void **zmq, struct lh_member *m)
     plan.job_digest = JOB;
     *zmq = zmq_ctx_new();
     *s = (struct scheduler){.kind = LH__KIND__KIND_PLAN, .body = &plan.base};
-    assert_ok(lh_net_router(&s->socket, *zmq, "inproc://scheduler", 64, NULL));
+    assert_ok(lh_net_router(&s->socket, *zmq, endpoint, 64, NULL));
     assert_ok(join(s, *zmq, m));
+}
+
+static void open_joined(struct scheduler *s, void **zmq, struct lh_member *m)
+{
+    char endpoint[300];
+    snprintf(endpoint, sizeof endpoint, "ipc://%s", kit_path("scheduler"));
+    open_joined_at(endpoint, s, zmq, m);
 }
 
 static void join_says_who_it_is_and_takes_the_plan(void **state)
@@ -215,6 +223,43 @@ static void tick_beats_and_gives_a_silent_scheduler_up(void **state)
     zmq_ctx_term(zmq);
 }
 
+/* A thread of this process cannot be gone, but it may get no processor for long. */
+static void scheduler_of_this_process_is_not_given_up(void **state)
+{
+    (void)state;
+    struct scheduler s;
+    struct lh_member m;
+    void *zmq;
+    open_joined_at("inproc://scheduler", &s, &zmq, &m);
+    m.heartbeat = 1000;
+    m.deadline = 10;
+    m.last_heard -= 100;
+    assert_ok(lh_member_tick(&m));
+    lh_member_leave(&m, 0, true);
+    lh_net_close(&s.socket);
+    zmq_ctx_term(zmq);
+}
+
+static void silence_while_it_had_no_turn_does_not_count(void **state)
+{
+    (void)state;
+    struct scheduler s;
+    struct lh_member m;
+    void *zmq;
+    open_joined(&s, &zmq, &m);
+    m.heartbeat = 1000;
+    m.deadline = 10;
+    assert_ok(lh_member_tick(&m));
+    m.last_heard -= 100; /* as if both had stood still for so long */
+    m.awake.last -= 100;
+    assert_ok(lh_member_tick(&m));
+    m.last_heard -= 11;
+    assert_err(lh_member_tick(&m), LH_EPEER, "went away (silent for 11 s)");
+    lh_member_leave(&m, 0, true);
+    lh_net_close(&s.socket);
+    zmq_ctx_term(zmq);
+}
+
 static void leave_tells_the_failure_and_keeps_its_sentence(void **state)
 {
     (void)state;
@@ -244,6 +289,8 @@ int main(void)
         kit_test(join_ends_when_nobody_answers_or_somebody_interrupts),
         kit_test(agree_refuses_a_job_that_is_read_otherwise),
         kit_test(tick_beats_and_gives_a_silent_scheduler_up),
+        kit_test(scheduler_of_this_process_is_not_given_up),
+        kit_test(silence_while_it_had_no_turn_does_not_count),
         kit_test(leave_tells_the_failure_and_keeps_its_sentence),
     };
     return cmocka_run_group_tests_name("member", tests, NULL, NULL);
