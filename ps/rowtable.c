@@ -16,6 +16,7 @@ enum {
     DIM_MAX = 65536,
     NAME_MAX_ = 100,
     WRITE_ROWS = 2048, /* that make room together */
+    FILTERS = 16,      /* this part of the memory is for filters */
     RECORDS = 256,     /* handed to a run at a time */
     TOGETHER = 1024    /* ids of a pull */
 };
@@ -61,7 +62,8 @@ static int make(struct lh_rowtable *t, const char *store)
     t->initial = lh_rowlist_stream(s->name, s->seed);
     LH_TRY(LH_NEW_ARRAY(&t->row, s->dim, "table"));
     LH_TRY(lh_rowtable_reduce_create(&t->reduce, &reduce));
-    LH_TRY(lh_rowtable_cache_create(&t->cache, s->cache_bytes, s->dim));
+    atomic_init(&t->filters.left, s->cache_bytes / FILTERS);
+    LH_TRY(lh_rowtable_cache_create(&t->cache, s->cache_bytes - s->cache_bytes / FILTERS, s->dim));
     LH_TRY(lh_rowtable_files_dir(&t->dir, store, s->name));
     LH_TRY(lh_rowtable_files_open(&t->files, t->dir));
     for (uint64_t i = 1; i < LH_ROWTABLE_ADAM_KNOWN; i++)
@@ -98,8 +100,11 @@ void lh_rowtable_empty(struct lh_rowtable *t)
         lh_rowtable_run_close(&run);
         lh_rowtable_files_drop(t->files, number);
     }
-    if (t->frozen.merge_n > 0) /* nobody has taken it over */
-        lh_rowtable_files_drop(t->files, t->frozen.merged.number);
+    if (t->frozen.merge_n > 0) { /* nobody has taken it over */
+        const uint64_t number = lh_rowtable_run_ref(t->frozen.merged)->number;
+        lh_rowtable_run_close(&t->frozen.merged);
+        lh_rowtable_files_drop(t->files, number);
+    }
     t->frozen.merge_n = t->applied = 0;
     lh_rowtable_cache_clear(t->cache);
     lh_rowtable_reduce_reset(t->reduce);
@@ -144,7 +149,8 @@ int lh_rowtable_put(struct lh_rowtable *t, const struct lh_rowtable_record *rows
     if (!t->open) {
         uint64_t number;
         LH_TRY(lh_rowtable_files_take(t->files, &number));
-        int rc = lh_rowtable_run_create(&t->open, t->dir, number, t->spec.dim);
+        int rc = lh_rowtable_run_create(&t->open, t->dir, number, t->spec.dim,
+                                        t->n_live > 0 ? &t->filters : NULL, 0);
         if (rc < 0) {
             lh_rowtable_files_drop(t->files, number);
             return rc;
@@ -372,7 +378,8 @@ void lh_rowtable_stats(const struct lh_rowtable *t, struct lh_rowtable_stats *ou
     *out = t->stats;
     out->rows_cached = t->cache->n_taken;
     out->rows_changed = t->cache->n_changed;
-    out->cache_bytes = t->cache->bytes;
+    out->cache_bytes =
+        t->cache->bytes + t->spec.cache_bytes / FILTERS - atomic_load(&t->filters.left);
     out->files = t->n_live;
     if (t->open)
         out->rows_stored += lh_rowtable_run_ref(t->open)->records;

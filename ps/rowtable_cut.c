@@ -25,27 +25,25 @@ enum {
 /* --- freeze ---------------------------------------------------------------------------------- */
 
 /* What the last prepare did: which runs are durable now, which ones have become one. */
-static int take_over(struct lh_rowtable *t)
+static void take_over(struct lh_rowtable *t)
 {
     struct lh_rowtable_frozen *f = &t->frozen;
-    struct lh_rowtable_run *merged = NULL;
     for (uint32_t i = 0; i < f->version.n_runs && i < t->n_live; i++)
         t->live[i].durable = f->durable[i]; /* nothing has come in between */
     f->version.n_runs = 0;
     if (f->merge_n == 0)
-        return 0;
-    LH_TRY(lh_rowtable_run_open(&merged, t->dir, &f->merged, t->spec.dim, false));
+        return;
     struct lh_rowtable_live *from = t->live + f->merge_from;
     for (size_t i = 0; i < f->merge_n; i++) {
         const uint64_t number = lh_rowtable_run_ref(from[i].run)->number;
         lh_rowtable_run_close(&from[i].run);
         lh_rowtable_files_drop(t->files, number);
     }
-    from[0] = (struct lh_rowtable_live){merged, true};
+    from[0] = (struct lh_rowtable_live){f->merged, true};
+    f->merged = NULL;
     memmove(from + 1, from + f->merge_n, (t->n_live - f->merge_from - f->merge_n) * sizeof *from);
     t->n_live -= f->merge_n - 1;
     f->merge_n = 0;
-    return 0;
 }
 
 /* The changed rows to disk, and the open run sealed. */
@@ -94,7 +92,7 @@ int lh_rowtable_freeze(struct lh_rowtable *t)
 {
     if (atomic_load_explicit(&t->frozen.taken, memory_order_acquire))
         return LH_AGAIN;
-    LH_TRY(take_over(t));
+    take_over(t);
     LH_TRY(seal(t));
     LH_TRY(describe(t, &t->frozen));
     atomic_store_explicit(&t->frozen.taken, 1, memory_order_release);
@@ -142,18 +140,18 @@ static int copy_rows(struct copy *c, struct lh_rowtable_scan *scan,
 
 /* Where to begin: from the newest back, while the next older is not larger than what is taken
  * already. So a row is copied a number of times that grows with the logarithm of the table. */
-static size_t choose(const struct lh_rowtable_version *v)
+static size_t choose(const struct lh_rowtable_version *v, uint64_t *rows)
 {
     size_t from = v->n_runs - 1;
-    uint64_t rows = v->runs[from].records;
-    while (from > 0 && v->runs[from - 1].records <= rows)
-        rows += v->runs[--from].records;
+    *rows = v->runs[from].records;
+    while (from > 0 && v->runs[from - 1].records <= *rows)
+        *rows += v->runs[--from].records;
     return from;
 }
 
-/* Merges runs [from, n) of a durable version into a new, durable one. All handles are its own: the
- * table's thread goes on reading the same files. */
-static int merge(struct lh_rowtable *t, size_t from)
+/* Merges runs [from, n) of a durable version, of so many rows, into a new, durable one. All handles
+ * are its own: the table's thread goes on reading the same files. */
+static int merge(struct lh_rowtable *t, size_t from, uint64_t rows)
 {
     struct lh_rowtable_frozen *f = &t->frozen;
     const struct lh_rowtable_version *v = &f->version;
@@ -167,14 +165,17 @@ static int merge(struct lh_rowtable *t, size_t from)
     LH_TRY_TO(done, LH_NEW(&copy, "merge of a table"));
     LH_TRY_TO(done, LH_NEW_ARRAY(&runs, n, "merge of a table"));
     for (size_t i = 0; i < n; i++)
-        LH_TRY_TO(done, lh_rowtable_run_open(&runs[i], t->dir, &v->runs[from + i], v->dim, false));
+        LH_TRY_TO(done,
+                  lh_rowtable_run_open(&runs[i], t->dir, &v->runs[from + i], v->dim, false, NULL));
     LH_TRY_TO(done, lh_rowtable_scan_create(&scan, runs, n));
-    LH_TRY_TO(done, lh_rowtable_run_create(&copy->into, t->dir, number, v->dim));
+    LH_TRY_TO(done, lh_rowtable_run_create(&copy->into, t->dir, number, v->dim,
+                                           from > 0 ? &t->filters : NULL, rows));
     LH_TRY_TO(done, copy_rows(copy, scan, v));
     LH_TRY_TO(done, lh_rowtable_run_seal(copy->into));
     LH_TRY_TO(done, lh_rowtable_run_sync(t->dir, number));
     LH_TRY_TO(done, lh_fs_sync_dir(t->dir));
-    f->merged = *lh_rowtable_run_ref(copy->into);
+    f->merged = copy->into;
+    copy->into = NULL;
     f->merge_from = from;
     f->merge_n = n;
 done:
@@ -218,8 +219,9 @@ void lh_rowtable_tidy(struct lh_rowtable *t)
     assert(atomic_load(&t->frozen.taken));
     if (!t->frozen.prepared || t->frozen.merge_n > 0 || v->n_runs < MERGE_AT)
         return;
-    const size_t from = choose(v);
-    if (from + 1 < v->n_runs && merge(t, from) < 0)
+    uint64_t rows;
+    const size_t from = choose(v, &rows);
+    if (from + 1 < v->n_runs && merge(t, from, rows) < 0)
         lh_log_tell(LH_LOG_WARN, "merge", LH_FIELDS(LH_F("table", t->name)),
                     "table %s: files could not be merged, finding rows gets slower: %s", t->name,
                     lh_err_text());
@@ -250,18 +252,22 @@ static int check_version(const struct lh_rowtable *t, const struct lh_rowtable_i
     return 0;
 }
 
-/* The runs of a version of ours as they are. */
+/* The runs of a version of ours as they are, read once. */
 static int adopt(struct lh_rowtable *t, uint64_t version)
 {
     struct lh_rowtable_version v;
-    int rc = 0;
     LH_TRY(lh_rowtable_files_read(t->dir, version, &v));
+    int rc = lh_rowtable_check_part(&v, t->dir, t->name, t->spec.shard, t->spec.shards);
+    if (rc >= 0)
+        rc = check_version(t, &(struct lh_rowtable_info){v.dim, v.seed, v.init_scale, v.admit_after,
+                                                         v.evict_after, v.job_digest, 0});
     for (uint32_t i = 0; rc >= 0 && i < v.n_runs; i++) {
         rc = LH_GROW(&t->live, &t->cap_live, t->n_live + 1, "table");
         if (rc >= 0)
             rc = lh_rowtable_files_hold(t->files, v.runs[i].number);
         if (rc >= 0)
-            rc = lh_rowtable_run_open(&t->live[t->n_live].run, t->dir, &v.runs[i], v.dim, false);
+            rc = lh_rowtable_run_open(&t->live[t->n_live].run, t->dir, &v.runs[i], v.dim, true,
+                                      i > 0 ? &t->filters : NULL);
         if (rc >= 0)
             t->live[t->n_live++].durable = true;
         else
@@ -291,6 +297,18 @@ static int pick(struct lh_rowtable *t, struct lh_rowtable_reader *from)
     return rc < 0 ? rc : 0;
 }
 
+/* Our rows of a version of any shape. */
+static int gather(struct lh_rowtable *t, uint64_t version, const char *const *dirs, size_t n_dirs)
+{
+    struct lh_rowtable_reader *reader = NULL;
+    LH_TRY(lh_rowtable_reader_open(&reader, t->name, version, dirs, n_dirs));
+    int rc = check_version(t, lh_rowtable_reader_info(reader));
+    if (rc >= 0)
+        rc = pick(t, reader);
+    lh_rowtable_reader_close(&reader);
+    return rc;
+}
+
 /* Whether our part of a cut of our shape has its files where ours are. */
 static int is_ours(const struct lh_rowtable *t, const char *const *dirs, size_t n, bool *ours)
 {
@@ -309,18 +327,10 @@ static int is_ours(const struct lh_rowtable *t, const char *const *dirs, size_t 
 int lh_rowtable_restore(struct lh_rowtable *t, uint64_t version, const char *const *dirs,
                         size_t n_dirs)
 {
-    const struct lh_rowtable_spec *s = &t->spec;
-    struct lh_rowtable_reader *reader = NULL;
     bool ours;
     LH_TRY(is_ours(t, dirs, n_dirs, &ours));
     lh_rowtable_empty(t);
-    /* Checks the files, too; of our own part alone, if that is all that is needed. */
-    LH_TRY(ours ? lh_rowtable_reader_open_part(&reader, s->name, version, dirs, n_dirs, s->shard)
-                : lh_rowtable_reader_open(&reader, s->name, version, dirs, n_dirs));
-    int rc = check_version(t, lh_rowtable_reader_info(reader));
-    if (rc >= 0)
-        rc = ours ? adopt(t, version) : pick(t, reader);
-    lh_rowtable_reader_close(&reader);
+    int rc = ours ? adopt(t, version) : gather(t, version, dirs, n_dirs);
     if (rc < 0)
         lh_rowtable_empty(t);
     t->version = version;

@@ -25,7 +25,7 @@ struct lh_rowtable_frozen {
     bool *durable; /* [version.n_runs] */
     bool prepared;
     size_t merge_from, merge_n; /* runs [from, from + n) have become `merged`, where n > 0 */
-    struct lh_rowtable_run_ref merged;
+    struct lh_rowtable_run *merged;
 };
 
 struct lh_rowtable {
@@ -38,6 +38,8 @@ struct lh_rowtable {
     struct lh_rowtable_files *files;
     struct lh_rowtable_run *open;  /* takes what is written from now on; NULL until something is */
     struct lh_rowtable_live *live; /* [n_live] sealed, oldest first */
+    /* For filters of all runs but the oldest, which has most of what is looked for. */
+    struct lh_rowtable_filter_room filters;
     size_t n_live, cap_live;
     size_t applied; /* rows of the root that this step has updated already */
     struct lh_optimiser_adam adam[LH_ROWTABLE_ADAM_KNOWN];
@@ -53,6 +55,9 @@ static inline bool lh_rowtable_is_old(uint64_t evict_after, uint32_t seen, uint6
     return evict_after > 0 && seen > 0 && version - last >= evict_after;
 }
 
+/* Whether a version is that part of a cut of the table. */
+int lh_rowtable_check_part(const struct lh_rowtable_version *v, const char *dir, const char *name,
+                           size_t shard, size_t shards);
 /* Forgets rows, runs and gradients: nothing is of any version any more. */
 void lh_rowtable_empty(struct lh_rowtable *t);
 /* Puts n rows into the open run, which is made if there is none. */

@@ -35,18 +35,25 @@ static struct lh_rowtable_info info_of(const struct lh_rowtable_version *v)
         v->dim, v->seed, v->init_scale, v->admit_after, v->evict_after, v->job_digest, 0};
 }
 
+int lh_rowtable_check_part(const struct lh_rowtable_version *v, const char *dir, const char *name,
+                           size_t shard, size_t shards)
+{
+    if (v->shard != shard || v->shards != shards)
+        return lh_err_set(LH_EMISMATCH,
+                          "%s: version %" PRIu64
+                          " is part %u of %u of its cut, expected part %zu of %zu",
+                          dir, v->version, v->shard, v->shards, shard, shards);
+    if (v->name_hash != lh_rowlist_stream(name, 0).purpose)
+        return lh_err_set(LH_EMISMATCH, "%s: is not table %s; was the directory renamed?", dir,
+                          name);
+    return 0;
+}
+
 static int check(const struct lh_rowtable_reader *r, const struct lh_rowtable_version *v,
                  const char *name, const char *dir, size_t shard)
 {
     const struct lh_rowtable_info a = info_of(v), *b = &r->info;
-    if (v->shard != shard || v->shards != r->n_parts)
-        return lh_err_set(LH_EMISMATCH,
-                          "%s: version %" PRIu64
-                          " is part %u of %u of its cut, expected part %zu of %zu",
-                          dir, v->version, v->shard, v->shards, shard, r->n_parts);
-    if (v->name_hash != r->initial.purpose)
-        return lh_err_set(LH_EMISMATCH, "%s: is not table %s; was the directory renamed?", dir,
-                          name);
+    LH_TRY(lh_rowtable_check_part(v, dir, name, shard, r->n_parts));
     if (b->dim > 0 && (a.dim != b->dim || a.seed != b->seed || a.init_scale != b->init_scale ||
                        a.admit_after != b->admit_after || a.evict_after != b->evict_after ||
                        a.job_digest != b->job_digest))
@@ -59,7 +66,7 @@ static int open_runs(struct lh_rowtable_reader *r, const struct lh_rowtable_vers
 {
     for (uint32_t i = 0; i < v->n_runs; i++) {
         LH_TRY(LH_GROW(&r->runs, &r->cap_runs, r->n_runs + 1, "reader of a table"));
-        LH_TRY(lh_rowtable_run_open(&r->runs[r->n_runs], dir, &v->runs[i], v->dim, true));
+        LH_TRY(lh_rowtable_run_open(&r->runs[r->n_runs], dir, &v->runs[i], v->dim, true, NULL));
         r->n_runs++;
         r->info.records += v->runs[i].records;
     }
@@ -88,8 +95,8 @@ static int open_part(struct lh_rowtable_reader *r, const char *name, const char 
     return rc;
 }
 
-static int open_parts(struct lh_rowtable_reader **out, const char *name, uint64_t version,
-                      const char *const *dirs, size_t n_dirs, size_t first, size_t n)
+int lh_rowtable_reader_open(struct lh_rowtable_reader **out, const char *name, uint64_t version,
+                            const char *const *dirs, size_t n_dirs)
 {
     int rc;
     struct lh_rowtable_reader *r = NULL;
@@ -97,7 +104,7 @@ static int open_parts(struct lh_rowtable_reader **out, const char *name, uint64_
     r->version = version;
     r->n_parts = n_dirs;
     LH_TRY_TO(fail, LH_NEW_ARRAY(&r->parts, n_dirs, "reader of a table"));
-    for (size_t i = first; i < first + n; i++)
+    for (size_t i = 0; i < n_dirs; i++)
         LH_TRY_TO(fail, open_part(r, name, dirs[i], i));
     LH_TRY_TO(fail, LH_NEW_ARRAY(&r->row, (size_t)3 * r->info.dim, "reader of a table"));
     *out = r;
@@ -105,19 +112,6 @@ static int open_parts(struct lh_rowtable_reader **out, const char *name, uint64_
 fail:
     lh_rowtable_reader_close(&r);
     return rc;
-}
-
-int lh_rowtable_reader_open(struct lh_rowtable_reader **out, const char *name, uint64_t version,
-                            const char *const *dirs, size_t n_dirs)
-{
-    return open_parts(out, name, version, dirs, n_dirs, 0, n_dirs);
-}
-
-int lh_rowtable_reader_open_part(struct lh_rowtable_reader **out, const char *name,
-                                 uint64_t version, const char *const *dirs, size_t n_dirs,
-                                 size_t shard)
-{
-    return open_parts(out, name, version, dirs, n_dirs, shard, 1);
 }
 
 void lh_rowtable_reader_close(struct lh_rowtable_reader **out)

@@ -35,10 +35,6 @@ struct lh_rowtable_row {
  * cut. */
 int lh_rowtable_reader_open(struct lh_rowtable_reader **out, const char *name, uint64_t version,
                             const char *const *dirs, size_t n_dirs);
-/* The same of one of the shards alone: only its directory is looked at. */
-int lh_rowtable_reader_open_part(struct lh_rowtable_reader **out, const char *name,
-                                 uint64_t version, const char *const *dirs, size_t n_dirs,
-                                 size_t shard);
 void lh_rowtable_reader_close(struct lh_rowtable_reader **r);
 const struct lh_rowtable_info *lh_rowtable_reader_info(const struct lh_rowtable_reader *r);
 

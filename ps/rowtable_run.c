@@ -34,6 +34,7 @@ struct lh_rowtable_run {
     size_t map_size;
     uint64_t largest; /* id put; of any */
     bool any;
+    struct lh_rowtable_filter *filter; /* of all ids in it; NULL: none */
 };
 
 static const char cannot_read[] = "rows cannot be read";
@@ -164,11 +165,12 @@ static int make(struct lh_rowtable_run **out, const char *dir, uint64_t number, 
 }
 
 int lh_rowtable_run_create(struct lh_rowtable_run **out, const char *dir, uint64_t number,
-                           uint32_t dim)
+                           uint32_t dim, struct lh_rowtable_filter_room *room, size_t n)
 {
     struct lh_rowtable_run *run = NULL;
     LH_TRY(lh_rowtable_run_remove(dir, number));
     LH_TRY(make(&run, dir, number, dim));
+    run->filter = room ? lh_rowtable_filter_create(room, n) : NULL;
     int rc = open_env(run, MDB_NOSYNC);
     if (rc < 0)
         lh_rowtable_run_close(&run);
@@ -183,6 +185,7 @@ void lh_rowtable_run_close(struct lh_rowtable_run **out)
     if (!run)
         return;
     close_env(run);
+    lh_rowtable_filter_destroy(&run->filter);
     lh_mem_free(run->path);
     lh_mem_free(run);
     *out = NULL;
@@ -205,6 +208,7 @@ static int put_row(struct lh_rowtable_run *run, MDB_txn *txn, const struct lh_ro
     if (rc != 0)
         return rc;
     lh_rowtable_block_write(v.mv_data, row, run->dim);
+    lh_rowtable_filter_add(&run->filter, row->id);
     run->largest = last ? row->id : run->largest;
     run->any = true;
     return 0;
@@ -293,6 +297,8 @@ static int read_at(struct lh_rowtable_run *run, MDB_cursor *c, MDB_val k, MDB_cu
 int lh_rowtable_run_get(struct lh_rowtable_run *run, uint64_t id, struct lh_rowtable_record *out)
 {
     unsigned char key[LH_ROWTABLE_BLOCK_KEY];
+    if (run->filter && !lh_rowtable_filter_may_have(run->filter, id))
+        return LH_NOTFOUND;
     lh_rowtable_block_key(key, id);
     LH_TRY(begin(run));
     return read_at(run, run->found, (MDB_val){sizeof key, key}, MDB_SET, out);
@@ -321,8 +327,10 @@ static int check_rows(struct lh_rowtable_run *run)
     struct lh_rowtable_record row;
     uint64_t n = 0;
     int rc = lh_rowtable_run_seek(run, 0, &row);
-    for (; rc == 0; rc = lh_rowtable_run_next(run, &row))
+    for (; rc == 0; rc = lh_rowtable_run_next(run, &row)) {
+        lh_rowtable_filter_add(&run->filter, row.id);
         n++;
+    }
     LH_TRY(rc);
     return n == run->ref.records ? 0
                                  : lh_err_set(LH_ECORRUPT,
@@ -356,10 +364,12 @@ static int open_sealed(struct lh_rowtable_run *run, const struct lh_rowtable_run
 }
 
 int lh_rowtable_run_open(struct lh_rowtable_run **out, const char *dir,
-                         const struct lh_rowtable_run_ref *ref, uint32_t dim, bool check)
+                         const struct lh_rowtable_run_ref *ref, uint32_t dim, bool check,
+                         struct lh_rowtable_filter_room *room)
 {
     struct lh_rowtable_run *run = NULL;
     LH_TRY(make(&run, dir, ref->number, dim));
+    run->filter = check && room ? lh_rowtable_filter_create(room, ref->records) : NULL;
     int rc = open_sealed(run, ref, check);
     if (rc < 0)
         lh_rowtable_run_close(&run);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "ps/rowtable_block.h"
+#include "ps/rowtable_filter.h"
 
 #include <stdbool.h>
 
@@ -11,11 +12,14 @@ struct lh_rowtable_run;
 
 /* Both may be closed at any time; an unsealed one is then worth nothing. Errors: of opening a file;
  * LH_ECORRUPT naming it if it is not as long as it was, or, with `check`, which reads the whole
- * file, if anything in it is damaged; LH_ENOMEM. */
+ * file, if anything in it is damaged; LH_ENOMEM. `room` (NULL: none) is what a filter of its ids
+ * may take, which spares looks into the file: of one that is made, for some n rows (0: nobody
+ * knows); of one that is opened, if it is checked. */
 int lh_rowtable_run_create(struct lh_rowtable_run **out, const char *dir, uint64_t number,
-                           uint32_t dim);
+                           uint32_t dim, struct lh_rowtable_filter_room *room, size_t n);
 int lh_rowtable_run_open(struct lh_rowtable_run **out, const char *dir,
-                         const struct lh_rowtable_run_ref *ref, uint32_t dim, bool check);
+                         const struct lh_rowtable_run_ref *ref, uint32_t dim, bool check,
+                         struct lh_rowtable_filter_room *room);
 void lh_rowtable_run_close(struct lh_rowtable_run **run);
 
 /* Number, and, of the rows put so far, how many; bytes once it is sealed. */

@@ -174,7 +174,8 @@ static void open_table(struct work *w, size_t cache_rows)
                                           .shards = 1,
                                           .leaves = 1,
                                           .max_ids = BATCH,
-                                          .cache_bytes = cache_rows * (12 * w->dim + 64)};
+                                          /* a sixteenth is for filters */
+                                          .cache_bytes = cache_rows * (12 * w->dim + 64) / 15 * 16};
     must(lh_rowtable_create(&w->t, &spec, w->dir));
 }
 

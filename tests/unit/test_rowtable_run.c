@@ -44,7 +44,7 @@ static void rows_are_read_back_while_they_are_written_and_sealed(void **state)
     (void)state;
     struct lh_rowtable_run *run = NULL, *again = NULL;
     struct lh_rowtable_record r, *all = calloc(ROWS, sizeof *all);
-    assert_ok(lh_rowtable_run_create(&run, kit_dir(), 3, DIM));
+    assert_ok(lh_rowtable_run_create(&run, kit_dir(), 3, DIM, NULL, 0));
     assert_int_equal(lh_rowtable_run_get(run, 5, &r), LH_NOTFOUND);
     for (uint64_t i = 0; i < ROWS; i++)
         all[i] = record(i, 1);
@@ -71,23 +71,24 @@ static void rows_are_read_back_while_they_are_written_and_sealed(void **state)
     }
     const struct lh_rowtable_run_ref ref = *lh_rowtable_run_ref(run);
     assert_ok(lh_rowtable_run_sync(kit_dir(), 3));
-    assert_ok(lh_rowtable_run_open(&again, kit_dir(), &ref, DIM, true)); /* both at once */
+    assert_ok(lh_rowtable_run_open(&again, kit_dir(), &ref, DIM, true, NULL)); /* both at once */
     assert_ok(lh_rowtable_run_get(again, all[7].id, &r));
     check(&r, 7, 1);
     lh_rowtable_run_close(&again);
     struct lh_rowtable_run_ref wrong = ref;
     wrong.bytes++;
-    assert_err(lh_rowtable_run_open(&again, kit_dir(), &wrong, DIM, true), LH_ECORRUPT,
+    assert_err(lh_rowtable_run_open(&again, kit_dir(), &wrong, DIM, true, NULL), LH_ECORRUPT,
                "r3.mdb: has ");
     wrong = ref;
     wrong.records++;
-    assert_err(lh_rowtable_run_open(&again, kit_dir(), &wrong, DIM, true), LH_ECORRUPT,
+    assert_err(lh_rowtable_run_open(&again, kit_dir(), &wrong, DIM, true, NULL), LH_ECORRUPT,
                "its version says 4001");
-    assert_err(lh_rowtable_run_open(&again, kit_dir(), &ref, DIM + 1, true), LH_ECORRUPT, "id ");
+    assert_err(lh_rowtable_run_open(&again, kit_dir(), &ref, DIM + 1, true, NULL), LH_ECORRUPT,
+               "id ");
     lh_rowtable_run_close(&run);
     assert_ok(lh_rowtable_run_remove(kit_dir(), 3));
     assert_ok(lh_rowtable_run_remove(kit_dir(), 3));
-    assert_err(lh_rowtable_run_open(&again, kit_dir(), &ref, DIM, true), LH_ENOENT, "r3.mdb");
+    assert_err(lh_rowtable_run_open(&again, kit_dir(), &ref, DIM, true, NULL), LH_ENOENT, "r3.mdb");
     assert_err(lh_rowtable_run_sync(kit_dir(), 3), LH_ENOENT, "r3.mdb");
     free(all);
 }
@@ -99,7 +100,7 @@ static void run_grows_beyond_its_first_map(void **state)
     struct lh_rowtable_run *run = NULL;
     float *arrays = calloc(3 * WIDE, sizeof *arrays);
     struct lh_rowtable_record r;
-    assert_ok(lh_rowtable_run_create(&run, kit_dir(), 0, WIDE));
+    assert_ok(lh_rowtable_run_create(&run, kit_dir(), 0, WIDE, NULL, 0));
     for (uint64_t i = 0; i < MANY; i++) {
         const struct lh_rowtable_record put = {i * 7, i, 1, 1, arrays};
         arrays[0] = (float)i;
@@ -136,7 +137,7 @@ static void scan_gives_the_newest_of_each_id_in_order(void **state)
     struct lh_rowtable_record r;
     uint64_t newest[N] = {0};
     for (uint64_t k = 0; k < RUNS; k++) {
-        assert_ok(lh_rowtable_run_create(&run[k], kit_dir(), k, DIM));
+        assert_ok(lh_rowtable_run_create(&run[k], kit_dir(), k, DIM, NULL, 0));
         for (uint64_t i = 0; i < N; i++) {
             if (k == 2 || lh_rng_below(&at, at.step++, 3) > 0) /* one stays empty */
                 continue;
