@@ -40,6 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char dir[64], path[96];
     struct lh_rowtable_run *run = NULL;
+    struct lh_rowtable_filter_room room = {1 << 20};
     if (size == 0)
         return 0;
     const uint32_t dim = data[0] % 8 + 1;
@@ -49,9 +50,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     mkdir(dir, 0700);
     lh_err_clear();
     if (write_file(path, data + 1, size - 1) &&
-        fuzzkit_passed(lh_rowtable_run_open(&run, dir, &ref, dim, true)))
+        fuzzkit_passed(lh_rowtable_run_open(&run, dir, &ref, dim, true, &room)))
         read_all(run, dim);
     lh_rowtable_run_close(&run);
+    fuzzkit_require(room.left == 1 << 20, "a filter gives back what it took");
     unlink(path);
     rmdir(dir);
     return 0;
