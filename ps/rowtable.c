@@ -105,7 +105,8 @@ void lh_rowtable_empty(struct lh_rowtable *t)
         lh_rowtable_run_close(&t->frozen.merged);
         lh_rowtable_files_drop(t->files, number);
     }
-    t->frozen.merge_n = t->applied = 0;
+    t->frozen.merge_n = t->applied = t->n_before = 0;
+    t->has_before = false;
     lh_rowtable_cache_clear(t->cache);
     lh_rowtable_reduce_reset(t->reduce);
 }
@@ -123,6 +124,8 @@ void lh_rowtable_destroy(struct lh_rowtable **out)
     lh_mem_free(t->frozen.version.runs);
     lh_mem_free(t->frozen.durable);
     lh_mem_free(t->live);
+    lh_mem_free(t->before_ids);
+    lh_mem_free(t->before);
     lh_mem_free(t->row);
     lh_mem_free(t->dir);
     lh_mem_free(t->name);
@@ -235,6 +238,30 @@ static bool is_old(const struct lh_rowtable *t, const struct lh_rowtable_slot *s
     return lh_rowtable_is_old(t->spec.evict_after, s->seen, s->last, t->version);
 }
 
+/* What a row is at `version`, the table's or the one before; not of one that was changed since. */
+static const float *row_at(struct lh_rowtable *t, uint32_t slot, uint64_t version)
+{
+    const struct lh_rowtable_slot *s = &t->cache->slots[slot];
+    if (!lh_rowtable_is_old(t->spec.evict_after, s->seen, s->last, version))
+        return lh_rowtable_cache_arrays(t->cache, slot);
+    draw_initial(t, s->id, t->row);
+    return t->row;
+}
+
+/* The row that the last step has seen, as it was before; NULL: it has not seen it. */
+static const float *find_before(const struct lh_rowtable *t, uint64_t id)
+{
+    size_t lo = 0, hi = t->n_before;
+    while (lo < hi) {
+        const size_t mid = lo + (hi - lo) / 2;
+        if (t->before_ids[mid] < id)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < t->n_before && t->before_ids[lo] == id ? t->before + lo * t->spec.dim : NULL;
+}
+
 /* --- pull and push --------------------------------------------------------------------------- */
 
 static int check_ids(const struct lh_rowtable *t, const void *ids, size_t n, const char *what)
@@ -254,7 +281,7 @@ static int check_ids(const struct lh_rowtable *t, const void *ids, size_t n, con
     return 0;
 }
 
-int lh_rowtable_pull(struct lh_rowtable *t, const void *ids, size_t n, void *rows)
+static int pull(struct lh_rowtable *t, bool before, const void *ids, size_t n, void *rows)
 {
     const size_t bytes = t->spec.dim * sizeof(float);
     uint64_t id[TOGETHER]; /* aligned */
@@ -263,18 +290,28 @@ int lh_rowtable_pull(struct lh_rowtable *t, const void *ids, size_t n, void *row
         m = n - at < TOGETHER ? n - at : TOGETHER;
         memcpy(id, (const char *)ids + at * sizeof *id, m * sizeof *id);
         for (size_t i = 0; i < m; i++) {
+            const float *w = before ? find_before(t, id[i]) : NULL;
             uint32_t slot;
             lh_rowtable_cache_ahead(t->cache, id, i, m, bytes);
-            LH_TRY(acquire(t, id[i], &slot));
-            const float *w = lh_rowtable_cache_arrays(t->cache, slot);
-            if (is_old(t, &t->cache->slots[slot])) {
-                draw_initial(t, id[i], t->row);
-                w = t->row;
+            if (!w) {
+                LH_TRY(acquire(t, id[i], &slot));
+                w = row_at(t, slot, t->version - before);
             }
             memcpy((char *)rows + (at + i) * bytes, w, bytes);
         }
     }
     return 0;
+}
+
+int lh_rowtable_pull(struct lh_rowtable *t, const void *ids, size_t n, void *rows)
+{
+    return pull(t, false, ids, n, rows);
+}
+
+int lh_rowtable_pull_before(struct lh_rowtable *t, const void *ids, size_t n, void *rows)
+{
+    /* in the middle of a step, which the disk did not take, what is kept is of that one */
+    return t->has_before && t->applied == 0 ? pull(t, true, ids, n, rows) : LH_NOTFOUND;
 }
 
 int lh_rowtable_push(struct lh_rowtable *t, uint64_t step, struct lh_tree_node node,
@@ -360,12 +397,19 @@ int lh_rowtable_advance(struct lh_rowtable *t, int *applied)
         return 0;
     if (t->applied == 0)
         LH_TRY(lh_rowtable_check(t));
+    LH_TRY(LH_GROW(&t->before_ids, &t->cap_before_ids, g->n, "rows before a step"));
+    LH_TRY(LH_GROW(&t->before, &t->cap_before, g->n * t->spec.dim, "rows before a step"));
     for (; t->applied < g->n; t->applied++) {
         uint32_t slot;
         lh_rowtable_cache_ahead(t->cache, g->ids, t->applied, g->n, bytes);
         LH_TRY(acquire(t, g->ids[t->applied], &slot));
+        t->before_ids[t->applied] = g->ids[t->applied];
+        memcpy(t->before + t->applied * t->spec.dim, row_at(t, slot, t->version),
+               t->spec.dim * sizeof(float));
         apply(t, slot, g->values + t->applied * t->spec.dim);
     }
+    t->n_before = g->n;
+    t->has_before = true;
     t->applied = 0;
     t->version++;
     lh_rowtable_reduce_reset(t->reduce);

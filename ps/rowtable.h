@@ -72,6 +72,9 @@ uint64_t lh_rowtable_version(const struct lh_rowtable *t);
  * Errors: LH_EPROTO for ids that do not ascend or belong to another shard; LH_EIO, LH_ECORRUPT,
  * LH_ENOSPC (a changed row had to make room). Allocates nothing when warm. */
 int lh_rowtable_pull(struct lh_rowtable *t, const void *ids, size_t n, void *rows);
+/* The same of the version before, for who has to compute its step once more since another server
+ * has lost it. LH_NOTFOUND where there is none: no step was made here yet. */
+int lh_rowtable_pull_before(struct lh_rowtable *t, const void *ids, size_t n, void *rows);
 
 /* A piece of a node's sum arrives. Returns 0: something was taken; LH_AGAIN: nothing new (known
  * already, or of an earlier step). Errors: LH_EPROTO for a step ahead of the version, ids of

@@ -42,6 +42,11 @@ struct lh_rowtable {
     struct lh_rowtable_filter_room filters;
     size_t n_live, cap_live;
     size_t applied; /* rows of the root that this step has updated already */
+    /* the rows that the last step has seen, or this one already, as they were before it */
+    uint64_t *before_ids; /* [n_before] ascending */
+    float *before;        /* [n_before, dim] */
+    size_t n_before, cap_before_ids, cap_before;
+    bool has_before; /* there was a step since it was initialised or restored */
     struct lh_optimiser_adam adam[LH_ROWTABLE_ADAM_KNOWN];
     float *row; /* [dim] scratch */
     struct lh_rowtable_frozen frozen;

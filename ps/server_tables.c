@@ -152,6 +152,13 @@ int lh_server_tables_push(struct lh_server_tables *t, const struct lh_net_messag
 
 /* --- pulls -------------------------------------------------------------------------------------
  */
+static int send_moved(struct lh_net_socket *socket, const struct lh_server_ask *a,
+                      const struct lh_envelope *env)
+{
+    int rc = lh_net_send(socket, &a->peer, env, NULL, 0);
+    return rc < 0 || rc == LH_AGAIN ? rc : 0;
+}
+
 /* LH_AGAIN: not now, the peer has too much to take yet, or the disk is full. */
 static int answer(struct lh_server_tables *t, struct lh_net_socket *socket,
                   const struct lh_server_ask *a, uint64_t version)
@@ -163,10 +170,9 @@ static int answer(struct lh_server_tables *t, struct lh_net_socket *socket,
                               .request = a->request};
     if (t->behind || !may_write(t))
         return LH_AGAIN;
-    if (a->version != version) {
-        int rc = lh_net_send(socket, &a->peer, &env, NULL, 0);
-        return rc < 0 || rc == LH_AGAIN ? rc : 0;
-    }
+    const bool before = a->version + 1 == version; /* another server has lost that step */
+    if (a->version != version && !before)
+        return send_moved(socket, a, &env);
     const size_t size = a->n * t->jobs[a->table].dim * sizeof(float);
     struct lh_loan *loan = NULL;
     void *rows = NULL;
@@ -174,14 +180,16 @@ static int answer(struct lh_server_tables *t, struct lh_net_socket *socket,
         return LH_AGAIN;
     int rc = lh_mem_alloc_aligned(&rows, size, 1, "rows that were asked for");
     if (rc == 0)
-        rc = used(t, lh_rowtable_pull(t->at[a->table], a->ids, a->n, rows));
+        rc = used(t, (before ? lh_rowtable_pull_before : lh_rowtable_pull)(t->at[a->table], a->ids,
+                                                                           a->n, rows));
     if (rc != 0) {
         lh_loan_release(rows, loan);
-        return rc;
+        return rc == LH_NOTFOUND ? send_moved(socket, a, &env) : rc;
     }
     const struct lh_net_part part = {
         .data = rows, .size = size, .release = lh_loan_release, .hint = loan};
     env.kind = LH__KIND__KIND_TABLE_ROWS;
+    env.step = a->version;
     env.first = a->table;
     env.count = a->n;
     rc = lh_net_send(socket, &a->peer, &env, &part, 1);

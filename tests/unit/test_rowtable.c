@@ -247,6 +247,27 @@ static void check_pull(const struct servers *s, const struct model *m, size_t lo
     }
 }
 
+/* The version before, where there was a step. */
+static void check_pull_before(const struct servers *s, const struct model *m)
+{
+    uint64_t ids[IDS];
+    float rows[IDS * DIM];
+    uint32_t place[IDS];
+    size_t first[SHARDS_MAX + 1];
+    lh_rowlist_split(m->ids, IDS, (uint32_t)s->n, place, first);
+    for (size_t i = 0; i < s->n; i++) {
+        const size_t n = first[i + 1] - first[i];
+        for (size_t k = 0; k < n; k++)
+            ids[k] = m->ids[place[first[i] + k]];
+        assert_ok(lh_rowtable_pull_before(s->t[i], ids, n, rows));
+        for (size_t k = 0; k < n; k++) {
+            float want[DIM];
+            model_row(m, place[first[i] + k], want);
+            assert_memory_equal(rows + k * DIM, want, sizeof want);
+        }
+    }
+}
+
 /* All that is stored of a version, in order, is what the model has; so is any row asked for. */
 static void check_reader(const char *const *dirs, size_t n_dirs, const struct model *m)
 {
@@ -583,7 +604,7 @@ static void kill_and_restore(struct servers *s, struct model *m, struct history 
 
 static void run_history(const struct lh_rowtable_spec *spec, size_t shards, uint32_t round)
 {
-    static struct model m;
+    static struct model m, before;
     struct lh_rng_at at = {.seed = 31, .part = round};
     struct servers s;
     struct history h = {.n = 0};
@@ -594,7 +615,9 @@ static void run_history(const struct lh_rowtable_spec *spec, size_t shards, uint
     for (size_t i = 0; i < s.n; i++)
         assert_ok(lh_rowtable_init(s.t[i]));
     for (int step = 0; step < 60; step++) {
+        before = m;
         servers_step(&s, &m, &at);
+        check_pull_before(&s, &before);
         const size_t lo = below(&at, IDS), hi = lo + below(&at, IDS - lo + 1);
         check_pull(&s, &m, lo, hi);
         if (below(&at, 3) == 0)
