@@ -240,7 +240,8 @@ int lh_member_tick(struct lh_member *m)
     double now = lh_now();
     if (now - m->last_sent >= m->heartbeat)
         LH_TRY(send_phases(m, LH__KIND__KIND_BEAT));
-    m->last_heard += lh_awake_gap(&m->awake, now, m->deadline);
+    const double counted = m->last_heard + lh_awake_gap(&m->awake, now, m->deadline);
+    m->last_heard = counted < now ? counted : now; /* it may have been heard since */
     m->lost = now - m->last_heard > m->deadline && !lh_net_is_inproc(lh_net_endpoint(m->socket));
     if (m->lost)
         return lh_err_set(LH_EPEER,

@@ -255,6 +255,11 @@ static void silence_while_it_had_no_turn_does_not_count(void **state)
     assert_ok(lh_member_tick(&m));
     m.last_heard -= 11;
     assert_err(lh_member_tick(&m), LH_EPEER, "went away (silent for 11 s)");
+    m.last_heard = lh_now(); /* heard at once when it went on, after an hour */
+    m.awake.last -= 3600;
+    assert_ok(lh_member_tick(&m));
+    m.last_heard -= 11;
+    assert_err(lh_member_tick(&m), LH_EPEER, "went away (silent for 11 s)");
     lh_member_leave(&m, 0, true);
     lh_net_close(&s.socket);
     zmq_ctx_term(zmq);
