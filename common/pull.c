@@ -105,7 +105,7 @@ static int ask(struct lh_pull *p, size_t i)
     return rc;
 }
 
-static uint64_t breaks(const struct lh_pull *p)
+uint64_t lh_pull_breaks(const struct lh_pull *p)
 {
     uint64_t n = 0;
     for (size_t i = 0; i < p->n_shards; i++)
@@ -115,12 +115,12 @@ static uint64_t breaks(const struct lh_pull *p)
 
 bool lh_pull_broke(const struct lh_pull *p)
 {
-    return breaks(p) != p->breaks;
+    return lh_pull_breaks(p) != p->breaks;
 }
 
 static int begin(struct lh_pull *p, uint64_t version)
 {
-    p->breaks = breaks(p);
+    p->breaks = lh_pull_breaks(p);
     p->version = version;
     p->request++;
     p->complete = false;

@@ -66,7 +66,9 @@ int lh_pull_begin(struct lh_pull *p, uint64_t version);
  * each shard gives the version that it has once it may. LH_WIRE_LATEST: of a step that shard 0
  * gives; `version` becomes it. */
 int lh_pull_begin_step(struct lh_pull *p, uint64_t step);
-/* Whether a connection has broken since it was asked: then it is time to ask again. */
+/* How often connections to shards have broken, as far as was noticed. */
+uint64_t lh_pull_breaks(const struct lh_pull *p);
+/* Whether one has since it was asked: then it is time to ask again. */
 bool lh_pull_broke(const struct lh_pull *p);
 /* Takes in one message from shard i, whose frame `held` may keep. Sets `complete` when the version
  * is whole; begins anew where a shard says that the version is gone. Messages of other requests are

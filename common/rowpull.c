@@ -106,8 +106,30 @@ int lh_rowpull_ask(struct lh_rowpull *p)
     return 0;
 }
 
+static void unsend(struct lh_rowpull *p, struct lh_rowpull_piece *piece)
+{
+    p->unsent += piece->sent;
+    piece->sent = false;
+}
+
+/* A request, or its answer, that was under way over a connection that broke is lost. */
+static void find_lost(struct lh_rowpull *p, const struct lh_pull *over)
+{
+    const uint64_t breaks = lh_pull_breaks(over);
+    if (breaks == p->breaks)
+        return;
+    p->breaks = breaks;
+    for (size_t k = 0; k < p->n_pieces; k++) {
+        struct lh_rowpull_piece *piece = &p->pieces[k];
+        if (!piece->got && piece->breaks != lh_net_breaks(over->shards[piece->shard].socket))
+            unsend(p, piece);
+    }
+}
+
 int lh_rowpull_send(struct lh_rowpull *p, struct lh_pull *over)
 {
+    if (p->missing > 0)
+        find_lost(p, over);
     for (size_t k = 0; k < p->n_pieces && p->unsent > 0; k++) {
         struct lh_rowpull_piece *piece = &p->pieces[k];
         if (piece->sent)
@@ -122,10 +144,12 @@ int lh_rowpull_send(struct lh_rowpull *p, struct lh_pull *over)
                                         .epoch = over->generation};
         const struct lh_net_part part = {.data = p->tables[piece->table].dealt + piece->lo,
                                          .size = env.count * sizeof(uint64_t)};
-        int rc = lh_net_send(over->shards[piece->shard].socket, NULL, &env, &part, 1);
+        struct lh_net_socket *socket = over->shards[piece->shard].socket;
+        piece->breaks = lh_net_breaks(socket);
+        int rc = lh_net_send(socket, NULL, &env, &part, 1);
         if (rc == LH_AGAIN || (rc < 0 && rc != LH_NOTFOUND))
             return rc;
-        piece->sent = true; /* a broken connection: it is asked for again in time */
+        piece->sent = true; /* if the connection is broken, that is noticed in time */
         p->unsent--;
     }
     return 0;
@@ -135,10 +159,8 @@ void lh_rowpull_repeat(struct lh_rowpull *p)
 {
     p->since = lh_now();
     for (size_t k = 0; k < p->n_pieces; k++)
-        if (p->pieces[k].sent && !p->pieces[k].got) {
-            p->pieces[k].sent = false;
-            p->unsent++;
-        }
+        if (!p->pieces[k].got)
+            unsend(p, &p->pieces[k]);
 }
 
 static int take_rows(struct lh_rowpull *p, struct lh_rowpull_piece *piece,

@@ -26,6 +26,7 @@ struct lh_rowpull_piece {
     uint32_t table, shard;
     size_t lo, hi; /* into place */
     bool sent, got;
+    uint64_t breaks; /* of its connection, when it was sent */
 };
 
 struct lh_rowpull {
@@ -37,6 +38,7 @@ struct lh_rowpull {
     struct lh_rowpull_piece *pieces;
     size_t n_pieces, cap_pieces;
     size_t unsent, missing; /* pieces */
+    uint64_t breaks;        /* of all connections, when pieces were last looked over */
     bool asked;
     bool gone;    /* a server has passed that version */
     double since; /* when it was asked for, or when the last piece came; seconds */
@@ -54,9 +56,11 @@ void lh_rowpull_begin(struct lh_rowpull *p, uint64_t version);
 int lh_rowpull_add(struct lh_rowpull *p, size_t t, const uint64_t *ids, size_t n, size_t stride);
 /* No more ids: makes the requests. */
 int lh_rowpull_ask(struct lh_rowpull *p);
-/* Sends those that were not sent. LH_AGAIN while a queue is full: let the network work. */
+/* Sends those that were not sent, and once more those without an answer whose connection has broken
+ * since: to be called again and again while they are waited for. LH_AGAIN while a queue is full:
+ * let the network work. */
 int lh_rowpull_send(struct lh_rowpull *p, struct lh_pull *over);
-/* What has not come is sent again by the next send: a connection may have broken. */
+/* What has not come is sent again by the next send, though no break was noticed. */
 void lh_rowpull_repeat(struct lh_rowpull *p);
 /* Takes in one message from shard i. LH_NOTFOUND: it is not an answer to this pull. Errors:
  * LH_EPROTO for one that does not fit. */

@@ -13,8 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PATIENCE 2.0 /* seconds; a message was lost only if a connection broke */
-
 /* --- starting -------------------------------------------------------------------------------
  */
 static int open_dataset(struct lh_worker *w)
@@ -186,7 +184,7 @@ static int take_version(struct lh_worker *w)
     w->eager = w->helps;
     w->helps = w->tried = false;
     w->late = LH_WIRE_LATEST;
-    w->patience = PATIENCE > w->member.deadline / 2 ? PATIENCE : w->member.deadline / 2;
+    w->patience = lh_worker_hear_patience(w);
     w->dropped = false;
     return lh_worker_has_own_steps(w) ? 0 : lh_worker_hear_ask(w, w->version + 1);
 }

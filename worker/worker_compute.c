@@ -328,8 +328,7 @@ static int have_rows(struct lh_worker *w, const struct lh_tree_node *nodes, size
     while (!(*have = lh_rowpull_complete(rows)) && !w->pull.complete && !w->reassigned &&
            !lh_worker_is_over(w)) {
         bool any = lh_worker_turn(w);
-        if (sent == LH_AGAIN)
-            LH_TRY(sent = lh_worker_tables_send(w->tables, &w->pull));
+        LH_TRY(sent = lh_worker_tables_send(w->tables, &w->pull));
         LH_TRY(lh_worker_hear_drain(w, &any));
         if (any) {
             idle_since = lh_now();
@@ -340,10 +339,8 @@ static int have_rows(struct lh_worker *w, const struct lh_tree_node *nodes, size
         else
             LH_TRY(lh_worker_hear_block(w, idle_since));
         LH_TRY(lh_worker_look_up(w));
-        if (lh_now() - rows->since > w->patience) {
+        if (lh_now() - rows->since > w->patience)
             lh_rowpull_repeat(rows);
-            sent = LH_AGAIN;
-        }
     }
     w->member.phases.wait += lh_now() - began - (w->member.phases.reply + w->turns - aside);
     return 0;

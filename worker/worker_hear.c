@@ -11,6 +11,12 @@
 #define IDLE  0.5
 #define EAGER 0.125
 
+/* Nothing is lost but by a connection that breaks, which is mostly noticed: asking again without
+ * that is for what is not. Who answers may only be slow, so it is done ever less often, up to a
+ * bound: what is lost after all is made good within that. */
+#define PATIENCE      2.0 /* seconds, at least */
+#define PATIENCE_MOST 8.0 /* times what it is at first */
+
 static int take_from_shard(struct lh_worker *w, size_t i, struct lh_net_message *msg)
 {
     const struct lh_tree_node node = {.level = msg->env.level, .index = msg->env.index};
@@ -79,10 +85,22 @@ int lh_worker_hear_ask(struct lh_worker *w, uint64_t version)
                                       : lh_pull_begin(&w->pull, version);
 }
 
+double lh_worker_hear_patience(const struct lh_worker *w)
+{
+    return PATIENCE > w->member.deadline / 2 ? PATIENCE : w->member.deadline / 2;
+}
+
+static double more_patience(const struct lh_worker *w)
+{
+    const double more = 2 * w->patience, most = PATIENCE_MOST * lh_worker_hear_patience(w);
+    return more < most ? more : most;
+}
+
 /* A connection that broke may have lost pushes, or the answer: do the step again. */
 static int ask_again(struct lh_worker *w)
 {
-    w->patience *= 2;
+    if (!lh_pull_broke(&w->pull))
+        w->patience = more_patience(w);
     lh_metrics_add(w->metrics, LH_METRIC_PULL_RETRIES, 1);
     lh_log_event(LH_LOG_WARN, "retry",
                  LH_FIELDS(LH_F("version", w->pull.version), LH_F("patience", w->patience)));

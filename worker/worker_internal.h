@@ -64,7 +64,7 @@ struct lh_worker {
     int push_rc;
     bool reassigned; /* the assignment changed since the share was last looked at */
     double turns;    /* seconds that the companion worked */
-    double patience; /* seconds until a pull is repeated; doubles */
+    double patience; /* seconds until what was asked is asked again, though no connection broke */
     double stepped;  /* when the version at hand was taken */
     /* waiting: what its own work on a step takes, from weights to pushed; since when it waits, or
      * has said so last; the step that it was given because it does */
@@ -113,6 +113,8 @@ int lh_worker_look_up(struct lh_worker *w);
  */
 /* Asks for a version, or for the weights of a step of its own (LATEST: of any). */
 int lh_worker_hear_ask(struct lh_worker *w, uint64_t version);
+/* Seconds until it asks again for the first time, where no connection broke. */
+double lh_worker_hear_patience(const struct lh_worker *w);
 /* Takes in what has come from the servers; sets *any if there was anything. */
 int lh_worker_hear_drain(struct lh_worker *w, bool *any);
 /* Between two blocks: looks up, and takes in what servers say, since another may have done what

@@ -58,7 +58,7 @@ int lh_worker_tables_want(struct lh_worker_tables *t, struct lh_feed *feed,
                           const struct lh_worker_share *share);
 /* The pull of a version's rows. */
 struct lh_rowpull *lh_worker_tables_pull(struct lh_worker_tables *t, uint64_t version);
-/* Sends what is to be asked for; LH_AGAIN while a queue is full. */
+/* As lh_rowpull_send, of both versions. */
 int lh_worker_tables_send(struct lh_worker_tables *t, struct lh_pull *over);
 /* As lh_rowpull_take. */
 int lh_worker_tables_take(struct lh_worker_tables *t, size_t i, const struct lh_net_message *msg);
