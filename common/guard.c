@@ -32,9 +32,20 @@
 #define NOTED_KEYS   16
 #define TICK_MS      250
 #define SEEN_MS      1000 /* how often connections are looked at */
+/* Never ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL, which 4.3.4 also tells of where a message cannot be
+ * deciphered: telling it sets errno, which is where the network's thread then looks for why. With
+ * EAGAIN there it takes the connection for one whose queue is full: it stays, and is read no more.
+ */
+#define EVENTS                                                                                     \
+    (ZMQ_EVENT_LISTENING | ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED |                    \
+     ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED | ZMQ_EVENT_MONITOR_STOPPED)
 /* Bytes that may come over a connection between two messages that its socket takes: more than the
  * messages that may wait to be taken (LH_NET_INBOX) are worth. */
 #define UNHEARD_MAX (256u << 20)
+/* How long a message may take to come, where its socket is read: its length may be what a bad
+ * network made of it, and then what follows is taken for its end. */
+#define UNHEARD_SECONDS 30
+#define HANDSHAKE_BYTES 1024 /* about 600, and no message comes of them */
 
 /* A connection that was accepted a moment ago. */
 struct young {
@@ -72,9 +83,11 @@ struct lh_guard {
     } * heard; /* [cap_open] by descriptor */
     struct seen {
         uint32_t heard;
-        uint64_t bytes; /* received when it was heard last */
-    } * seen;           /* [cap_open] */
-    double looked;      /* seconds */
+        uint64_t bytes;          /* received when it was heard last */
+        double since;            /* when there were more, in seconds; 0: there are not */
+    } * seen;                    /* [cap_open] */
+    double looked;               /* seconds */
+    _Atomic uint64_t emptied_ms; /* when a role last found that its socket had no message */
     char noted[NOTED_KEYS][LH_KEY_SIZE];
     size_t n_noted;
 };
@@ -254,11 +267,29 @@ void lh_guard_heard(struct lh_guard *g, int fd)
         atomic_fetch_add_explicit(&g->heard[fd].messages, 1, memory_order_relaxed);
 }
 
+void lh_guard_emptied(struct lh_guard *g)
+{
+    atomic_store_explicit(&g->emptied_ms, (uint64_t)(1e3 * lh_now()), memory_order_relaxed);
+}
+
 static uint64_t bytes_received(int fd)
 {
     struct tcp_info info = {0};
     socklen_t n = sizeof info;
     return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) == 0 ? info.tcpi_bytes_received : 0;
+}
+
+/* What came over a connection and is no message yet: whether that is too much, or took too long. */
+static bool is_stuck(struct lh_guard *g, struct seen *seen, uint64_t bytes, double now)
+{
+    const double emptied =
+        1e-3 * (double)atomic_load_explicit(&g->emptied_ms, memory_order_relaxed);
+    if (bytes <= seen->bytes || bytes <= HANDSHAKE_BYTES)
+        return false;
+    if (seen->since == 0)
+        seen->since = now;
+    return bytes - seen->bytes > UNHEARD_MAX ||
+           (now - seen->since > UNHEARD_SECONDS && emptied > seen->since + SEEN_MS / 1000.0);
 }
 
 /* Connections that send and send, and no message comes of it. */
@@ -267,21 +298,27 @@ static void look_at_connections(struct lh_guard *g)
     double now = lh_now();
     if (now - g->looked < SEEN_MS / 1000.0)
         return;
+    const bool suspended = now - g->looked > 5 * SEEN_MS / 1000.0;
     g->looked = now;
     size_t left = g->n_open;
     for (size_t fd = 0; left > 0 && fd < g->cap_open; fd++) {
         if (!g->open[fd])
             continue;
         left--;
+        struct seen *seen = &g->seen[fd];
         uint64_t bytes = bytes_received((int)fd);
         uint32_t heard = atomic_load_explicit(&g->heard[fd].messages, memory_order_relaxed);
-        if (heard != g->seen[fd].heard || bytes < g->seen[fd].bytes) {
-            g->seen[fd] = (struct seen){.heard = heard, .bytes = bytes};
-        } else if (bytes - g->seen[fd].bytes > UNHEARD_MAX) {
-            lh_note("cut off a peer that sent %llu MB without ending a message",
-                    (unsigned long long)(bytes - g->seen[fd].bytes) >> 20);
+        if (heard != seen->heard || bytes < seen->bytes) {
+            *seen = (struct seen){.heard = heard, .bytes = bytes};
+            continue;
+        }
+        if (suspended)
+            seen->since = 0;
+        if (is_stuck(g, seen, bytes, now)) {
+            lh_note("cut off a peer that sent %llu KB without ending a message",
+                    (unsigned long long)(bytes - seen->bytes) >> 10);
             shutdown((int)fd, SHUT_RDWR);
-            g->seen[fd].bytes = bytes;
+            *seen = (struct seen){.heard = heard, .bytes = bytes};
         }
     }
 }
@@ -452,7 +489,7 @@ int lh_guard_watch(struct lh_guard *g, void *socket)
 {
     char endpoint[64], ok = 'n';
     snprintf(endpoint, sizeof endpoint, "inproc://longhaul-door-%p", socket);
-    if (zmq_socket_monitor(socket, endpoint, ZMQ_EVENT_ALL) != 0)
+    if (zmq_socket_monitor(socket, endpoint, EVENTS) != 0)
         return lh_err_set(LH_EIO, "watching a socket: %s", zmq_strerror(zmq_errno()));
     pthread_mutex_lock(&g->orders);
     if (zmq_send(g->orders_out, endpoint, strlen(endpoint), 0) < 0 ||

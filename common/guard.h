@@ -39,6 +39,9 @@ int lh_guard_watch(struct lh_guard *g, void *socket);
  * ever ending a message is cut off: ZeroMQ bounds messages, not their number of frames. Any thread,
  * no lock. */
 void lh_guard_heard(struct lh_guard *g, int fd);
+/* A role found that its socket has no message: what came before and is none yet is late. Any
+ * thread, no lock. */
+void lh_guard_emptied(struct lh_guard *g);
 
 struct lh_guard_counts {
     uint64_t let_in, refused; /* keys shown */

@@ -292,6 +292,8 @@ int lh_net_recv(struct lh_net_socket *s, struct lh_net_message *m)
         rc = recv_one(s, m);
         if (s->guard && rc != LH_AGAIN)
             lh_guard_heard(s->guard, m->peer.fd);
+        else if (s->guard)
+            lh_guard_emptied(s->guard);
         if (rc == LH_AGAIN)
             LH_TRY(lh_net_mend(s));
         if (rc != LH_NOTFOUND)
