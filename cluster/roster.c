@@ -283,6 +283,19 @@ static int keep_order(struct lh_roster *r, struct lh_role_node *node,
     return node->in.taken >= SAY_EVERY ? lh_roster_tell(r, node, &beat, NULL) : 0;
 }
 
+/* A worker that was given up, and has taken what it was told before. */
+static bool comes_back(struct lh_roster *r, struct lh_role_node *node,
+                       const struct lh_net_message *msg)
+{
+    if (node->said_goodbye || node->role != LH__ROLE__ROLE_WORKER ||
+        msg->env.kind != LH__KIND__KIND_BEAT)
+        return false;
+    if (node->deaf && lh_outbox_acknowledged(&node->out, msg->env.first, r->socket, &msg->peer,
+                                             r->heartbeat + RESEND_AFTER) >= 0)
+        node->deaf = node->out.n >= LH_OUTBOX_ROOM;
+    return !node->deaf;
+}
+
 struct lh_role_node *lh_roster_sender(struct lh_roster *r, const struct lh_net_message *msg,
                                       bool *returned)
 {
@@ -299,9 +312,8 @@ struct lh_role_node *lh_roster_sender(struct lh_roster *r, const struct lh_net_m
         lh_net_reject(r->socket, msg);
         return NULL;
     }
-    bool back = node->standing == LH_STANDING_GONE && !node->said_goodbye &&
-                node->role == LH__ROLE__ROLE_WORKER && msg->env.kind == LH__KIND__KIND_BEAT;
-    if (node->standing == LH_STANDING_GONE && !back)
+    const bool gone = node->standing == LH_STANDING_GONE, back = gone && comes_back(r, node, msg);
+    if (gone && !back)
         return NULL;
     if (back)
         node->standing = LH_STANDING_READY;
@@ -323,7 +335,7 @@ struct lh_role_node *lh_roster_silent(struct lh_roster *r)
         n->heard = n->heard + gap < now ? n->heard + gap : now;
         double patience =
             n->standing == LH_STANDING_READY && !r->in_process ? r->deadline : READY_PATIENCE;
-        if (n->standing != LH_STANDING_GONE && now - n->heard > patience)
+        if (n->standing != LH_STANDING_GONE && (n->deaf || now - n->heard > patience))
             return n;
     }
     return NULL;
@@ -358,6 +370,7 @@ int lh_roster_tell(struct lh_roster *r, struct lh_role_node *node, const struct 
         rc = lh_net_send_body(r->socket, &node->peer, &e, body);
     } else {
         rc = tell_in_order(r, node, &e, body);
+        node->deaf = node->deaf || rc == LH_AGAIN; /* what is not told to it is not forgotten */
     }
     return rc < 0 ? rc : 0;
 }
@@ -376,7 +389,7 @@ bool lh_roster_has_room(const struct lh_roster *r, Lh__Role role)
 {
     for (size_t i = 0; i < r->n_nodes; i++)
         if (r->nodes[i].role == role && r->nodes[i].standing != LH_STANDING_GONE &&
-            r->nodes[i].out.n == LH_OUTBOX_MAX)
+            r->nodes[i].out.n >= LH_OUTBOX_ROOM)
             return false;
     return true;
 }

@@ -35,6 +35,7 @@ struct lh_role_node {
     double heard;         /* seconds */
     uint64_t version;     /* where it stands */
     bool paused;
+    bool deaf;         /* it could not be told something: so much waits for its acknowledgement */
     unsigned hellos;   /* that came after it was gone */
     Lh__Phases phases; /* its last report */
     bool said_goodbye;
@@ -77,18 +78,18 @@ const char *lh_roster_describe(const struct lh_role_node *node, char *out, size_
 
 /* A new assignment of shares to all workers that are ready, in order of their numbers. */
 int lh_roster_assign(struct lh_roster *r);
-/* Sends to one node, again and again until it has come; a node that is gone or stuck is left to its
- * deadline. */
+/* Sends to one node, again and again until it has come. One that has not taken LH_OUTBOX_MAX of
+ * them is told nothing more: it is deaf, and lh_roster_silent gives it up. */
 int lh_roster_tell(struct lh_roster *r, struct lh_role_node *node, const struct lh_envelope *env,
                    const ProtobufCMessage *body);
 int lh_roster_tell_all(struct lh_roster *r, Lh__Role role, const struct lh_envelope *env,
                        const ProtobufCMessage *body); /* ROLE_NONE: everybody */
-/* Whether everybody of a role takes one more such message now. */
+/* Whether everybody of a role has taken most of what it was told: what can wait waits for that. */
 bool lh_roster_has_room(const struct lh_roster *r, Lh__Role role);
 /* Beats to everybody if due. */
 int lh_roster_beat(struct lh_roster *r);
-/* Somebody who is silent beyond the deadline; NULL if none. Called each turn: silence while this
- * process was suspended does not count. */
+/* Somebody who is silent beyond the deadline, or deaf; NULL if none. Called each turn: silence
+ * while this process was suspended does not count. */
 struct lh_role_node *lh_roster_silent(struct lh_roster *r);
 /* Of a process that is there; NULL if none. */
 struct lh_role_node *lh_roster_by_pid(struct lh_roster *r, uint64_t pid, const char *host);

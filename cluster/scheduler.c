@@ -82,7 +82,7 @@ static int take_ready(struct lh_scheduler *s, struct lh_role_node *node)
                               LH_F("host", node->host)),
                     "a worker joined: process %llu on %s", (unsigned long long)node->pid,
                     node->host);
-        return lh_roster_assign(&s->roster);
+        s->reassign = true;
     }
     return 0;
 }
@@ -99,8 +99,8 @@ static int worker_is_gone(struct lh_scheduler *s, struct lh_role_node *node, con
     if (s->stage == GATHERING)
         return 0;
     struct lh_envelope env = {.kind = LH__KIND__KIND_LOST, .index = node->number};
-    LH_TRY(lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_SERVER, &env, NULL));
-    return lh_roster_assign(&s->roster);
+    s->reassign = true;
+    return lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_SERVER, &env, NULL);
 }
 
 /* Opens what is written as the run goes, from clock.start on: lines behind it come again. */
@@ -231,7 +231,7 @@ static int take_message(struct lh_scheduler *s, const struct lh_net_message *msg
     if (returned && s->stage == RUNNING) {
         lh_log_tell(LH_LOG_INFO, "back", LH_FIELDS(LH_F("number", node->number)),
                     "worker %u is back", node->number);
-        LH_TRY(lh_roster_assign(&s->roster));
+        s->reassign = true;
     }
     return take_from(s, node, msg);
 }
@@ -270,7 +270,8 @@ static int gather(struct lh_scheduler *s)
         s->stage = RUNNING;
         if (s->started_at == 0)
             s->started_at = now;
-        return lh_roster_assign(&s->roster);
+        s->reassign = true;
+        return 0;
     }
     if (waited > o->patience)
         return lh_err_set(LH_ETIMEDOUT,
@@ -380,7 +381,7 @@ static int look_after(struct lh_scheduler *s)
     struct lh_role_node *n;
     LH_TRY(take_deaths(s));
     while ((n = lh_roster_silent(&s->roster)))
-        LH_TRY(is_gone(s, n, "went silent"));
+        LH_TRY(is_gone(s, n, n->deaf ? "takes no messages any more" : "went silent"));
     return lh_roster_beat(&s->roster);
 }
 
@@ -395,6 +396,15 @@ static void report(struct lh_scheduler *s, bool now)
                                                .clock = &s->clock,
                                                .version = s->version},
                      now);
+}
+
+/* Once a turn: where a rack of workers comes or goes, they are told once who they are. */
+static int reassign(struct lh_scheduler *s)
+{
+    if (!s->reassign || s->stage == GATHERING)
+        return 0;
+    s->reassign = false;
+    return lh_roster_assign(&s->roster);
 }
 
 static int turn(struct lh_scheduler *s)
@@ -416,7 +426,8 @@ static int turn(struct lh_scheduler *s)
     if (s->stage < PAUSING && s->opt->interrupted && s->opt->interrupted())
         LH_TRY(pause_all(s));
     if (s->stage == GATHERING)
-        return gather(s);
+        LH_TRY(gather(s));
+    LH_TRY(reassign(s));
     if (s->stage < STOPPING && is_finished(s))
         return stop(s, 0);
     return s->stage == RUNNING ? watch_workers(s) : 0;

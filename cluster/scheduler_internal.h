@@ -29,6 +29,7 @@ struct lh_scheduler {
     struct lh_progress progress;
     char *job_text;
     enum lh_scheduler_stage stage;
+    bool reassign;     /* workers came or went: their shares are others */
     uint64_t first;    /* version this call started from */
     unsigned returned; /* how often it went back since the last new cut */
     double began, noted, ready_at, started_at, trained_at, stopping_at, flushed;

@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#define SLOTS 32 /* of a ring that is new */
+
 struct lh_outbox_slot {
     struct lh_envelope env;
     size_t size[LH_NET_FRAMES_MAX], n;
@@ -16,10 +18,25 @@ struct lh_outbox_slot {
 
 void lh_outbox_fini(struct lh_outbox *o)
 {
-    for (size_t i = 0; o->slots && i < LH_OUTBOX_MAX; i++)
+    for (size_t i = 0; i < o->cap; i++)
         lh_mem_free(o->slots[i].bytes);
     lh_mem_free(o->slots);
     *o = (struct lh_outbox){0};
+}
+
+/* Room for one more: twice as many, in order, with the buffers they have. */
+static int grow(struct lh_outbox *o)
+{
+    struct lh_outbox_slot *more = NULL;
+    const size_t cap = o->cap ? 2 * o->cap : SLOTS;
+    LH_TRY(LH_NEW_ARRAY(&more, cap, "messages under way"));
+    for (size_t i = 0; i < o->cap; i++)
+        more[i] = o->slots[(o->first + i) % o->cap];
+    lh_mem_free(o->slots);
+    o->slots = more;
+    o->first = 0;
+    o->cap = cap;
+    return 0;
 }
 
 static int keep(struct lh_outbox_slot *slot, const struct lh_envelope *env,
@@ -59,9 +76,9 @@ int lh_outbox_send(struct lh_outbox *o, struct lh_net_socket *s, const struct lh
     struct lh_envelope numbered = *env;
     if (o->n == LH_OUTBOX_MAX)
         return LH_AGAIN;
-    if (!o->slots)
-        LH_TRY(LH_NEW_ARRAY(&o->slots, LH_OUTBOX_MAX, "messages under way"));
-    struct lh_outbox_slot *slot = &o->slots[(o->first + o->n) % LH_OUTBOX_MAX];
+    if (o->n == o->cap)
+        LH_TRY(grow(o));
+    struct lh_outbox_slot *slot = &o->slots[(o->first + o->n) % o->cap];
     numbered.request = o->last + 1;
     LH_TRY(keep(slot, &numbered, parts, n));
     if (o->n++ == 0)
@@ -76,7 +93,7 @@ int lh_outbox_acknowledged(struct lh_outbox *o, uint64_t number, struct lh_net_s
     double now = lh_now();
     bool any = false;
     for (; o->n > 0 && o->slots[o->first].env.request <= number; o->n--) {
-        o->first = (o->first + 1) % LH_OUTBOX_MAX;
+        o->first = (o->first + 1) % o->cap;
         any = true;
     }
     if (any) /* things move: what is left was sent later */
@@ -85,7 +102,7 @@ int lh_outbox_acknowledged(struct lh_outbox *o, uint64_t number, struct lh_net_s
         return 0;
     o->sent_at = now;
     for (size_t i = 0; i < o->n; i++)
-        LH_TRY(send_slot(&o->slots[(o->first + i) % LH_OUTBOX_MAX], s, to));
+        LH_TRY(send_slot(&o->slots[(o->first + i) % o->cap], s, to));
     return 0;
 }
 

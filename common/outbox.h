@@ -12,14 +12,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LH_OUTBOX_MAX 128 /* messages that may wait to be acknowledged */
+#define LH_OUTBOX_MAX  16384 /* messages that may wait to be acknowledged */
+#define LH_OUTBOX_ROOM 128   /* up to so many there is room for what can itself wait */
 
 struct lh_outbox_slot;
 
 /* All-zero is an empty one. */
 struct lh_outbox {
-    struct lh_outbox_slot *slots; /* ring; made when first needed, its buffers are used again */
-    size_t first, n;
+    struct lh_outbox_slot *slots; /* ring; grows when it must, its buffers are used again */
+    size_t first, n, cap;
     uint64_t last;  /* number of the newest */
     double sent_at; /* when the oldest was sent last; lh_now() */
 };

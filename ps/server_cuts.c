@@ -53,7 +53,7 @@ int lh_server_cuts_start(struct lh_server *s)
     double began = lh_now();
     /* The scheduler does not answer; it may be on its way back, and what is told it waits till
      * then: fast steps would fill the outbox, which is an end, before its silence is one. */
-    if (s->member.out.n > LH_OUTBOX_MAX / 2)
+    if (s->member.out.n > LH_OUTBOX_ROOM / 2)
         return 0; /* training waits */
     int rc = freeze(s, &frozen);
     if (rc == LH_AGAIN)

@@ -23,7 +23,7 @@ int lh_server_steps_send(struct lh_server *s)
 
 int lh_server_steps_flush(struct lh_server *s)
 {
-    const bool room = s->member.out.n <= LH_OUTBOX_MAX / 2; /* for other things */
+    const bool room = s->member.out.n <= LH_OUTBOX_ROOM / 2; /* for other things */
     return room ? lh_server_steps_send(s) : 0;
 }
 

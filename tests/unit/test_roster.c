@@ -318,6 +318,80 @@ static void silent_is_who_was_not_heard_within_its_patience(void **state)
     rig_close(&x);
 }
 
+/* --- orders ------------------------------------------------------------------------------------
+ */
+static void lose(struct rig *x, struct lh_role_node *node, uint32_t first, uint32_t end)
+{
+    for (uint32_t i = first; i < end; i++)
+        assert_ok(lh_roster_tell(
+            &x->r, node, &(struct lh_envelope){.kind = LH__KIND__KIND_LOST, .index = i}, NULL));
+}
+
+/* A peer beats, with the last order that it has. */
+static struct lh_role_node *acknowledge(struct rig *x, int peer, uint64_t last, bool *returned)
+{
+    const struct lh_envelope env = {
+        .kind = LH__KIND__KIND_BEAT, .job = JOB, .node = (uint32_t)peer + 1, .first = last};
+    struct lh_net_message m;
+    assert_ok(lh_net_send(x->peer[peer], NULL, &env, NULL, 0));
+    rig_receive(x->r.socket, &m);
+    struct lh_role_node *node = lh_roster_sender(&x->r, &m, returned);
+    lh_net_message_fini(&m);
+    return node;
+}
+
+/* Many workers that are lost at once, between two beats of a server. */
+static void orders_are_as_many_as_it_takes_and_none_is_forgotten(void **state)
+{
+    (void)state;
+    enum { MANY = 1000 };
+    struct rig x;
+    struct lh_inbox in = {0};
+    struct lh_net_message m;
+    rig_open(&x, 1);
+    struct lh_role_node *server = join(&x, 0, LH__ROLE__ROLE_SERVER);
+    x.r.heartbeat = -1; /* what is not acknowledged is sent again at once */
+    assert_true(lh_roster_has_room(&x.r, LH__ROLE__ROLE_SERVER));
+    lose(&x, server, 0, MANY);
+    assert_false(lh_roster_has_room(&x.r, LH__ROLE__ROLE_SERVER));
+    double began = lh_now();
+    while (in.last < MANY && lh_now() - began < 20) {
+        while (lh_net_recv(x.peer[0], &m) == 0) {
+            if (lh_inbox_takes(&in, m.env.request))
+                assert_int_equal(m.env.index, in.last - 1);
+            lh_net_message_fini(&m);
+        }
+        assert_non_null(acknowledge(&x, 0, in.last, NULL));
+    }
+    assert_int_equal(in.last, MANY);
+    assert_true(lh_roster_has_room(&x.r, LH__ROLE__ROLE_SERVER));
+    assert_null(lh_roster_silent(&x.r));
+    rig_close(&x);
+}
+
+/* One that beats but takes nothing, and what it is told would fill the memory. */
+static void who_takes_no_orders_is_given_up_until_it_does(void **state)
+{
+    (void)state;
+    struct rig x;
+    bool returned = false;
+    rig_open(&x, 1);
+    join(&x, 0, LH__ROLE__ROLE_SERVER);
+    struct lh_role_node *worker = join(&x, 1, LH__ROLE__ROLE_WORKER);
+    lose(&x, worker, 0, LH_OUTBOX_MAX);
+    assert_null(lh_roster_silent(&x.r));
+    lose(&x, worker, LH_OUTBOX_MAX, LH_OUTBOX_MAX + 1);
+    assert_non_null(acknowledge(&x, 1, 0, NULL));
+    assert_ptr_equal(lh_roster_silent(&x.r), worker);
+    worker->standing = LH_STANDING_GONE;
+    assert_null(lh_roster_silent(&x.r));
+    assert_null(acknowledge(&x, 1, 7, &returned));
+    assert_ptr_equal(acknowledge(&x, 1, LH_OUTBOX_MAX, &returned), worker);
+    assert_true(returned && worker->standing == LH_STANDING_READY);
+    assert_null(lh_roster_silent(&x.r));
+    rig_close(&x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -327,6 +401,8 @@ int main(void)
         kit_test(what_a_role_says_of_itself_steers_no_terminal),
         kit_test(sender_given_up_is_back_unless_it_said_goodbye),
         kit_test(assign_gives_one_share_to_each_ready_worker),
+        kit_test(orders_are_as_many_as_it_takes_and_none_is_forgotten),
+        kit_test(who_takes_no_orders_is_given_up_until_it_does),
         kit_test(silent_is_who_was_not_heard_within_its_patience),
     };
     return cmocka_run_group_tests_name("roster", tests, NULL, NULL);
