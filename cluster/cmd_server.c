@@ -31,6 +31,7 @@ struct options {
 static int serve(struct options *o)
 {
     struct lh_role_command *p = &o->command;
+    bool told = false;
     LH_TRY(lh_role_command_open(p, LH__ROLE__ROLE_SERVER, (uint32_t)o->io_threads));
     int rc = lh_server_run(
         p->zmq, &(struct lh_server_options){.scheduler = p->scheduler,
@@ -44,9 +45,10 @@ static int serve(struct options *o)
                                             .model = lh_role_model,
                                             .model_fini = lh_role_model_fini,
                                             .interrupted = lh_role_command_interrupted(p),
-                                            .metrics = p->metrics});
+                                            .metrics = p->metrics,
+                                            .told = &told});
     lh_role_command_close(p);
-    return lh_cmd_role_ended(rc, p->launched);
+    return lh_cmd_role_ended(rc, p->launched && told);
 }
 
 static int run(int argc, char **argv)

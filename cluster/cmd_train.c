@@ -177,9 +177,9 @@ void lh_cmd_tell_metrics(const struct lh_metrics *m)
                 "metrics at http://%s/metrics", lh_metrics_endpoint(m));
 }
 
-int lh_cmd_role_ended(int rc, bool launched)
+int lh_cmd_role_ended(int rc, bool others)
 {
-    if (rc == LH_EPEER && launched)
+    if (rc < 0 && others)
         exit(lh_err_exit_status(rc));
     return rc;
 }

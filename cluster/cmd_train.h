@@ -9,9 +9,8 @@ struct lh_metrics;
 /* Says where a process serves its metrics. */
 void lh_cmd_tell_metrics(const struct lh_metrics *m);
 
-/* How the command of a role ends. One whose launcher's scheduler went away leaves without a word:
- * the launcher says so, once for all. */
-int lh_cmd_role_ended(int rc, bool launched);
+/* How the command of a role ends: without a word where `others` say why, once for all. */
+int lh_cmd_role_ended(int rc, bool others);
 
 /* Loads the job, trains, prints the result: a table, or one JSON line. */
 int lh_cmd_train_run(const char *job_path, const char *const *sets, size_t n_sets,

@@ -28,6 +28,7 @@ struct options {
 static int work(struct options *o)
 {
     struct lh_role_command *p = &o->command;
+    bool told = false;
     LH_TRY(lh_role_command_open(p, LH__ROLE__ROLE_WORKER, 1));
     int rc = lh_worker_run(
         p->zmq, &(struct lh_worker_options){.scheduler = p->scheduler,
@@ -36,9 +37,10 @@ static int work(struct options *o)
                                             .rejoin = !p->launched,
                                             .security = &p->security,
                                             .interrupted = lh_role_command_interrupted(p),
-                                            .metrics = p->metrics});
+                                            .metrics = p->metrics,
+                                            .told = &told});
     lh_role_command_close(p);
-    return lh_cmd_role_ended(rc, p->launched);
+    return lh_cmd_role_ended(rc, p->launched && told);
 }
 
 static int run(int argc, char **argv)

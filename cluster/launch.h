@@ -2,6 +2,7 @@
  * same function in each and does not know (DESIGN.md, section 3). */
 #pragma once
 
+#include "cluster/scheduler.h"
 #include "cluster/train.h"
 #include "common/security.h"
 
@@ -36,7 +37,7 @@ void lh_launch_local_stop(struct lh_launch_local **l);
 
 struct lh_launch_processes;
 int lh_launch_processes_start(struct lh_launch_processes **out, const struct lh_launch_spec *spec);
-int lh_launch_processes_watch(struct lh_launch_processes *l, uint64_t *pid);
+int lh_launch_processes_watch(struct lh_launch_processes *l, struct lh_scheduler_process *ended);
 /* As lh_scheduler_options.replace: one that was ended by a signal, or is ended here because it does
  * not answer, is started again, as long as that does not happen too often. */
 int lh_launch_processes_replace(struct lh_launch_processes *l, uint64_t pid, bool *replaced);

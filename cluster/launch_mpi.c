@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define ALIVE_EVERY    0.4
@@ -44,7 +45,7 @@ enum {
 
 struct death {
     uint64_t pid;
-    uint64_t replaced;
+    uint64_t replaced, exited;
     char host[64];
 };
 
@@ -207,7 +208,8 @@ int lh_launch_mpi_watch(struct lh_launch_mpi *l, struct lh_scheduler_process *en
         return lh_err_set(LH_EPROTO, "rank %d sent a message of kind %d and %zu bytes", from, kind,
                           bytes);
     LH_TRY(lh_mpi_recv(l->mpi, from, kind, &d, sizeof d));
-    *ended = (struct lh_scheduler_process){.pid = d.pid, .replaced = d.replaced != 0};
+    *ended = (struct lh_scheduler_process){
+        .pid = d.pid, .replaced = d.replaced != 0, .exited = d.exited != 0};
     snprintf(ended->host, sizeof ended->host, "%.63s", d.host);
     return 0;
 }
@@ -323,7 +325,8 @@ static bool is_interrupted(const struct lh_launch_mpi *l)
 /* What is missed is noticed by silence. */
 static void tell_of_role(struct lh_launch_mpi *l, int kind, uint64_t pid, bool replaced)
 {
-    struct death d = {.pid = pid, .replaced = replaced};
+    const bool exited = l->role.was == (pid_t)pid && WIFEXITED(l->role.status);
+    struct death d = {.pid = pid, .replaced = replaced, .exited = exited};
     snprintf(d.host, sizeof d.host, "%s", l->meeting.cards[l->rank].host);
     lh_mpi_post(l->mpi, 0, kind, &d, sizeof d);
 }
@@ -446,9 +449,12 @@ int lh_launch_mpi_serve(struct lh_launch_mpi *l)
 
 /* --- the end -----------------------------------------------------------------------------------
  */
-/* Time for rank 0 to have mpirun end this rank, which is quieter than a status of its own. */
-static void await_the_end(void)
+/* Time for who says why to have mpirun end this rank: that is quieter than a status of its own,
+ * and mpirun ends all with the first that has one, before they have said anything. */
+static void await_the_end(const struct lh_launch_mpi *l)
 {
+    if (lh_mpi_recovers(l->mpi) || (l->mpi ? l->rank == 0 : lh_launch_mpi_speaks(l)))
+        return;
     const double until = lh_now() + KILLED_WITHIN;
     while (lh_now() < until)
         usleep(POLL_US);
@@ -466,8 +472,8 @@ int lh_launch_mpi_end(struct lh_launch_mpi **out, int rc)
         pthread_join(l->keeper, NULL);
         l->lost = !say_goodbye(l, err.code);
     }
-    if (l->mpi && l->rank > 0 && err.code < 0 && !lh_mpi_recovers(l->mpi))
-        await_the_end();
+    if (err.code < 0)
+        await_the_end(l);
     lh_mpi_close(&l->mpi, lh_err_exit_status(err.code), l->lost);
     lh_rank_lead_destroy(&l->lead);
     lh_rank_help_destroy(&l->help);

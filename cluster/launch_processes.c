@@ -8,6 +8,7 @@
 #include "common/metrics.h"
 
 #include <stdio.h>
+#include <sys/wait.h>
 
 struct lh_launch_processes {
     struct lh_launch_spec spec;
@@ -72,13 +73,14 @@ int lh_launch_processes_start(struct lh_launch_processes **out, const struct lh_
     return 0;
 }
 
-int lh_launch_processes_watch(struct lh_launch_processes *l, uint64_t *pid)
+int lh_launch_processes_watch(struct lh_launch_processes *l, struct lh_scheduler_process *ended)
 {
-    bool ended = false;
-    *pid = 0;
-    for (size_t i = 0; i < l->n && !ended; i++) {
-        LH_TRY(lh_role_process_ended(&l->roles[i], &ended));
-        *pid = ended ? (uint64_t)l->roles[i].was : 0;
+    bool any = false;
+    for (size_t i = 0; i < l->n && !any; i++) {
+        const struct lh_role_process *p = &l->roles[i];
+        LH_TRY(lh_role_process_ended(&l->roles[i], &any));
+        ended->pid = any ? (uint64_t)p->was : 0;
+        ended->exited = any && WIFEXITED(p->status);
     }
     return 0;
 }

@@ -18,6 +18,7 @@
 #define POLL_TIME     0.02 /* seconds */
 #define LATE_WORKERS  5.0  /* seconds the first ready workers wait for the others */
 #define RETURNS       20   /* to one and the same cut */
+#define LAST_WORD     1.0  /* seconds */
 
 /* --- messages ----------------------------------------------------------------------------------
  */
@@ -352,6 +353,20 @@ static int pause_all(struct lh_scheduler *s)
     return lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_SERVER, &env, NULL);
 }
 
+/* A role that ends by itself says why: it may have ended before that was heard. */
+static int hear_last_word(struct lh_scheduler *s, const struct lh_scheduler_process *p,
+                          struct lh_role_node **n)
+{
+    const double until = lh_now() + LAST_WORD;
+    while ((*n = lh_roster_by_pid(&s->roster, p->pid, p->host)) && p->exited &&
+           s->stage != STOPPING && lh_now() < until) {
+        struct lh_net_poll poll = {.socket = s->roster.socket};
+        LH_TRY(lh_net_poll(&poll, 1, POLL_TIME));
+        LH_TRY(drain(s));
+    }
+    return 0;
+}
+
 /* What the launcher knows about ended processes is sooner than any deadline. */
 static int take_deaths(struct lh_scheduler *s)
 {
@@ -360,7 +375,8 @@ static int take_deaths(struct lh_scheduler *s)
         LH_TRY(s->opt->watch(s->opt->launcher, &p));
         if (p.pid == 0)
             break;
-        struct lh_role_node *n = lh_roster_by_pid(&s->roster, p.pid, p.host);
+        struct lh_role_node *n = NULL;
+        LH_TRY(hear_last_word(s, &p, &n));
         bool replaced = p.replaced;
         if (!replaced && s->opt->replace && s->stage < FINISHING &&
             (!n || n->role == LH__ROLE__ROLE_WORKER))

@@ -21,6 +21,7 @@ struct lh_scheduler_process {
     bool server;
     uint32_t shard; /* of a server */
     bool replaced;  /* of one that ended: another has been started already */
+    bool exited;    /* likewise: by itself, and its last word may be under way */
 };
 
 struct lh_scheduler_options {
@@ -36,8 +37,8 @@ struct lh_scheduler_options {
     const struct lh_security *security; /* with a guard where it has keys; NULL: none */
     /* Called once it listens, with the endpoint: the launcher places the roles. */
     int (*bound)(void *ctx, const char *endpoint);
-    /* Gives pid, host and `replaced` of a role's process that has ended, or pid 0. An error is a
-     * role that could not start. NULL: nobody watches. */
+    /* Gives pid, host, `replaced` and `exited` of a role's process that has ended, or pid 0. An
+     * error is a role that could not start. NULL: nobody watches. */
     int (*watch)(void *ctx, struct lh_scheduler_process *ended);
     /* Has the role of a process started anew: of one that watch gave, or of one that is silent and
      * is to be ended first. *replaced: somebody will come; else the run cannot do without a server.

@@ -361,7 +361,7 @@ static int watch_roles(void *ctx, struct lh_scheduler_process *ended)
     gethostname(ended->host, sizeof ended->host - 1);
     if (t->threads)
         return lh_launch_local_watch(t->threads, &ended->pid);
-    return t->processes ? lh_launch_processes_watch(t->processes, &ended->pid) : 0;
+    return t->processes ? lh_launch_processes_watch(t->processes, ended) : 0;
 }
 
 static int replace_role(void *ctx, const struct lh_scheduler_process *p, bool *replaced)

@@ -298,6 +298,7 @@ int lh_member_leave(struct lh_member *m, int rc, bool from_scheduler)
                                LH_F("code", lh_err_name(rc < 0 ? rc : 0)),
                                LH_F("reason", rc < 0 ? saved.text : "")));
     if (m->socket && m->plan) {
+        m->told = true;
         if (rc >= 0 || from_scheduler) {
             send_phases(m, LH__KIND__KIND_GOODBYE);
         } else {
@@ -306,7 +307,7 @@ int lh_member_leave(struct lh_member *m, int rc, bool from_scheduler)
             Lh__Failure f = LH__FAILURE__INIT;
             f.code = rc;
             f.text = saved.text;
-            lh_net_send_body(m->socket, NULL, &env, &f.base);
+            m->told = lh_net_send_body(m->socket, NULL, &env, &f.base) == 0;
         }
     }
     lh_outbox_fini(&m->out);

@@ -23,6 +23,7 @@ struct lh_member {
     struct lh_inbox in;   /* its orders */
     Lh__Phases phases;    /* where its time went */
     bool lost;            /* the scheduler was silent beyond the deadline */
+    bool told;            /* it left, and the scheduler was told how, or said so itself */
     struct lh_err busy;   /* why there is no place for it yet; code 0: nothing was said */
 };
 

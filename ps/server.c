@@ -451,6 +451,8 @@ static int close_but(struct lh_server **server, int rc, struct lh_net_socket **k
         count(s);
     lh_writer_stop(&s->writer);
     rc = lh_member_leave(&s->member, rc, s->stopped);
+    if (s->opt->told)
+        *s->opt->told = s->member.told;
     lh_err_save(&saved, rc);
     if (keep) {
         *keep = s->socket;

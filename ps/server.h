@@ -49,6 +49,7 @@ struct lh_server_options {
     void *onlooker;
     bool (*interrupted)(void);  /* NULL: never */
     struct lh_metrics *metrics; /* where it counts (common/metrics.h); NULL: nowhere */
+    bool *told;                 /* set: the scheduler knows how it ended; NULL: nobody asks */
 };
 
 /* Serves one job to its end. `zmq` is the process' context. When another server died, or, with

@@ -270,6 +270,8 @@ static int take_part(void *zmq, const struct lh_worker_options *opt, bool *again
     rc = *again ? 0 : rc;
     count(&w);
     rc = lh_member_leave(&w.member, rc, w.stopped);
+    if (opt->told)
+        *opt->told = w.member.told;
     struct lh_err saved;
     lh_err_save(&saved, rc);
     lh_pull_close(&w.pull);

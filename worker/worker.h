@@ -23,6 +23,7 @@ struct lh_worker_options {
     bool (*interrupted)(void);            /* NULL: never */
     const struct lh_companion *companion; /* what shares the thread; NULL: nothing */
     struct lh_metrics *metrics;           /* where it counts (common/metrics.h); NULL: nowhere */
+    bool *told; /* set: the scheduler knows how it ended; NULL: nobody asks */
 };
 
 /* Works on one job to its end. When a server died, or, with `rejoin`, when the scheduler went away,

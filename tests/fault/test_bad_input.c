@@ -536,6 +536,10 @@ static void training_that_diverges_stops_at_the_step_and_keeps_the_last_cut(void
                    "%s --resume", train);
     struct faultkit_end again = faultkit_run("%s --resume", train);
     assert_string_equal(first.said, again.said);
+    free(again.said);
+    /* roles in processes of their own say no more: one line for the job */
+    again = faultkit_run("%s --resume --launcher processes --servers 2", train);
+    assert_string_equal(first.said, again.said);
     free(first.said);
     free(again.said);
     faultkit_passes("longhaul export --dir new --out better --cut last && "
