@@ -13,8 +13,8 @@
 
 #define OURS        (UINT64_C(1) << 63) /* requests of rows; those of weights count from 0 */
 #define PIECE_BITS  24
-#define SLOTS       2    /* their serials never meet */
-#define COMPACT_MIN 4096 /* ids */
+#define SLOTS       LH_ROWPULL_SLOTS /* their serials never meet */
+#define COMPACT_MIN 4096             /* ids */
 
 int lh_rowpull_init(struct lh_rowpull *p, const struct lh_graph_table *tables, size_t n,
                     size_t shards, uint32_t slot)

@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum { LH_ROWPULL_SLOTS = 3 }; /* pulls over the same sockets */
+
 struct lh_rowpull_table {
     uint32_t dim;
     uint64_t *ids;   /* [n] ascending, unique once asked for */
@@ -44,7 +46,7 @@ struct lh_rowpull {
     double since; /* when it was asked for, or when the last piece came; seconds */
 };
 
-/* `slot` tells pulls over the same sockets apart: 0 or 1. Errors: LH_ENOMEM. */
+/* `slot` tells pulls over the same sockets apart. Errors: LH_ENOMEM. */
 int lh_rowpull_init(struct lh_rowpull *p, const struct lh_graph_table *tables, size_t n,
                     size_t shards, uint32_t slot);
 void lh_rowpull_fini(struct lh_rowpull *p); /* idempotent */

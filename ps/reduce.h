@@ -37,6 +37,11 @@ int lh_reduce_sound(const struct lh_reduce *r);
 /* How much is known of a leaf's part of the root, in it or in an ancestor. */
 enum lh_reduce_leaf { LH_REDUCE_MISSING, LH_REDUCE_PARTLY, LH_REDUCE_THERE };
 enum lh_reduce_leaf lh_reduce_leaf(const struct lh_reduce *r, uint32_t leaf);
+/* Of a leaf whose sum has two parts. */
+static inline enum lh_reduce_leaf lh_reduce_leaf_both(enum lh_reduce_leaf a, enum lh_reduce_leaf b)
+{
+    return a == b ? a : LH_REDUCE_PARTLY;
+}
 
 /* Empties the tree for the next step; keeps the memory. */
 void lh_reduce_reset(struct lh_reduce *r);

@@ -327,6 +327,11 @@ int lh_rowtable_push(struct lh_rowtable *t, uint64_t step, struct lh_tree_node n
     return rc < 0 ? lh_err_prefix(rc, "table %s", t->spec.name) : rc;
 }
 
+enum lh_reduce_leaf lh_rowtable_leaf(const struct lh_rowtable *t, uint32_t leaf)
+{
+    return lh_rowtable_reduce_leaf(t->reduce, leaf);
+}
+
 const struct lh_rowlist *lh_rowtable_gradient(const struct lh_rowtable *t)
 {
     return lh_rowtable_reduce_root(t->reduce);

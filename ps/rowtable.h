@@ -82,6 +82,9 @@ int lh_rowtable_pull_before(struct lh_rowtable *t, const void *ids, size_t n, vo
 int lh_rowtable_push(struct lh_rowtable *t, uint64_t step, struct lh_tree_node node,
                      const struct lh_rowtable_piece *piece);
 
+/* How much of a leaf of the current step has come. */
+enum lh_reduce_leaf lh_rowtable_leaf(const struct lh_rowtable *t, uint32_t leaf);
+
 /* The summed gradient of the current step once its root is whole, else NULL; until advance. */
 const struct lh_rowlist *lh_rowtable_gradient(const struct lh_rowtable *t);
 

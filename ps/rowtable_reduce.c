@@ -271,6 +271,18 @@ const struct lh_rowlist *lh_rowtable_reduce_root(const struct lh_rowtable_reduce
     return r->nodes[1].state == WHOLE ? &r->root : NULL;
 }
 
+enum lh_reduce_leaf lh_rowtable_reduce_leaf(const struct lh_rowtable_reduce *r, uint32_t leaf)
+{
+    const struct lh_tree_node x = {0, leaf};
+    if (known(r, x))
+        return LH_REDUCE_THERE;
+    for (size_t i = number(r, x); i > 0; i /= 2) {
+        if (r->nodes[i].state == FILLING)
+            return LH_REDUCE_PARTLY;
+    }
+    return LH_REDUCE_MISSING;
+}
+
 void lh_rowtable_reduce_reset(struct lh_rowtable_reduce *r)
 {
     for (size_t i = 1; i < (size_t)2 << r->height; i++)

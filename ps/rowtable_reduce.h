@@ -11,6 +11,7 @@
 
 #include "common/layout.h"
 #include "common/rowlist.h"
+#include "ps/reduce.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -45,6 +46,9 @@ int lh_rowtable_reduce_add(struct lh_rowtable_reduce *r, struct lh_tree_node nod
 
 /* The root if it is whole (it may be empty), else NULL; valid until the next reset. */
 const struct lh_rowlist *lh_rowtable_reduce_root(const struct lh_rowtable_reduce *r);
+
+/* How much of a leaf is known, if only as part of a larger sum. */
+enum lh_reduce_leaf lh_rowtable_reduce_leaf(const struct lh_rowtable_reduce *r, uint32_t leaf);
 
 /* Empties the tree for the next step; keeps the memory. */
 void lh_rowtable_reduce_reset(struct lh_rowtable_reduce *r);

@@ -117,7 +117,7 @@ static int start(struct lh_server *s)
                                                    .bf16 = s->job->gradient == LH_GRADIENT_BF16,
                                                    .each = s->job->consistency != LH_SYNC}));
     s->flight = lh_shard_flight(s->shard);
-    if (!s->flight && s->job->takeover && s->job->n_tables == 0)
+    if (!s->flight && s->job->takeover)
         LH_TRY(lh_takeover_create(&s->takeover, s->model.leaves));
     LH_TRY(lh_loans_create(&s->loans, s->shard, s->member.deadline));
     LH_TRY(open_store(s, plan));

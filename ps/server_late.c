@@ -17,6 +17,15 @@ static int say(struct lh_server *s, const struct lh_net_peer *to, const struct l
     return rc < 0 ? rc : 0; /* a peer that is gone or stuck does without */
 }
 
+/* How much of a leaf of the step at hand has come, rows of tables and all. */
+static enum lh_reduce_leaf has_leaf(const void *server, uint32_t leaf)
+{
+    const struct lh_server *s = server;
+    const enum lh_reduce_leaf dense = lh_reduce_leaf(lh_shard_reduce(s->shard), leaf);
+    return s->tables.n == 0 ? dense
+                            : lh_reduce_leaf_both(dense, lh_server_tables_leaf(&s->tables, leaf));
+}
+
 /* An idle worker gets part of what is late of a step that all share. Those who have not finished it
  * are told, so that who is slow leaves that part out, and sends what it has of the rest. */
 static int give_late_leaves(struct lh_server *s, const struct lh_net_message *msg, double usual)
@@ -25,7 +34,8 @@ static int give_late_leaves(struct lh_server *s, const struct lh_net_message *ms
     const double now = lh_now();
     struct lh_tree_node node;
     const struct lh_takeover_ask ask = {.step = version,
-                                        .tree = lh_shard_reduce(s->shard),
+                                        .has = has_leaf,
+                                        .of = s,
                                         .worker = msg->env.node,
                                         .pace = 1e-6 * (double)msg->env.first,
                                         .usual = usual,

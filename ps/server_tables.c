@@ -278,6 +278,14 @@ int lh_server_tables_pull(struct lh_server_tables *t, struct lh_net_socket *sock
 
 /* --- steps -------------------------------------------------------------------------------------
  */
+enum lh_reduce_leaf lh_server_tables_leaf(const struct lh_server_tables *t, uint32_t leaf)
+{
+    enum lh_reduce_leaf all = lh_rowtable_leaf(t->at[0], leaf);
+    for (size_t k = 1; k < t->n; k++)
+        all = lh_reduce_leaf_both(all, lh_rowtable_leaf(t->at[k], leaf));
+    return all;
+}
+
 bool lh_server_tables_whole(const struct lh_server_tables *t)
 {
     for (size_t k = 0; k < t->n && !t->behind; k++)

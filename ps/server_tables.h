@@ -63,6 +63,9 @@ int lh_server_tables_pull(struct lh_server_tables *t, struct lh_net_socket *sock
 int lh_server_tables_answer(struct lh_server_tables *t, struct lh_net_socket *socket,
                             uint64_t version);
 
+/* How much of a leaf of the step has come to them all. There is at least one. */
+enum lh_reduce_leaf lh_server_tables_leaf(const struct lh_server_tables *t, uint32_t leaf);
+
 /* Whether the gradients of the step are whole, of all tables, or were when it was begun; true where
  * there is none. */
 bool lh_server_tables_whole(const struct lh_server_tables *t);

@@ -3,7 +3,6 @@
 
 #include "common/err.h"
 #include "common/mem.h"
-#include "ps/reduce.h"
 
 #define NEVER (-1.0)
 #define OVERDUE                                                                                    \
@@ -92,7 +91,7 @@ static bool is_free(const struct lh_takeover *t, const struct lh_takeover_ask *a
     const double given = t->leaf[leaf].given;
     if (given != NEVER && !(again && ask->now - given > AGAIN * ask->usual))
         return false;
-    enum lh_reduce_leaf has = lh_reduce_leaf(ask->tree, leaf);
+    enum lh_reduce_leaf has = ask->has(ask->of, leaf);
     return has == LH_REDUCE_MISSING || (has == LH_REDUCE_PARTLY && ask->partly);
 }
 

@@ -10,11 +10,11 @@
 #pragma once
 
 #include "common/layout.h"
+#include "ps/reduce.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-struct lh_reduce;
 struct lh_takeover;
 
 /* For steps of so many leaves. Errors: LH_ENOMEM. */
@@ -28,11 +28,12 @@ void lh_takeover_came(struct lh_takeover *t, uint64_t step, struct lh_tree_node 
 
 struct lh_takeover_ask {
     uint64_t step;
-    const struct lh_reduce *tree; /* what has come of it */
-    uint32_t worker;              /* who asks */
-    double pace, usual;           /* seconds that it takes for a leaf, for its share; > 0 */
-    double now, passed;           /* now; since the step began */
-    bool partly;                  /* leaves that have come in part are late as well */
+    enum lh_reduce_leaf (*has)(const void *of, uint32_t leaf); /* how much has come of a leaf */
+    const void *of;                                            /* handed to it */
+    uint32_t worker;                                           /* who asks */
+    double pace, usual; /* seconds that it takes for a leaf, for its share; > 0 */
+    double now, passed; /* now; since the step began */
+    bool partly;        /* leaves that have come in part are late as well */
 };
 
 /* A node for an idle worker, at the end of what the latest of the others has still to do. Leaves

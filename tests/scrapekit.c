@@ -80,6 +80,33 @@ double scrapekit_of(const char *page, const char *series)
     return x;
 }
 
+double scrapekit_lacking(const char *page, unsigned shard, const char *le)
+{
+    const char *at = page, *name = "longhaul_push_staleness_steps_bucket{role=\"server\"";
+    char of_shard[32], of_le[32];
+    snprintf(of_shard, sizeof of_shard, "shard=\"%u\"", shard);
+    snprintf(of_le, sizeof of_le, "le=\"%s\"} ", le);
+    while ((at = strstr(at, name))) {
+        const char *end = strchr(at, '\n'), *s = strstr(at, of_shard), *l = strstr(at, of_le);
+        if (s && s < end && l && l < end)
+            return strtod(l + strlen(of_le), NULL);
+        at = end;
+    }
+    fail_msg("no bucket %s of shard %u", le, shard);
+    return 0;
+}
+
+double scrapekit_taken_over(const char *page)
+{
+    const char *at = page, *name = "\nlonghaul_taken_over_total{role=\"server\"";
+    double sum = 0;
+    while ((at = strstr(at, name))) {
+        sum += strtod(strchr(at, '}') + 1, NULL);
+        at += strlen(name);
+    }
+    return sum;
+}
+
 /* --- the format --------------------------------------------------------------------------------
  */
 /* Past name{label="value",…}; NULL if it is not one. */

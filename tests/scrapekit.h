@@ -19,6 +19,11 @@ bool scrapekit_value(const char *page, const char *series, double *out);
 /* The same for one that must be there. */
 double scrapekit_of(const char *page, const char *series);
 
+/* Of server `shard`: gradients whose weights lacked at most `le` of the steps before ("+Inf"). */
+double scrapekit_lacking(const char *page, unsigned shard, const char *le);
+/* What all servers have given to idle workers. */
+double scrapekit_taken_over(const char *page);
+
 /* Fails unless every line is what the format allows: families whole, with HELP and TYPE before
  * them, series once, buckets that rise; no counter of `later` may be below that of `page` (NULL:
  * none). */

@@ -98,6 +98,14 @@ int lh_table_sum_end(struct lh_table_sum *s, struct lh_rowlist *out)
     return 0;
 }
 
+bool lh_table_sum_part(struct lh_table_sum *s, struct lh_rowlist *out)
+{
+    if (s->depth == 0)
+        return false;
+    *out = view(s->stack[--s->depth]);
+    return true;
+}
+
 void lh_table_sum_abandon(struct lh_table_sum *s)
 {
     s->depth = 0;

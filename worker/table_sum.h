@@ -8,6 +8,7 @@
 #include "common/layout.h"
 #include "common/rowlist.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,5 +40,8 @@ int lh_table_sum_block(struct lh_table_sum *s, const struct lh_rowlist *rows);
 int lh_table_sum_join(struct lh_table_sum *s, uint32_t leaf);
 /* It is the last: the sum of the subtree, valid until the next leaf. */
 int lh_table_sum_end(struct lh_table_sum *s, struct lh_rowlist *out);
+/* The last leaf of the subtree will not come: the sums of its complete subtrees, the latest first,
+ * each valid until the next call. False when there is none left. */
+bool lh_table_sum_part(struct lh_table_sum *s, struct lh_rowlist *out);
 /* Forgets a subtree that is not finished. */
 void lh_table_sum_abandon(struct lh_table_sum *s);

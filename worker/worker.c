@@ -221,7 +221,7 @@ static int take_over(struct lh_worker *w)
     w->helps = true;
     w->n_given = 0; /* it may be what was another's before */
     w->pull.asked = lh_now();
-    return lh_worker_compute_node(w, w->late_node);
+    return lh_worker_compute_late(w, w->late_node);
 }
 
 static int work_together(struct lh_worker *w)

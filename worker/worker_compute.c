@@ -79,6 +79,7 @@ static int send_unsent(struct lh_worker *w)
     return 0;
 }
 
+/* The rows of what has just been made ready. */
 static int push_tables(struct lh_worker *w)
 {
     const struct lh_envelope env = {.job = w->member.job,
@@ -88,7 +89,6 @@ static int push_tables(struct lh_worker *w)
                                     .index = w->node.index,
                                     .epoch = w->pull.generation};
     int rc;
-    LH_TRY(lh_worker_tables_end(w->tables));
     while ((rc = lh_worker_tables_push(w->tables, &w->pull, &env)) == LH_AGAIN &&
            !lh_worker_is_over(w))
         LH_TRY(breathe(w));
@@ -118,7 +118,7 @@ static int run_block(struct lh_worker *w, uint32_t block, bool last)
     struct lh_rng_at at = {.seed = w->job->seed, .part = block, .step = w->version};
     Lh__Phases *ph = &w->member.phases;
     if (w->tables)
-        LH_TRY(lh_worker_tables_fill(w->tables, w->version));
+        LH_TRY(lh_worker_tables_fill(w->tables));
     double began = lh_now(), aside = ph->push + w->gradient.reducing;
     double backward = lh_exec_backward_seconds(w->exec);
     lh_exec_run(w->exec, NULL, NULL, lh_gradient_data(&w->gradient),
@@ -199,8 +199,10 @@ static int compute_leaf(struct lh_worker *w, uint32_t leaf, bool last)
     }
     lh_gradient_last_end(&w->gradient, piece_is_ready, w);
     LH_TRY(send_unsent(w));
-    if (w->tables)
+    if (w->tables) {
+        LH_TRY(lh_worker_tables_end(w->tables));
         LH_TRY(push_tables(w));
+    }
     lh_gradient_done(&w->gradient);
     return lh_worker_hear_between(w);
 }
@@ -246,6 +248,10 @@ static int compute_apart(struct lh_worker *w, uint64_t leaf, uint64_t end)
         w->n_unsent = 0;
         lh_gradient_pieces(&w->gradient, piece_is_ready, w);
         LH_TRY(send_unsent(w));
+        if (w->tables) {
+            LH_TRY(lh_worker_tables_part(w->tables));
+            LH_TRY(push_tables(w));
+        }
         note_pushed(w, w->node);
     }
     while (leaf < end && !lh_worker_is_off(w)) {
@@ -293,11 +299,11 @@ static bool is_pushed(const struct lh_worker *w, struct lh_tree_node n)
     return false;
 }
 
-/* --- a share --------------------------------------------------------------------------------
+/* --- rows of tables -------------------------------------------------------------------------
  */
-/* Asks for the rows that the share of a step names. */
-static int want_rows(struct lh_worker *w, uint64_t version, const struct lh_tree_node *nodes,
-                     size_t n)
+/* Asks for the rows that these nodes of a step name: this worker's share, or what is late. */
+static int want_rows(struct lh_worker *w, uint64_t version, bool late,
+                     const struct lh_tree_node *nodes, size_t n, struct lh_rowpull **pull)
 {
     uint32_t blocks[LH_WORKER_NODES][2];
     for (size_t i = 0; i < n; i++) {
@@ -305,26 +311,26 @@ static int want_rows(struct lh_worker *w, uint64_t version, const struct lh_tree
         blocks[i][0] = first_block(w, (uint64_t)nodes[i].index << nodes[i].level);
         blocks[i][1] = end_block(w, (end < w->model.leaves ? end : w->model.leaves) - 1);
     }
-    const struct lh_worker_share share = {
-        .version = version, .index = w->index, .count = w->count, .blocks = blocks, .n = n};
-    return lh_worker_tables_want(w->tables, &w->feed, &share);
+    const struct lh_worker_share share = {.version = version,
+                                          .index = w->index,
+                                          .count = late ? 0 : w->count,
+                                          .blocks = blocks,
+                                          .n = n};
+    const double began = lh_now();
+    int rc = lh_worker_tables_want(w->tables, &w->feed, &share, pull);
+    w->member.phases.gather += lh_now() - began;
+    return rc;
 }
 
-/* Has the rows of the share at hand, those of the next step asked for. Without them it returns only
- * when they are not needed any more: others have finished the step, the share has changed, or it is
- * over. */
-static int have_rows(struct lh_worker *w, const struct lh_tree_node *nodes, size_t n, bool *have)
+/* Has rows that were asked for. Without them it returns only when they are not needed any more:
+ * others have finished the step, the share has changed, or it is over. */
+static int have_rows(struct lh_worker *w, struct lh_rowpull *rows, bool *have)
 {
-    struct lh_rowpull *rows = lh_worker_tables_pull(w->tables, w->version);
-    double began = lh_now(), aside = w->member.phases.reply + w->turns;
-    LH_TRY(want_rows(w, w->version, nodes, n));
-    if (w->version + 1 < w->until)
-        LH_TRY(want_rows(w, w->version + 1, nodes, n));
-    w->member.phases.gather += lh_now() - began;
-    int sent = lh_worker_tables_send(w->tables, &w->pull); /* those of the next step as well */
-    LH_TRY(sent);
-    began = lh_now();
+    const double began = lh_now(), aside = w->member.phases.reply + w->turns;
     double idle_since = began;
+    int sent = lh_worker_tables_send(w->tables, &w->pull);
+    LH_TRY(sent);
+    lh_worker_tables_use(w->tables, rows);
     while (!(*have = lh_rowpull_complete(rows)) && !w->pull.complete && !w->reassigned &&
            !lh_worker_is_over(w)) {
         bool any = lh_worker_turn(w);
@@ -346,6 +352,30 @@ static int have_rows(struct lh_worker *w, const struct lh_tree_node *nodes, size
     return 0;
 }
 
+/* The rows of the share at hand; those of the next step are asked for. */
+static int have_rows_of_share(struct lh_worker *w, const struct lh_tree_node *nodes, size_t n,
+                              bool *have)
+{
+    struct lh_rowpull *rows = NULL;
+    LH_TRY(want_rows(w, w->version, false, nodes, n, &rows));
+    if (w->version + 1 < w->until)
+        LH_TRY(want_rows(w, w->version + 1, false, nodes, n, NULL));
+    return have_rows(w, rows, have);
+}
+
+int lh_worker_compute_late(struct lh_worker *w, struct lh_tree_node node)
+{
+    struct lh_rowpull *rows = NULL;
+    bool have = true;
+    if (w->tables) {
+        LH_TRY(want_rows(w, w->version, true, &node, 1, &rows));
+        LH_TRY(have_rows(w, rows, &have));
+    }
+    return have ? lh_worker_compute_node(w, node) : 0;
+}
+
+/* --- a share --------------------------------------------------------------------------------
+ */
 /* How long its own work on a step takes. */
 void lh_worker_compute_note(struct lh_worker *w, double took)
 {
@@ -380,7 +410,7 @@ int lh_worker_compute_share(struct lh_worker *w)
                       w->model.leaves / w->count > 1 || w->job->micro_batch > w->model.block);
         bool have = true;
         if (w->tables && n > 0)
-            LH_TRY(have_rows(w, nodes, n, &have));
+            LH_TRY(have_rows_of_share(w, nodes, n, &have));
         if (!have)
             continue;
         for (i = 0; i < n && !w->reassigned && !lh_worker_is_off(w); i++) {

@@ -112,9 +112,8 @@ static int ask_again(struct lh_worker *w)
 /* Whether it may be given what is late, if it waits for long. */
 static bool may_help(const struct lh_worker *w)
 {
-    /* with tables it would need rows that it did not ask for */
-    return w->usual > 0 && (lh_worker_has_own_steps(w) ||
-                            (w->job->takeover && !w->tables && w->version < w->until));
+    return w->usual > 0 &&
+           (lh_worker_has_own_steps(w) || (w->job->takeover && w->version < w->until));
 }
 
 /* Nothing came for long: whoever has what is late may be helped. */

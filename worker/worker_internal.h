@@ -134,6 +134,8 @@ int lh_worker_hear_block(const struct lh_worker *w, double quiet_since);
 int lh_worker_compute_share(struct lh_worker *w);
 /* The same for one subtree, but for leaves of it that others have taken over. */
 int lh_worker_compute_node(struct lh_worker *w, struct lh_tree_node node);
+/* Likewise for one that is another's share, which is late. */
+int lh_worker_compute_late(struct lh_worker *w, struct lh_tree_node node);
 /* The whole of a step, which no other worker shares. */
 int lh_worker_compute_step(struct lh_worker *w);
 /* How long its own work on a step takes: `took` enters the mean of the last few. */

@@ -23,7 +23,7 @@ int lh_worker_tables_create(struct lh_worker_tables **out, const struct lh_job *
     t->shards = model->layout.n_shards;
     LH_TRY_TO(fail, lh_lookup_init(&t->lookup, job, model->graph, exec, model->block,
                                    info->id_names, info->dims.ids));
-    for (int k = 0; k < 2; k++)
+    for (int k = 0; k < LH_WORKER_ROWS; k++)
         LH_TRY_TO(fail,
                   lh_rowpull_init(&t->at[k], spec.tables, spec.n_tables, t->shards, (uint32_t)k));
     for (size_t k = 0; k < job->n_tables; k++)
@@ -48,7 +48,7 @@ void lh_worker_tables_destroy(struct lh_worker_tables **out)
     }
     lh_mem_free(t->learnt.ids);
     lh_mem_free(t->learnt.values);
-    for (int k = 0; k < 2; k++)
+    for (int k = 0; k < LH_WORKER_ROWS; k++)
         lh_rowpull_fini(&t->at[k]);
     lh_lookup_fini(&t->lookup);
     lh_mem_free(t->place);
@@ -60,18 +60,15 @@ void lh_worker_tables_destroy(struct lh_worker_tables **out)
 
 /* --- rows --------------------------------------------------------------------------------------
  */
-struct lh_rowpull *lh_worker_tables_pull(struct lh_worker_tables *t, uint64_t version)
-{
-    return &t->at[version % 2];
-}
-
 int lh_worker_tables_want(struct lh_worker_tables *t, struct lh_feed *feed,
-                          const struct lh_worker_share *share)
+                          const struct lh_worker_share *share, struct lh_rowpull **pull)
 {
-    struct lh_rowpull *p = lh_worker_tables_pull(t, share->version);
-    const size_t k = share->version % 2;
-    if (p->asked && p->version == share->version && t->share[k].index == share->index &&
-        t->share[k].count == share->count)
+    const size_t k = share->count > 0 ? share->version % 2 : LH_WORKER_ROWS_LATE;
+    struct lh_rowpull *p = &t->at[k];
+    if (pull)
+        *pull = p;
+    if (share->count > 0 && p->asked && p->version == share->version &&
+        t->share[k].index == share->index && t->share[k].count == share->count)
         return 0;
     t->share[k].index = share->index;
     t->share[k].count = share->count;
@@ -87,7 +84,7 @@ int lh_worker_tables_want(struct lh_worker_tables *t, struct lh_feed *feed,
 
 int lh_worker_tables_send(struct lh_worker_tables *t, struct lh_pull *over)
 {
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < LH_WORKER_ROWS; k++) {
         int rc = lh_rowpull_send(&t->at[k], over);
         if (rc != 0)
             return rc;
@@ -97,13 +94,20 @@ int lh_worker_tables_send(struct lh_worker_tables *t, struct lh_pull *over)
 
 int lh_worker_tables_take(struct lh_worker_tables *t, size_t i, const struct lh_net_message *msg)
 {
-    int rc = lh_rowpull_take(&t->at[0], i, msg);
-    return rc == LH_NOTFOUND ? lh_rowpull_take(&t->at[1], i, msg) : rc;
+    int rc = LH_NOTFOUND;
+    for (int k = 0; k < LH_WORKER_ROWS && rc == LH_NOTFOUND; k++)
+        rc = lh_rowpull_take(&t->at[k], i, msg);
+    return rc;
 }
 
-int lh_worker_tables_fill(struct lh_worker_tables *t, uint64_t version)
+void lh_worker_tables_use(struct lh_worker_tables *t, const struct lh_rowpull *rows)
 {
-    return lh_lookup_fill(&t->lookup, lh_worker_tables_pull(t, version));
+    t->used = rows;
+}
+
+int lh_worker_tables_fill(struct lh_worker_tables *t)
+{
+    return lh_lookup_fill(&t->lookup, t->used);
 }
 
 /* --- gradients ---------------------------------------------------------------------------------
@@ -197,16 +201,30 @@ static int cut(struct lh_worker_tables *t, size_t k)
     return 0;
 }
 
-int lh_worker_tables_end(struct lh_worker_tables *t)
+/* The pushes of a whole sum, or of a part of one that will not be whole. */
+static int make_pushes(struct lh_worker_tables *t, bool part)
 {
     t->n_push = t->pushed = 0;
     for (size_t k = 0; k < t->lookup.n_tables; k++) {
         struct lh_rowlist sum;
-        LH_TRY(lh_table_sum_end(&t->sum[k], &sum));
+        if (part && !lh_table_sum_part(&t->sum[k], &sum))
+            return lh_err_set(LH_EINTERNAL, "a subtree has no sum of rows");
+        if (!part)
+            LH_TRY(lh_table_sum_end(&t->sum[k], &sum));
         LH_TRY(deal(t, k, &sum));
         LH_TRY(cut(t, k));
     }
     return 0;
+}
+
+int lh_worker_tables_end(struct lh_worker_tables *t)
+{
+    return make_pushes(t, false);
+}
+
+int lh_worker_tables_part(struct lh_worker_tables *t)
+{
+    return make_pushes(t, true);
 }
 
 int lh_worker_tables_push(struct lh_worker_tables *t, struct lh_pull *over,

@@ -133,34 +133,6 @@ static void model_is_part_of_the_job_and_sync_leaves_its_digest_alone(void **sta
 
 /* --- one worker is slow ------------------------------------------------------------------------
  */
-/* Of server `shard`: gradients whose weights lacked at most `le` of the steps before ("+Inf"). */
-static double lacking(const char *page, unsigned shard, const char *le)
-{
-    const char *at = page, *name = "longhaul_push_staleness_steps_bucket{role=\"server\"";
-    char of_shard[32], of_le[32];
-    snprintf(of_shard, sizeof of_shard, "shard=\"%u\"", shard);
-    snprintf(of_le, sizeof of_le, "le=\"%s\"} ", le);
-    while ((at = strstr(at, name))) {
-        const char *end = strchr(at, '\n'), *s = strstr(at, of_shard), *l = strstr(at, of_le);
-        if (s && s < end && l && l < end)
-            return strtod(l + strlen(of_le), NULL);
-        at = end;
-    }
-    fail_msg("no bucket %s of shard %u", le, shard);
-    return 0;
-}
-
-static double taken_over(const char *page)
-{
-    const char *at = page, *name = "\nlonghaul_taken_over_total{role=\"server\"";
-    double sum = 0;
-    while ((at = strstr(at, name))) {
-        sum += strtod(strchr(at, '}') + 1, NULL);
-        at += strlen(name);
-    }
-    return sum;
-}
-
 static void staleness_of_ssp_never_exceeds_its_bound(void **state)
 {
     (void)state;
@@ -170,8 +142,8 @@ static void staleness_of_ssp_never_exceeds_its_bound(void **state)
     train(kit_path("run"), SSP(2), 3, 2, &page);
     unsetenv(SLOW);
     for (unsigned shard = 0; shard < 2; shard++) {
-        assert_true(lacking(page, shard, "+Inf") == STEPS); /* each step once */
-        assert_true(lacking(page, shard, "2") == STEPS);
+        assert_true(scrapekit_lacking(page, shard, "+Inf") == STEPS); /* each step once */
+        assert_true(scrapekit_lacking(page, shard, "2") == STEPS);
     }
     lh_mem_free(page);
 }
@@ -221,9 +193,9 @@ static void ssp_takes_the_step_of_a_worker_that_never_ends_over(void **state)
     char *page = NULL;
     train(kit_path("run"), SSP(3), 2, 1, &page);
     unsetenv(SLOW);
-    assert_true(taken_over(page) >= 1);
-    assert_true(lacking(page, 0, "+Inf") == STEPS);
-    assert_true(lacking(page, 0, "4") == STEPS);
+    assert_true(scrapekit_taken_over(page) >= 1);
+    assert_true(scrapekit_lacking(page, 0, "+Inf") == STEPS);
+    assert_true(scrapekit_lacking(page, 0, "4") == STEPS);
     lh_mem_free(page);
 }
 
@@ -237,10 +209,10 @@ static void sync_goes_on_without_a_worker_that_never_ends_to_the_same_bits(void 
     char *page = NULL;
     setenv(SLOW, "1:1e9", 1);
     train(kit_path("two"), NULL, 2, 1, &page);
-    assert_true(taken_over(page) >= 1);
+    assert_true(scrapekit_taken_over(page) >= 1);
     lh_mem_free(page);
     train(kit_path("three"), NULL, 3, 2, &page);
-    assert_true(taken_over(page) >= 1);
+    assert_true(scrapekit_taken_over(page) >= 1);
     lh_mem_free(page);
     unsetenv(SLOW);
     trainkit_assert_same(&f.want, kit_path("two"), "2 workers, one stands, 1 server");
@@ -258,7 +230,7 @@ static void sync_with_a_slow_worker_gives_the_same_bits(void **state)
     train(kit_path("run"), NULL, 2, 1, &page);
     unsetenv(SLOW);
     trainkit_assert_same(&f.want, kit_path("run"), "2 workers, one slow");
-    assert_true(taken_over(page) >= 1);
+    assert_true(scrapekit_taken_over(page) >= 1);
     lh_mem_free(page);
     fixture_free(&f);
 }

@@ -273,6 +273,30 @@ static void add_refuses_what_cannot_be(void **state)
     lh_rowtable_reduce_destroy(&r);
 }
 
+static void leaf_is_there_when_a_sum_that_has_it_is(void **state)
+{
+    (void)state;
+    struct lh_rowtable_reduce *r = NULL;
+    const uint64_t ids[] = {1, 2};
+    const float v[2] = {0};
+    assert_ok(lh_rowtable_reduce_create(&r, &(struct lh_rowtable_reduce_spec){5, 1, 4}));
+#define ADD(node, ...) lh_rowtable_reduce_add(r, node, &(struct lh_rowtable_piece){__VA_ARGS__})
+    static const struct lh_tree_node third = {0, 3}, first_two = {1, 0}, last = {2, 1};
+    assert_ok(ADD(third, 0, 2, 2, ids, v));
+    assert_ok(ADD(first_two, 0, 2, 1, ids, v));
+    assert_ok(ADD(last, 0, 0, 0, NULL, NULL)); /* of leaf 4 alone */
+    static const enum lh_reduce_leaf want[] = {LH_REDUCE_PARTLY, LH_REDUCE_PARTLY,
+                                               LH_REDUCE_MISSING, LH_REDUCE_THERE, LH_REDUCE_THERE};
+    for (uint32_t leaf = 0; leaf < 5; leaf++)
+        assert_int_equal(lh_rowtable_reduce_leaf(r, leaf), want[leaf]);
+    assert_ok(ADD(first_two, 1, 2, 1, ids + 1, v));
+    assert_int_equal(lh_rowtable_reduce_leaf(r, 1), LH_REDUCE_THERE);
+    lh_rowtable_reduce_reset(r);
+    assert_int_equal(lh_rowtable_reduce_leaf(r, 1), LH_REDUCE_MISSING);
+#undef ADD
+    lh_rowtable_reduce_destroy(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -280,6 +304,7 @@ int main(void)
         kit_test(add_warm_allocates_nothing),
         kit_test(add_survives_every_failed_allocation),
         kit_test(add_refuses_what_cannot_be),
+        kit_test(leaf_is_there_when_a_sum_that_has_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 
 #include "common/err.h"
 #include "common/member.h"
+#include "common/rowlist.h"
 #include "tests/unit/net_rig.h"
 
 #include <pthread.h>
@@ -18,6 +19,8 @@ enum { SIZE = 8, LEAVES = 4, GENERATION = 7, STEPS = 100, WORKERS = 4 };
 #define RATE      0.5f
 
 static const char sync_job[] = "algorithm: il\n" LIVES;
+#define TABLE "tables: {a: {ids: x, dim: 2, init: 0, learning_rate: 0.5}}\n"
+static const char sync_table[] = "algorithm: il\n" TABLE LIVES;
 static const char bound_0[] = "algorithm: il\nconsistency: {model: ssp, bound: 0}\n" LIVES;
 static const char bound_4[] = "algorithm: il\nconsistency: {model: ssp, bound: 4}\n" LIVES;
 
@@ -38,6 +41,7 @@ struct rig {
     pthread_t thread;
     int rc; /* of the server */
     struct worker workers[WORKERS];
+    uint32_t shard;
 };
 
 static const struct lh_param params[] = {
@@ -78,6 +82,7 @@ static struct rig *rig_of(const char *job_text, uint32_t shard)
     assert_non_null(x);
     x->zmq = zmq_ctx_new();
     x->job_text = job_text;
+    x->shard = shard;
     assert_ok(lh_layout_init_params(&x->layout, &(struct lh_layout_params){params, 1, 2 * SIZE},
                                     &rule, 1, 2));
     x->opt = (struct lh_server_options){.scheduler = SCHEDULER,
@@ -184,6 +189,31 @@ static void push(struct rig *x, int w, uint64_t step, int first, int end, float 
     push_node(x, w,
               (struct lh_envelope){.step = step, .level = 2, .request = x->workers[w].request},
               first, end, value);
+}
+
+/* The id that rows are pushed and asked of: one of this shard's. */
+static uint64_t id_of(const struct rig *x)
+{
+    uint64_t id = 5;
+    while (lh_rowlist_shard(id, 2) != x->shard)
+        id++;
+    return id;
+}
+
+/* A row of a node's sum, all of `value`; none of it where `value` is 0. */
+static void push_row(struct rig *x, int w, struct lh_envelope env, float value)
+{
+    const uint64_t total = value != 0, id = id_of(x);
+    const float row[] = {value, value};
+    const struct lh_net_part parts[] = {{.data = &total, .size = sizeof total},
+                                        {.data = &id, .size = total * sizeof id},
+                                        {.data = row, .size = total * sizeof row}};
+    env.kind = LH__KIND__KIND_TABLE_PUSH;
+    env.job = x->job;
+    env.node = x->workers[w].node;
+    env.count = total;
+    env.epoch = GENERATION;
+    assert_ok(lh_net_send(x->workers[w].socket, NULL, &env, parts, 3));
 }
 
 /* --- what they are told ------------------------------------------------------------------------
@@ -370,6 +400,29 @@ static void idle_worker_is_given_leaves_that_the_others_are_told_of_by_any_shard
     }
 }
 
+/* It stopped between a leaf's gradient and its rows. */
+static void idle_worker_is_given_a_leaf_whose_rows_alone_are_missing(void **state)
+{
+    (void)state;
+    struct rig *x = rig_of(sync_table, 0);
+    const struct lh_envelope left = {.level = 1}, right = {.level = 1, .index = 1};
+    struct lh_envelope late;
+    ask(x, 1, LH__KIND__KIND_PULL, 1);
+    ask(x, 0, LH__KIND__KIND_PULL, 1);
+    push_node(x, 0, left, 0, SIZE, 1);
+    push_row(x, 0, left, 0);
+    push_node(x, 1, right, 0, SIZE, 1);
+    idle(x, 0, 0, 1);
+    expect(x, 0, LH__KIND__KIND_LATE, &late);
+    assert_true(late.index << late.level >= 2);
+    for (uint32_t leaf = 2; leaf < LEAVES; leaf++) {
+        push_row(x, 0, (struct lh_envelope){.index = leaf}, 1);
+        push_row(x, 1, (struct lh_envelope){.index = leaf}, 1); /* late after all: ignored */
+    }
+    expect_weights(x, 0, -RATE);
+    rig_free(x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -379,6 +432,7 @@ int main(void)
         kit_test(step_of_a_worker_that_is_lost_goes_to_who_waits),
         kit_test(worker_whose_push_was_lost_makes_it_good_before_it_goes_on),
         kit_test(idle_worker_is_given_leaves_that_the_others_are_told_of_by_any_shard),
+        kit_test(idle_worker_is_given_a_leaf_whose_rows_alone_are_missing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

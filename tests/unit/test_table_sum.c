@@ -75,6 +75,20 @@ static void add_leaf(struct lh_table_sum *s, uint32_t leaf)
     }
 }
 
+static void assert_is_node(const struct lh_rowlist *got, uint32_t level, uint32_t index)
+{
+    const struct dense want = node(level, index);
+    size_t at = 0;
+    for (uint64_t id = 0; id < IDS; id++) {
+        if (!want.has[id])
+            continue;
+        assert_true(at < got->n && got->ids[at] == id);
+        assert_memory_equal(got->values + at * DIM, want.value[id], sizeof want.value[id]);
+        at++;
+    }
+    assert_int_equal(at, got->n);
+}
+
 static void sum_of_every_subtree_is_that_of_the_tree(void **state)
 {
     (void)state;
@@ -96,18 +110,33 @@ static void sum_of_every_subtree_is_that_of_the_tree(void **state)
                     assert_ok(lh_table_sum_join(&s, leaf));
             }
             assert_ok(lh_table_sum_end(&s, &got));
-            const struct dense want = node(level, index);
-            size_t at = 0;
-            for (uint64_t id = 0; id < IDS; id++) {
-                if (!want.has[id])
-                    continue;
-                assert_true(at < got.n && got.ids[at] == id);
-                assert_memory_equal(got.values + at * DIM, want.value[id], sizeof want.value[id]);
-                at++;
-            }
-            assert_int_equal(at, got.n);
+            assert_is_node(&got, level, index);
         }
     lh_table_sum_fini(&s);
+    lh_table_sum_fini(&s);
+}
+
+/* Of leaves 4 to 10 of a subtree whose leaf 11 another has: the sums of 10, of 8 and 9, of 4 to 7.
+ */
+static void parts_of_a_subtree_are_its_complete_ones(void **state)
+{
+    (void)state;
+    struct lh_table_sum s;
+    struct lh_rowlist got;
+    lh_table_sum_init(&s, DIM);
+    for (uint32_t leaf = 4; leaf < 11; leaf++) {
+        add_leaf(&s, leaf);
+        assert_ok(lh_table_sum_join(&s, leaf));
+    }
+    static const struct lh_tree_node parts[] = {{0, 10}, {1, 4}, {2, 1}};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        assert_true(lh_table_sum_part(&s, &got));
+        assert_is_node(&got, parts[i].level, parts[i].index);
+    }
+    assert_false(lh_table_sum_part(&s, &got));
+    add_leaf(&s, 12); /* nothing is left of it */
+    assert_ok(lh_table_sum_end(&s, &got));
+    assert_is_node(&got, 0, 12);
     lh_table_sum_fini(&s);
 }
 
@@ -128,6 +157,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(sum_of_every_subtree_is_that_of_the_tree),
+        kit_test(parts_of_a_subtree_are_its_complete_ones),
         kit_test(leaf_of_nothing_is_an_empty_list),
     };
     return cmocka_run_group_tests_name("table_sum", tests, NULL, NULL);

@@ -14,14 +14,25 @@ struct rig {
     struct lh_takeover_ask ask;
 };
 
+static enum lh_reduce_leaf has(const void *tree, uint32_t leaf)
+{
+    return lh_reduce_leaf(tree, leaf);
+}
+
 /* Worker 1 asks, to whom a leaf is a second and its share eight. */
 static struct rig rig_of(uint32_t leaves)
 {
     struct rig x = {0};
     assert_ok(lh_reduce_create(&x.tree, leaves, SIZE));
     assert_ok(lh_takeover_create(&x.takeover, leaves));
-    x.ask = (struct lh_takeover_ask){
-        .step = 3, .tree = x.tree, .worker = 1, .pace = 1, .usual = 8, .now = 100, .passed = 8};
+    x.ask = (struct lh_takeover_ask){.step = 3,
+                                     .has = has,
+                                     .of = x.tree,
+                                     .worker = 1,
+                                     .pace = 1,
+                                     .usual = 8,
+                                     .now = 100,
+                                     .passed = 8};
     return x;
 }
 
