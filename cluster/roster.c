@@ -16,7 +16,6 @@
 #define NODES_A_KEY  16384 /* of one key: who has it does not take all the numbers there are */
 #define RESEND_AFTER 1.0   /* seconds beyond a heartbeat: then what is not acknowledged was lost */
 #define HELLOS       3     /* of one that is gone: then they are no late ones */
-#define SAY_EVERY    16    /* messages taken: then it is said without waiting for the next beat */
 
 void lh_roster_fini(struct lh_roster *r)
 {
@@ -280,7 +279,7 @@ static int keep_order(struct lh_roster *r, struct lh_role_node *node,
     if (msg->env.kind == LH__KIND__KIND_BEAT)
         return lh_outbox_acknowledged(&node->out, msg->env.first, r->socket, &node->peer,
                                       r->heartbeat + RESEND_AFTER);
-    return node->in.taken >= SAY_EVERY ? lh_roster_tell(r, node, &beat, NULL) : 0;
+    return node->in.taken >= LH_OUTBOX_SAY ? lh_roster_tell(r, node, &beat, NULL) : 0;
 }
 
 /* A worker that was given up, and has taken what it was told before. */

@@ -238,7 +238,8 @@ static int send_phases(struct lh_member *m, Lh__Kind kind)
 int lh_member_tick(struct lh_member *m)
 {
     double now = lh_now();
-    if (now - m->last_sent >= m->heartbeat)
+    /* orders that it has taken wait at the scheduler until they are acknowledged */
+    if (now - m->last_sent >= m->heartbeat || m->in.taken >= LH_OUTBOX_SAY)
         LH_TRY(send_phases(m, LH__KIND__KIND_BEAT));
     const double counted = m->last_heard + lh_awake_gap(&m->awake, now, m->deadline);
     m->last_heard = counted < now ? counted : now; /* it may have been heard since */

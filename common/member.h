@@ -62,7 +62,8 @@ int lh_member_tell(struct lh_member *m, Lh__Kind kind, uint64_t version);
 /* The same with a failure, by code and sentence. */
 int lh_member_tell_failure(struct lh_member *m, Lh__Kind kind, uint64_t version,
                            const struct lh_err *err);
-/* Beats if due. Errors: LH_EPEER when the scheduler has been silent beyond the deadline. */
+/* Beats if due, or if many orders have come since it said so. Errors: LH_EPEER when the scheduler
+ * has been silent beyond the deadline. */
 int lh_member_tick(struct lh_member *m);
 /* The next order, or LH_AGAIN; beats of the scheduler are taken in here. */
 int lh_member_recv(struct lh_member *m, struct lh_net_message *msg);

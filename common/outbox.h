@@ -14,6 +14,7 @@
 
 #define LH_OUTBOX_MAX  16384 /* messages that may wait to be acknowledged */
 #define LH_OUTBOX_ROOM 128   /* up to so many there is room for what can itself wait */
+#define LH_OUTBOX_SAY  16    /* messages taken: then it is said without waiting for the next beat */
 
 struct lh_outbox_slot;
 

@@ -75,6 +75,23 @@ static void train_out_of_memory_anywhere_ends_in_order(void **state)
     lh_job_destroy(&job);
 }
 
+/* More cuts between two heartbeats than orders may wait to be acknowledged: the last, to stop, is
+ * heard all the same. */
+static void train_that_cuts_at_every_step_ends(void **state)
+{
+    (void)state;
+    enum { STEPS = 400 };
+    trainkit_dataset();
+    struct lh_job *job = trainkit_job(STEPS, 1, NULL);
+    struct lh_train_options opt = trainkit_options(kit_path("run"));
+    struct lh_train_result result;
+    job->heartbeat_seconds = 600;
+    job->deadline_seconds = 1200;
+    assert_ok(lh_train(job, &opt, &result));
+    assert_int_equal(result.version, STEPS);
+    lh_job_destroy(&job);
+}
+
 static void train_that_diverges_says_where_and_keeps_the_last_cut(void **state)
 {
     (void)state;
@@ -259,6 +276,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         kit_test(train_step_allocates_nothing),
         kit_test(train_out_of_memory_anywhere_ends_in_order),
+        kit_test(train_that_cuts_at_every_step_ends),
         kit_test(train_that_diverges_says_where_and_keeps_the_last_cut),
         kit_test(train_whose_roles_never_come_names_who_is_missing),
         kit_test(train_where_another_works_is_refused),

@@ -223,6 +223,40 @@ static void tick_beats_and_gives_a_silent_scheduler_up(void **state)
     zmq_ctx_term(zmq);
 }
 
+/* The scheduler keeps what is not acknowledged: a cut a millisecond would be many until the beat.
+ */
+static void many_orders_are_acknowledged_before_the_beat_is_due(void **state)
+{
+    (void)state;
+    struct scheduler s;
+    struct lh_member m;
+    struct lh_net_message msg;
+    void *zmq;
+    struct lh_envelope order = {.kind = LH__KIND__KIND_COMMIT, .job = JOB};
+    open_joined(&s, &zmq, &m);
+    assert_ok(lh_member_agree(&m, JOB, 3600, 7200));
+    for (order.request = 1; order.request <= LH_OUTBOX_SAY; order.request++) {
+        assert_ok(lh_member_tick(&m));
+        assert_int_equal(lh_net_recv(s.socket, &msg), LH_AGAIN);
+        assert_ok(lh_net_send(s.socket, &s.peer, &order, NULL, 0));
+        double began = lh_now();
+        int rc;
+        while ((rc = lh_member_recv(&m, &msg)) == LH_AGAIN && lh_now() - began < 10)
+            ;
+        assert_ok(rc);
+        lh_net_message_fini(&msg);
+    }
+    assert_ok(lh_member_tick(&m));
+    rig_expect(s.socket, &msg, LH__KIND__KIND_BEAT);
+    assert_int_equal(msg.env.first, LH_OUTBOX_SAY);
+    lh_net_message_fini(&msg);
+    assert_ok(lh_member_tick(&m)); /* it is said */
+    assert_int_equal(lh_net_recv(s.socket, &msg), LH_AGAIN);
+    lh_member_leave(&m, 0, true);
+    lh_net_close(&s.socket);
+    zmq_ctx_term(zmq);
+}
+
 /* A thread of this process cannot be gone, but it may get no processor for long. */
 static void scheduler_of_this_process_is_not_given_up(void **state)
 {
@@ -294,6 +328,7 @@ int main(void)
         kit_test(join_ends_when_nobody_answers_or_somebody_interrupts),
         kit_test(agree_refuses_a_job_that_is_read_otherwise),
         kit_test(tick_beats_and_gives_a_silent_scheduler_up),
+        kit_test(many_orders_are_acknowledged_before_the_beat_is_due),
         kit_test(scheduler_of_this_process_is_not_given_up),
         kit_test(silence_while_it_had_no_turn_does_not_count),
         kit_test(leave_tells_the_failure_and_keeps_its_sentence),
