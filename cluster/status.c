@@ -111,8 +111,9 @@ static cJSON *print_member(const void *at, enum type type)
         return cJSON_CreateString(at);
     case U32:
         return number(*(const uint32_t *)at);
-    case U64:
-        return number((double)*(const uint64_t *)at);
+    case U64: /* a role says how much it has done: what no JSON number holds would not be read again
+               */
+        return number(fmin((double)*(const uint64_t *)at, EXACT_MAX));
     case DOUBLE:
         return number(*(const double *)at);
     case BOOL:

@@ -54,6 +54,34 @@ static void keygen_again_keeps_what_is_there_and_adds(void **state)
     lh_keys_fini(&after);
 }
 
+/* A role that was shut out is not let in again by a call that adds others. */
+static void keygen_again_lets_nobody_in_who_was_shut_out(void **state)
+{
+    (void)state;
+    char *out = NULL;
+    struct lh_keys worker, scheduler;
+    assert_int_equal(kit_run(&out, PROGRAM " keygen --out %s/keys -w 2", kit_dir()), 0);
+    free(out);
+    assert_int_equal(kit_run(&out, "sed -i '/ worker-1 /d' %s/keys/scheduler.keys", kit_dir()), 0);
+    free(out);
+    assert_int_equal(kit_run(&out, PROGRAM " keygen --out %s/keys -w 3", kit_dir()), 0);
+    kit_assert_contains(out, "1 key files made, 4 kept; 3 keys on the scheduler's list; "
+                             "1 kept that are not on it");
+    free(out);
+    assert_ok(lh_keys_load(&worker, kit_path("keys/worker-1.keys"), LH__ROLE__ROLE_WORKER));
+    assert_ok(lh_keys_load(&scheduler, kit_path("keys/scheduler.keys"), LH__ROLE__ROLE_SCHEDULER));
+    for (size_t i = 0; i < scheduler.n_allowed; i++)
+        assert_string_not_equal(scheduler.allowed[i].key, worker.own.key);
+    assert_string_equal(scheduler.allowed[2].name, "worker-2");
+    lh_keys_fini(&worker);
+    lh_keys_fini(&scheduler);
+    /* another in its place */
+    unlink(kit_path("keys/worker-1.keys"));
+    assert_int_equal(kit_run(&out, PROGRAM " keygen --out %s/keys -w 3", kit_dir()), 0);
+    kit_assert_contains(out, "1 key files made, 4 kept; 4 keys on the scheduler's list\n");
+    free(out);
+}
+
 static void keygen_beside_files_of_another_scheduler_is_refused(void **state)
 {
     (void)state;
@@ -117,6 +145,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         kit_test(keygen_makes_files_that_only_their_owner_reads),
         kit_test(keygen_again_keeps_what_is_there_and_adds),
+        kit_test(keygen_again_lets_nobody_in_who_was_shut_out),
         kit_test(keygen_beside_files_of_another_scheduler_is_refused),
         kit_test(job_by_hand_with_key_files_gives_the_same_bits),
     };

@@ -112,6 +112,23 @@ static int load(const cJSON *o)
 }
 
 /* Every member left out, and every one of another kind. */
+/* One role's nonsense must not hide all the others. */
+static void status_of_roles_that_claim_too_much_is_loaded_all_the_same(void **state)
+{
+    (void)state;
+    struct lh_status s = some_status(), got = {0};
+    roles[1].version = roles[1].pid = UINT64_MAX;
+    roles[1].rows = (1ull << 53) + 2;
+    roles[1].bytes_in = 1ull << 53;
+    roles[1].phases[LH_PHASE_WAIT] = INFINITY;
+    assert_ok(lh_status_save(&s, kit_path("status.json")));
+    assert_ok(lh_status_load(&got, kit_path("status.json")));
+    assert_true(got.roles[1].version > 1ull << 52); /* cJSON prints 15 digits */
+    assert_true(got.roles[1].pid > 1ull << 52 && got.roles[1].pid <= 1ull << 53);
+    assert_int_equal(got.roles[0].version, 11);
+    lh_status_fini(&got);
+}
+
 static void status_with_a_wrong_member_is_refused_by_its_name(void **state)
 {
     (void)state;
@@ -197,6 +214,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(status_saved_is_the_status_loaded),
+        kit_test(status_of_roles_that_claim_too_much_is_loaded_all_the_same),
         kit_test(status_with_a_wrong_member_is_refused_by_its_name),
         kit_test(save_that_fails_keeps_the_old_one),
         kit_test(load_out_of_memory_leaves_nothing),
