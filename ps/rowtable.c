@@ -1,6 +1,7 @@
 /* The table: rows in memory, and what a step does to them. A row lives in the cache, else in the
- * open run, else in the newest sealed run that has it, else nowhere: then it has its initial value.
- * Cuts are rowtable_cut.c. */
+ * open run, else in that of the version that is being set aside, else in the newest sealed run that
+ * has it, else nowhere: then it has its initial value. Cuts are rowtable_settle.c and
+ * rowtable_cut.c. */
 #include "ps/rowtable.h"
 
 #include "common/err.h"
@@ -15,10 +16,10 @@
 enum {
     DIM_MAX = 65536,
     NAME_MAX_ = 100,
-    WRITE_ROWS = 2048, /* that make room together */
-    FILTERS = 16,      /* this part of the memory is for filters */
-    RECORDS = 256,     /* handed to a run at a time */
-    TOGETHER = 1024    /* ids of a pull */
+    FILTERS = 16,   /* this part of the memory is for filters, */
+    COPIES = 16,    /* this for rows that a cut needs as they were */
+    RECORDS = 256,  /* handed to a run at a time */
+    TOGETHER = 1024 /* ids of a pull */
 };
 
 /* --- life ------------------------------------------------------------------------------------ */
@@ -63,7 +64,9 @@ static int make(struct lh_rowtable *t, const char *store)
     LH_TRY(LH_NEW_ARRAY(&t->row, s->dim, "table"));
     LH_TRY(lh_rowtable_reduce_create(&t->reduce, &reduce));
     atomic_init(&t->filters.left, s->cache_bytes / FILTERS);
-    LH_TRY(lh_rowtable_cache_create(&t->cache, s->cache_bytes - s->cache_bytes / FILTERS, s->dim));
+    const size_t copies = s->cache_bytes / COPIES, rest = s->cache_bytes - copies;
+    LH_TRY(lh_rowtable_cache_create(&t->cache, rest - s->cache_bytes / FILTERS, s->dim));
+    LH_TRY(lh_rowtable_aside_create(&t->cutting.aside, t->cache, copies));
     LH_TRY(lh_rowtable_files_dir(&t->dir, store, s->name));
     LH_TRY(lh_rowtable_files_open(&t->files, t->dir));
     for (uint64_t i = 1; i < LH_ROWTABLE_ADAM_KNOWN; i++)
@@ -86,25 +89,25 @@ int lh_rowtable_create(struct lh_rowtable **out, const struct lh_rowtable_spec *
     return rc;
 }
 
+static void drop(struct lh_rowtable *t, struct lh_rowtable_run **run)
+{
+    if (!*run)
+        return;
+    const uint64_t number = lh_rowtable_run_ref(*run)->number;
+    lh_rowtable_run_close(run);
+    lh_rowtable_files_drop(t->files, number);
+}
+
 void lh_rowtable_empty(struct lh_rowtable *t)
 {
     assert(!atomic_load(&t->frozen.taken));
-    if (t->open) {
-        const uint64_t number = lh_rowtable_run_ref(t->open)->number;
-        lh_rowtable_run_close(&t->open);
-        lh_rowtable_files_drop(t->files, number);
-    }
-    while (t->n_live > 0) {
-        struct lh_rowtable_run *run = t->live[--t->n_live].run;
-        const uint64_t number = lh_rowtable_run_ref(run)->number;
-        lh_rowtable_run_close(&run);
-        lh_rowtable_files_drop(t->files, number);
-    }
-    if (t->frozen.merge_n > 0) { /* nobody has taken it over */
-        const uint64_t number = lh_rowtable_run_ref(t->frozen.merged)->number;
-        lh_rowtable_run_close(&t->frozen.merged);
-        lh_rowtable_files_drop(t->files, number);
-    }
+    drop(t, &t->open);
+    drop(t, &t->cutting.run);
+    while (t->n_live > 0)
+        drop(t, &t->live[--t->n_live].run);
+    if (t->frozen.merge_n > 0) /* nobody has taken it over */
+        drop(t, &t->frozen.merged);
+    t->cutting.begun = false;
     t->frozen.merge_n = t->applied = t->n_before = 0;
     t->has_before = false;
     lh_rowtable_cache_clear(t->cache);
@@ -121,6 +124,7 @@ void lh_rowtable_destroy(struct lh_rowtable **out)
     lh_rowtable_files_close(&t->files);
     lh_rowtable_cache_destroy(&t->cache);
     lh_rowtable_reduce_destroy(&t->reduce);
+    lh_rowtable_aside_destroy(&t->cutting.aside);
     lh_mem_free(t->frozen.version.runs);
     lh_mem_free(t->frozen.durable);
     lh_mem_free(t->live);
@@ -147,45 +151,75 @@ uint64_t lh_rowtable_version(const struct lh_rowtable *t)
 
 /* --- rows ------------------------------------------------------------------------------------ */
 
-int lh_rowtable_put(struct lh_rowtable *t, const struct lh_rowtable_record *rows, size_t n)
+int lh_rowtable_put(struct lh_rowtable *t, struct lh_rowtable_run **run,
+                    const struct lh_rowtable_record *rows, size_t n)
 {
-    if (!t->open) {
+    if (!*run) {
+        const bool oldest = t->n_live == 0 && (run == &t->cutting.run || !t->cutting.run);
         uint64_t number;
         LH_TRY(lh_rowtable_files_take(t->files, &number));
-        int rc = lh_rowtable_run_create(&t->open, t->dir, number, t->spec.dim,
-                                        t->n_live > 0 ? &t->filters : NULL, 0);
+        int rc = lh_rowtable_run_create(run, t->dir, number, t->spec.dim,
+                                        oldest ? NULL : &t->filters, 0);
         if (rc < 0) {
             lh_rowtable_files_drop(t->files, number);
             return rc;
         }
     }
-    LH_TRY(lh_rowtable_run_put(t->open, rows, n));
+    LH_TRY(lh_rowtable_run_put(*run, rows, n));
     t->stats.written += n;
     return 0;
 }
 
-int lh_rowtable_write(struct lh_rowtable *t, size_t n)
+static struct lh_rowtable_record record(const struct lh_rowtable *t, uint32_t slot)
+{
+    const struct lh_rowtable_slot *s = &t->cache->slots[slot];
+    return (struct lh_rowtable_record){s->id, s->last, s->seen, s->updates,
+                                       lh_rowtable_cache_arrays(t->cache, slot)};
+}
+
+int lh_rowtable_write(struct lh_rowtable *t, struct lh_rowtable_run **run, const uint32_t *slots,
+                      size_t n)
 {
     struct lh_rowtable_record rows[RECORDS];
-    struct lh_rowtable_cache *c = t->cache;
     for (size_t at = 0, m; at < n; at += m) {
         m = n - at < RECORDS ? n - at : RECORDS;
-        for (size_t i = 0; i < m; i++) {
-            const uint32_t slot = c->entries[at + i].slot;
-            const struct lh_rowtable_slot *s = &c->slots[slot];
-            rows[i] = (struct lh_rowtable_record){s->id, s->last, s->seen, s->updates,
-                                                  lh_rowtable_cache_arrays(c, slot)};
-        }
-        LH_TRY(lh_rowtable_put(t, rows, m));
+        for (size_t i = 0; i < m; i++)
+            rows[i] = record(t, slots[at + i]);
+        LH_TRY(lh_rowtable_put(t, run, rows, m));
     }
-    lh_rowtable_cache_written(c, n);
+    for (size_t i = 0; i < n; i++)
+        lh_rowtable_cache_written(t->cache, slots[i]);
     return 0;
+}
+
+/* Those set aside to their version's run, others to the open one. */
+int lh_rowtable_make_room(struct lh_rowtable *t)
+{
+    uint32_t aside[LH_ROWTABLE_CACHE_GOING], slots[LH_ROWTABLE_CACHE_GOING];
+    const size_t n = lh_rowtable_cache_changed(t->cache);
+    size_t n_aside = 0, n_slots = 0;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t slot = t->cache->going[i].slot;
+        if (lh_rowtable_cache_is_aside(t->cache, slot))
+            aside[n_aside++] = slot;
+        else
+            slots[n_slots++] = slot;
+    }
+    if (n_aside > 0)
+        lh_rowtable_settle_write(t, aside, n_aside);
+    /* which was in vain: then they are like others */
+    for (size_t i = 0; i < n_aside; i++)
+        if (t->cache->slots[aside[i]].changed != 0)
+            slots[n_slots++] = aside[i];
+    return lh_rowtable_write(t, &t->open, slots, n_slots);
 }
 
 /* The row as it was written last: 0 or LH_NOTFOUND. */
 static int look_up(struct lh_rowtable *t, uint64_t id, struct lh_rowtable_record *out)
 {
     int rc = t->open ? lh_rowtable_run_get(t->open, id, out) : LH_NOTFOUND;
+    if (rc == LH_NOTFOUND && t->cutting.run)
+        rc = lh_rowtable_run_get(t->cutting.run, id, out);
     for (size_t i = t->n_live; rc == LH_NOTFOUND && i > 0; i--)
         rc = lh_rowtable_run_get(t->live[i - 1].run, id, out);
     return rc;
@@ -224,8 +258,8 @@ static int acquire(struct lh_rowtable *t, uint64_t id, uint32_t *out)
     }
     t->stats.misses++;
     *out = lh_rowtable_cache_victim(c);
-    if (c->slots[*out].changed)
-        LH_TRY(lh_rowtable_write(t, lh_rowtable_cache_changed(c, false, WRITE_ROWS)));
+    if (c->slots[*out].changed != 0)
+        LH_TRY(lh_rowtable_make_room(t));
     int rc = look_up(t, id, &row);
     LH_TRY(rc);
     lh_rowtable_cache_take(c, *out, id);
@@ -375,6 +409,8 @@ static void apply(struct lh_rowtable *t, uint32_t slot, const float *g)
     const size_t dim = t->spec.dim;
     struct lh_rowtable_slot *s = &t->cache->slots[slot];
     float *w = lh_rowtable_cache_arrays(t->cache, slot);
+    if (lh_rowtable_cache_is_aside(t->cache, slot))
+        lh_rowtable_settle_keep(t, slot);
     if (is_old(t, s)) {
         lh_rowtable_fill(t, slot, &(struct lh_rowtable_record){.id = s->id});
         t->stats.evicted++;
@@ -427,11 +463,13 @@ void lh_rowtable_stats(const struct lh_rowtable *t, struct lh_rowtable_stats *ou
     *out = t->stats;
     out->rows_cached = t->cache->n_taken;
     out->rows_changed = t->cache->n_changed;
-    out->cache_bytes =
-        t->cache->bytes + t->spec.cache_bytes / FILTERS - atomic_load(&t->filters.left);
+    out->cache_bytes = t->cache->bytes + lh_rowtable_aside_bytes(t->cutting.aside) +
+                       t->spec.cache_bytes / FILTERS - atomic_load(&t->filters.left);
     out->files = t->n_live;
     if (t->open)
         out->rows_stored += lh_rowtable_run_ref(t->open)->records;
+    if (t->cutting.run)
+        out->rows_stored += lh_rowtable_run_ref(t->cutting.run)->records;
     for (size_t i = 0; i < t->n_live; i++) {
         const struct lh_rowtable_run_ref *ref = lh_rowtable_run_ref(t->live[i].run);
         out->rows_stored += ref->records;

@@ -101,16 +101,24 @@ int lh_rowtable_check(const struct lh_rowtable *t);
 int lh_rowtable_advance(struct lh_rowtable *t, int *applied);
 
 /* --- cuts --------------------------------------------------------------------------------------
- * As a shard's and a store's: freeze at a version, prepare in another thread, thaw, go on
- * meanwhile. A version is complete or not there; run.json decides which ones are cuts, as for the
- * store, so there is no commit. A server prepares its tables before its store: a version that the
- * store has, its tables have.
- * The cost is that of the rows changed since the last freeze, not of the table. */
+ * As a shard's and a store's: freeze at a version, settle it in between other things, prepare in
+ * another thread, thaw, go on meanwhile. A version is complete or not there; run.json decides which
+ * ones are cuts, as for the store, so there is no commit. A server prepares its tables before its
+ * store: a version that the store has, its tables have.
+ * The cost is that of the rows changed since the last freeze, not of the table; no call takes
+ * longer the more rows that are. */
 
-/* Sets the current version aside. Writes the changed rows that are still in memory, without waiting
- * for the disk. LH_AGAIN while the last is not thawed. Errors: LH_ENOSPC, LH_EIO, LH_ENOMEM: the
- * version is not frozen, the table unchanged. */
+/* Sets the current version aside. Its changed rows may still be in memory only: those that change
+ * again are copied, or written, before they do. LH_AGAIN while the last is not thawed, or not
+ * settled. Errors: LH_ENOSPC, LH_EIO, LH_ENOMEM: the version is not frozen, the table unchanged. */
 int lh_rowtable_freeze(struct lh_rowtable *t);
+/* Writes a slice of the version that was frozen, a megabyte at most, without waiting for the disk.
+ * LH_AGAIN: there is more; 0: it can be prepared. Errors: LH_ENOSPC, LH_EIO, LH_ENOMEM, also of
+ * what was written in between: the version is given up, as if it had not been frozen; the table is
+ * what it is. */
+int lh_rowtable_settle(struct lh_rowtable *t);
+/* Gives up a version that was frozen and is with nobody who prepares it. None is fine. */
+void lh_rowtable_abandon(struct lh_rowtable *t);
 /* Makes the frozen version durable. Any thread. Idempotent. Errors: LH_ENOSPC, LH_EIO; earlier
  * versions are intact; may be called again. */
 int lh_rowtable_prepare(struct lh_rowtable *t);

@@ -50,8 +50,8 @@ int lh_rowtable_cache_create(struct lh_rowtable_cache **out, size_t bytes, uint3
     void *p;
     struct lh_rowtable_cache *c = NULL;
     /* buckets are a power of two, so up to four a slot */
-    const size_t each = (size_t)3 * dim * sizeof *c->arrays + sizeof *c->slots +
-                        sizeof *c->entries + 4 * sizeof *c->buckets;
+    const size_t each = (size_t)3 * dim * sizeof *c->arrays + sizeof *c->slots + sizeof *c->all +
+                        4 * sizeof *c->buckets;
     size_t n = bytes / each, n_buckets = 2 * SLOTS_MIN;
     n = n < SLOTS_MIN ? SLOTS_MIN : n > SLOTS_MAX ? SLOTS_MAX : n;
     LH_TRY(LH_NEW(&c, what));
@@ -64,8 +64,9 @@ int lh_rowtable_cache_create(struct lh_rowtable_cache **out, size_t bytes, uint3
     c->arrays = p;
     LH_TRY_TO(fail, lh_mem_alloc_aligned(&p, n_buckets, sizeof *c->buckets, what));
     c->buckets = p;
-    LH_TRY_TO(fail, lh_mem_alloc_aligned(&p, n, sizeof *c->entries, what));
-    c->entries = p;
+    LH_TRY_TO(fail, lh_mem_alloc_aligned(&p, n, sizeof *c->all, what));
+    c->all = p;
+    LH_TRY_TO(fail, LH_NEW_ARRAY(&c->going, LH_ROWTABLE_CACHE_GOING, what));
     c->bytes = n * (each - 4 * sizeof *c->buckets) + n_buckets * sizeof *c->buckets;
     lh_rowtable_cache_clear(c);
     *out = c;
@@ -79,7 +80,8 @@ void lh_rowtable_cache_destroy(struct lh_rowtable_cache **c)
 {
     if (!*c)
         return;
-    lh_mem_free((*c)->entries);
+    lh_mem_free((*c)->all);
+    lh_mem_free((*c)->going);
     lh_mem_free((*c)->buckets);
     lh_mem_free((*c)->arrays);
     lh_mem_free((*c)->slots);
@@ -93,7 +95,9 @@ void lh_rowtable_cache_clear(struct lh_rowtable_cache *c)
         memset(c->slots, 0, c->n_slots * sizeof *c->slots);
     memset(c->buckets, 0xff, (mask_of(c) + 1) * sizeof *c->buckets);
     c->n_taken = c->hand = 0;
-    c->n_changed = 0;
+    c->n_changed = c->n_aside = 0;
+    c->epoch = 1;
+    c->aside = 0;
 }
 
 /* --- rows ------------------------------------------------------------------------------------ */
@@ -108,8 +112,29 @@ uint32_t lh_rowtable_cache_find(struct lh_rowtable_cache *c, uint64_t id)
 
 void lh_rowtable_cache_change(struct lh_rowtable_cache *c, uint32_t slot)
 {
-    c->n_changed += !c->slots[slot].changed;
-    c->slots[slot].changed = true;
+    assert(!lh_rowtable_cache_is_aside(c, slot));
+    c->n_changed += c->slots[slot].changed == 0;
+    c->slots[slot].changed = c->epoch;
+}
+
+void lh_rowtable_cache_written(struct lh_rowtable_cache *c, uint32_t slot)
+{
+    c->n_aside -= lh_rowtable_cache_is_aside(c, slot);
+    c->n_changed--;
+    c->slots[slot].changed = 0;
+}
+
+void lh_rowtable_cache_set_aside(struct lh_rowtable_cache *c)
+{
+    assert(c->n_aside == 0);
+    c->aside = c->epoch++;
+    c->n_aside = c->n_changed;
+}
+
+void lh_rowtable_cache_rejoin(struct lh_rowtable_cache *c)
+{
+    c->aside = 0;
+    c->n_aside = 0;
 }
 
 uint32_t lh_rowtable_cache_victim(struct lh_rowtable_cache *c)
@@ -124,7 +149,7 @@ uint32_t lh_rowtable_cache_victim(struct lh_rowtable_cache *c)
 void lh_rowtable_cache_forget(struct lh_rowtable_cache *c, uint32_t slot)
 {
     struct lh_rowtable_slot *s = &c->slots[slot];
-    assert(!s->changed);
+    assert(s->changed == 0);
     if (!s->taken)
         return;
     unlink_bucket(c, bucket_of(c, s->id));
@@ -186,24 +211,22 @@ static void sort(struct lh_rowtable_entry *e, size_t n, unsigned shift)
         sort(e + begin[b], begin[b + 1] - begin[b], shift - 8);
 }
 
-size_t lh_rowtable_cache_changed(struct lh_rowtable_cache *c, bool all, size_t most)
+void lh_rowtable_cache_sort(struct lh_rowtable_entry *e, size_t n)
 {
-    size_t n = 0, look = all ? c->n_slots : most * LOOK_AHEAD;
-    look = look > c->n_slots ? c->n_slots : look;
-    most = all || most > c->n_slots ? c->n_slots : most;
-    for (size_t i = 0, at = c->hand; i < look && n < most && n < c->n_changed; i++) {
-        const struct lh_rowtable_slot *s = &c->slots[at];
-        if (s->changed && (all || !s->used))
-            c->entries[n++] = (struct lh_rowtable_entry){s->id, (uint32_t)at};
-        at = at + 1 < c->n_slots ? at + 1 : 0;
-    }
-    sort(c->entries, n, 56);
-    return n;
+    sort(e, n, 56);
 }
 
-void lh_rowtable_cache_written(struct lh_rowtable_cache *c, size_t n)
+size_t lh_rowtable_cache_changed(struct lh_rowtable_cache *c)
 {
-    for (size_t i = 0; i < n; i++)
-        c->slots[c->entries[i].slot].changed = false;
-    c->n_changed -= n;
+    const size_t most = LH_ROWTABLE_CACHE_GOING;
+    const size_t look = most * LOOK_AHEAD < c->n_slots ? most * LOOK_AHEAD : c->n_slots;
+    size_t n = 0;
+    for (size_t i = 0, at = c->hand; i < look && n < most && n < c->n_changed; i++) {
+        const struct lh_rowtable_slot *s = &c->slots[at];
+        if (s->changed != 0 && !s->used)
+            c->going[n++] = (struct lh_rowtable_entry){s->id, (uint32_t)at};
+        at = at + 1 < c->n_slots ? at + 1 : 0;
+    }
+    sort(c->going, n, 56);
+    return n;
 }

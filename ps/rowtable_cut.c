@@ -1,7 +1,6 @@
-/* A table's cuts. To freeze is to write what is in memory only to the open run and seal it; to
- * prepare, to make that run durable and to write down which runs the version is made of. So a cut
- * costs what changed since the last one. Runs pile up: they are merged after a prepare, and the
- * next freeze takes the merged one over. TABLES.md tells it with a picture. */
+/* A table's cuts once all of them is in files (rowtable_settle.c). To prepare is to make the newest
+ * run durable and to write down which runs the version is made of. Runs pile up: they are merged
+ * after a prepare, and the next freeze takes the merged one over. TABLES.md has a picture. */
 #include "ps/rowtable.h"
 
 #include "common/err.h"
@@ -19,85 +18,8 @@
 
 enum {
     MERGE_AT = 8,  /* runs from which on some are merged */
-    RECORDS = 1024 /* of a merge or restore, put together */
+    RECORDS = 1024 /* of a merge, put together */
 };
-
-/* --- freeze ---------------------------------------------------------------------------------- */
-
-/* What the last prepare did: which runs are durable now, which ones have become one. */
-static void take_over(struct lh_rowtable *t)
-{
-    struct lh_rowtable_frozen *f = &t->frozen;
-    for (uint32_t i = 0; i < f->version.n_runs && i < t->n_live; i++)
-        t->live[i].durable = f->durable[i]; /* nothing has come in between */
-    f->version.n_runs = 0;
-    if (f->merge_n == 0)
-        return;
-    struct lh_rowtable_live *from = t->live + f->merge_from;
-    for (size_t i = 0; i < f->merge_n; i++) {
-        const uint64_t number = lh_rowtable_run_ref(from[i].run)->number;
-        lh_rowtable_run_close(&from[i].run);
-        lh_rowtable_files_drop(t->files, number);
-    }
-    from[0] = (struct lh_rowtable_live){f->merged, true};
-    f->merged = NULL;
-    memmove(from + 1, from + f->merge_n, (t->n_live - f->merge_from - f->merge_n) * sizeof *from);
-    t->n_live -= f->merge_n - 1;
-    f->merge_n = 0;
-}
-
-/* The changed rows to disk, and the open run sealed. */
-static int seal(struct lh_rowtable *t)
-{
-    LH_TRY(lh_rowtable_write(t, lh_rowtable_cache_changed(t->cache, true, 0)));
-    if (!t->open)
-        return 0;
-    LH_TRY(LH_GROW(&t->live, &t->cap_live, t->n_live + 1, "table"));
-    LH_TRY(lh_rowtable_run_seal(t->open));
-    t->live[t->n_live++] = (struct lh_rowtable_live){t->open, false};
-    t->open = NULL;
-    return 0;
-}
-
-static int describe(struct lh_rowtable *t, struct lh_rowtable_frozen *f)
-{
-    const struct lh_rowtable_spec *s = &t->spec;
-    struct lh_rowtable_run_ref *runs = f->version.runs;
-    LH_TRY(lh_mem_realloc((void **)&runs, t->n_live, sizeof *runs, "version of a table"));
-    f->version = (struct lh_rowtable_version){
-        .job_digest = s->job_digest,
-        .version = t->version,
-        .shard = s->shard,
-        .shards = s->shards,
-        .dim = s->dim,
-        .admit_after = s->admit_after,
-        .name_hash = t->initial.purpose,
-        .evict_after = s->evict_after,
-        .seed = s->seed,
-        .init_scale = s->init_scale,
-        .runs = runs,
-    };
-    LH_TRY(
-        lh_mem_realloc((void **)&f->durable, t->n_live, sizeof *f->durable, "version of a table"));
-    for (size_t i = 0; i < t->n_live; i++) {
-        runs[i] = *lh_rowtable_run_ref(t->live[i].run);
-        f->durable[i] = t->live[i].durable;
-    }
-    f->version.n_runs = (uint32_t)t->n_live;
-    f->prepared = false;
-    return 0;
-}
-
-int lh_rowtable_freeze(struct lh_rowtable *t)
-{
-    if (atomic_load_explicit(&t->frozen.taken, memory_order_acquire))
-        return LH_AGAIN;
-    take_over(t);
-    LH_TRY(seal(t));
-    LH_TRY(describe(t, &t->frozen));
-    atomic_store_explicit(&t->frozen.taken, 1, memory_order_release);
-    return 0;
-}
 
 void lh_rowtable_thaw(struct lh_rowtable *t)
 {
@@ -288,8 +210,8 @@ static int pick(struct lh_rowtable *t, struct lh_rowtable_reader *from)
             continue;
         const struct lh_rowtable_record record = {row.id, row.last, row.seen, row.updates, row.w};
         const uint32_t slot = lh_rowtable_cache_victim(t->cache);
-        if (t->cache->slots[slot].changed)
-            LH_TRY(lh_rowtable_write(t, lh_rowtable_cache_changed(t->cache, true, 0)));
+        if (t->cache->slots[slot].changed != 0)
+            LH_TRY(lh_rowtable_make_room(t));
         lh_rowtable_cache_take(t->cache, slot, row.id);
         lh_rowtable_fill(t, slot, &record);
         lh_rowtable_cache_change(t->cache, slot);

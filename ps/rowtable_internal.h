@@ -1,9 +1,11 @@
-/* What rowtable.c, rowtable_cut.c and rowtable_read.c share: a table's insides. */
+/* A table's insides: what the files rowtable*.c that drive it share. */
 #pragma once
 
+#include "common/err.h"
 #include "common/rng.h"
 #include "ps/optimiser.h"
 #include "ps/rowtable.h"
+#include "ps/rowtable_aside.h"
 #include "ps/rowtable_cache.h"
 #include "ps/rowtable_files.h"
 #include "ps/rowtable_run.h"
@@ -28,6 +30,17 @@ struct lh_rowtable_frozen {
     struct lh_rowtable_run *merged;
 };
 
+/* A version on its way to be set aside: its changed rows are in `run`, or aside. */
+struct lh_rowtable_cutting {
+    bool begun;
+    uint64_t version;
+    /* What was open until it was begun. It may be there without a version that is begun: what is in
+     * it is older than the open run and newer than the sealed ones in any case. */
+    struct lh_rowtable_run *run;
+    struct lh_rowtable_aside *aside;
+    struct lh_err failed; /* why it was given up; code 0: it was not */
+};
+
 struct lh_rowtable {
     struct lh_rowtable_spec spec; /* its name is ours */
     char *name, *dir;
@@ -49,6 +62,7 @@ struct lh_rowtable {
     bool has_before; /* there was a step since it was initialised or restored */
     struct lh_optimiser_adam adam[LH_ROWTABLE_ADAM_KNOWN];
     float *row; /* [dim] scratch */
+    struct lh_rowtable_cutting cutting;
     struct lh_rowtable_frozen frozen;
     struct lh_rowtable_stats stats;
 };
@@ -65,9 +79,22 @@ int lh_rowtable_check_part(const struct lh_rowtable_version *v, const char *dir,
                            size_t shard, size_t shards);
 /* Forgets rows, runs and gradients: nothing is of any version any more. */
 void lh_rowtable_empty(struct lh_rowtable *t);
-/* Puts n rows into the open run, which is made if there is none. */
-int lh_rowtable_put(struct lh_rowtable *t, const struct lh_rowtable_record *rows, size_t n);
 /* Fills a slot, taken for that id, with what is stored of its row. */
 void lh_rowtable_fill(struct lh_rowtable *t, uint32_t slot, const struct lh_rowtable_record *row);
-/* Writes the n changed rows that the cache has just listed. */
-int lh_rowtable_write(struct lh_rowtable *t, size_t n);
+/* Puts n rows into a run, which is made if there is none: `open` of the table, or that of the
+ * version that is being set aside. */
+int lh_rowtable_put(struct lh_rowtable *t, struct lh_rowtable_run **run,
+                    const struct lh_rowtable_record *rows, size_t n);
+/* So the changed rows of n slots, which are not changed then. */
+int lh_rowtable_write(struct lh_rowtable *t, struct lh_rowtable_run **run, const uint32_t *slots,
+                      size_t n);
+/* Changed rows are written, so that the next slot can be taken. */
+int lh_rowtable_make_room(struct lh_rowtable *t);
+
+/* --- rowtable_settle.c: a row that is set aside, before it goes
+ * ------------------------------------ None of these can fail: where the row cannot be written, the
+ * version is given up, and the row is changed like others. */
+/* Rows whose slots are to be taken: written if they can be. */
+void lh_rowtable_settle_write(struct lh_rowtable *t, const uint32_t *slots, size_t n);
+/* One that is to be changed: copied, or written. */
+void lh_rowtable_settle_keep(struct lh_rowtable *t, uint32_t slot);

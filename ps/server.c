@@ -311,6 +311,7 @@ static int take_turn(struct lh_server *s, bool *busy)
     if (s->stopped)
         return s->reason;
     LH_TRY(lh_server_cuts_report(s));
+    LH_TRY(lh_server_cuts_settle(s));
     if (lh_server_cuts_due(s))
         LH_TRY(lh_server_cuts_start(s));
     if (s->metrics_rows > 0 &&
@@ -357,6 +358,8 @@ void lh_server_sockets(const struct lh_server *s, struct lh_net_poll out[LH_SERV
 
 double lh_server_patience(const struct lh_server *s)
 {
+    if (s->frozen)
+        return 0; /* there is something to do when nobody wants anything */
     if (lh_writer_busy(s->writer))
         return BUSY_POLL;
     if (s->metrics_rows > 0 || s->withheld || s->failed || s->tables.withheld || s->tables.behind)
@@ -441,8 +444,12 @@ static int close_but(struct lh_server **server, int rc, struct lh_net_socket **k
     *server = NULL;
     struct lh_log_who before = speak(s);
     lh_err_save(&saved, rc);
-    lh_writer_finish(s->writer); /* what is queued becomes durable, and is told, first */
-    int reported = s->writer ? lh_server_cuts_report(s) : 0;
+    int reported = 0;
+    while (s->frozen && reported >= 0)
+        reported = lh_server_cuts_settle(s);
+    lh_writer_finish(s->writer); /* what is set aside becomes durable, and is told, first */
+    if (s->writer && reported >= 0)
+        reported = lh_server_cuts_report(s);
     if (saved.code < 0 || reported >= 0)
         rc = lh_err_load(&saved);
     else

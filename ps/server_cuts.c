@@ -1,5 +1,6 @@
-/* Cuts: shard and tables are set aside together, the writer's thread makes them durable, and the
- * scheduler is told. What a disk does not take is told likewise, and training goes on. */
+/* Cuts: shard and tables are set aside together; what has changed in tables is written between
+ * other things, a slice at a time; then the writer's thread makes it all durable, and the scheduler
+ * is told. What a disk does not take is told likewise, and training goes on. */
 #include "ps/server_internal.h"
 
 #include "common/err.h"
@@ -36,48 +37,66 @@ static int cut_failed(struct lh_server *s, const struct lh_writer_done *done)
 }
 
 /* Shard and tables, or none of them: LH_AGAIN while the last cut is being written. */
-static int freeze(struct lh_server *s, const struct lh_frozen **out)
+static int freeze(struct lh_server *s)
 {
     int rc = lh_server_tables_freeze(&s->tables);
     if (rc != 0)
         return rc;
-    rc = lh_shard_freeze(s->shard, out);
+    rc = lh_shard_freeze(s->shard, &s->frozen);
     if (rc != 0)
-        lh_server_tables_thaw(&s->tables);
+        lh_server_tables_abandon(&s->tables);
     return rc;
+}
+
+/* It does not get as far as the writer. Where rows of tables cannot be written, or their directory
+ * is gone, it is as if the writer had said so. */
+static int not_written(struct lh_server *s, uint64_t version, int rc)
+{
+    struct lh_writer_done done = {.kind = LH_WRITER_PREPARE, .version = version};
+    if (rc != LH_ENOSPC && rc != LH_EIO && rc != LH_ENOENT)
+        return rc;
+    lh_err_save(&done.err, rc);
+    s->cut = version;
+    return cut_failed(s, &done);
 }
 
 int lh_server_cuts_start(struct lh_server *s)
 {
-    const struct lh_frozen *frozen = NULL;
     double began = lh_now();
     /* The scheduler does not answer; it may be on its way back, and what is told it waits till
      * then: fast steps would fill the outbox, which is an end, before its silence is one. */
     if (s->member.out.n > LH_OUTBOX_ROOM / 2)
         return 0; /* training waits */
-    int rc = freeze(s, &frozen);
+    int rc = freeze(s);
     if (rc == LH_AGAIN)
         return 0; /* training waits */
-    /* rows that changed are written when they are frozen; where their directory is gone, they are
-     * not */
-    if (rc == LH_ENOSPC || rc == LH_EIO || rc == LH_ENOENT) {
-        struct lh_writer_done done = {.kind = LH_WRITER_PREPARE,
-                                      .version = lh_shard_version(s->shard)};
-        lh_err_save(&done.err, rc);
-        s->cut = done.version;
-        return cut_failed(s, &done);
-    }
-    LH_TRY(rc);
+    if (rc < 0)
+        return not_written(s, lh_shard_version(s->shard), rc);
     s->member.phases.cut += lh_now() - began;
-    rc = lh_writer_prepare(s->writer, s->shard, frozen);
-    if (rc < 0) {
-        lh_shard_thaw(s->shard, frozen);
-        lh_server_tables_thaw(&s->tables);
-        return rc;
-    }
-    s->cut = frozen->version;
+    s->cut = s->frozen->version;
     s->failed = 0;
-    return 0;
+    return lh_server_cuts_settle(s);
+}
+
+int lh_server_cuts_settle(struct lh_server *s)
+{
+    const struct lh_frozen *frozen = s->frozen;
+    if (!frozen)
+        return 0;
+    double began = lh_now();
+    int rc = lh_server_tables_settle(&s->tables);
+    s->member.phases.cut += lh_now() - began;
+    if (rc == LH_AGAIN)
+        return 0;
+    s->frozen = NULL;
+    if (rc == 0)
+        rc = lh_writer_prepare(s->writer, s->shard, frozen);
+    if (rc == 0)
+        return 0;
+    const uint64_t version = frozen->version;
+    lh_shard_thaw(s->shard, frozen);
+    lh_server_tables_abandon(&s->tables);
+    return not_written(s, version, rc);
 }
 
 int lh_server_cuts_report(struct lh_server *s)

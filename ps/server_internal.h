@@ -68,8 +68,9 @@ struct lh_server {
     uint64_t metrics_first;
     uint64_t last; /* where each is a worker's own, the last that came in; UINT64_MAX: none yet */
     /* cuts */
-    uint64_t cut;    /* last version handed to the writer */
-    uint64_t failed; /* last version that it could not write; 0: none */
+    uint64_t cut;                   /* last version set aside for the writer */
+    const struct lh_frozen *frozen; /* it, until its tables are settled; else NULL */
+    uint64_t failed;                /* last version that it could not write; 0: none */
     double failed_at;
     /* what is late */
     struct lh_takeover *takeover; /* in sync, if the job wants it; else NULL */
@@ -110,6 +111,9 @@ int lh_server_steps_flush(struct lh_server *s);
 bool lh_server_cuts_due(const struct lh_server *s);
 /* Sets it aside for the writer; not yet, if that has still the last one. */
 int lh_server_cuts_start(struct lh_server *s);
+/* Goes on with what is set aside, for a moment; when nothing of it changes any more, the writer has
+ * it. */
+int lh_server_cuts_settle(struct lh_server *s);
 /* Tells the scheduler what the writer has done. */
 int lh_server_cuts_report(struct lh_server *s);
 

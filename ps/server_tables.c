@@ -336,14 +336,24 @@ int lh_server_tables_freeze(struct lh_server_tables *t)
         if (rc == 0)
             continue;
         while (k-- > 0)
-            lh_rowtable_thaw(t->at[k]);
+            lh_rowtable_abandon(t->at[k]);
         return rc;
     }
     return 0;
 }
 
-void lh_server_tables_thaw(struct lh_server_tables *t)
+int lh_server_tables_settle(struct lh_server_tables *t)
+{
+    for (size_t k = 0; k < t->n; k++) {
+        int rc = lh_rowtable_settle(t->at[k]);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}
+
+void lh_server_tables_abandon(struct lh_server_tables *t)
 {
     for (size_t k = 0; k < t->n; k++)
-        lh_rowtable_thaw(t->at[k]);
+        lh_rowtable_abandon(t->at[k]);
 }

@@ -80,4 +80,7 @@ void lh_server_tables_stats(const struct lh_server_tables *t, struct lh_rowtable
 
 /* Freezes all for a cut, or none: LH_AGAIN while the last cut is being written. */
 int lh_server_tables_freeze(struct lh_server_tables *t);
-void lh_server_tables_thaw(struct lh_server_tables *t);
+/* Writes a slice of what is frozen: LH_AGAIN until all of it can be prepared. After an error it is
+ * for the caller to abandon it. */
+int lh_server_tables_settle(struct lh_server_tables *t);
+void lh_server_tables_abandon(struct lh_server_tables *t); /* what nobody prepares */

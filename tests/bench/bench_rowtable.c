@@ -15,6 +15,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,7 +41,7 @@ static void must(int rc)
 
 struct work {
     const char *dir;
-    uint64_t rows, draws;
+    uint64_t rows, draws, version; /* the last that was set aside */
     uint32_t dim;
     struct lh_rowtable *t;
     uint64_t ids[BATCH]; /* as the table knows them: spread over all of u64 */
@@ -142,23 +143,55 @@ static double measure(struct work *w, const char *what, void (*run)(struct work 
     return best;
 }
 
-static void cut(struct work *w, const char *what)
+/* How long calls have taken. */
+struct times {
+    double sum, longest;
+    size_t n;
+};
+
+static void note(struct times *t, double began)
+{
+    const double seconds = now() - began;
+    t->sum += seconds;
+    t->longest = seconds > t->longest ? seconds : t->longest;
+    t->n++;
+}
+
+/* With steps, one is made after each slice. */
+static void cut(struct work *w, const char *what, bool steps)
 {
     struct lh_rowtable_stats before, after;
+    struct times slices = {0}, stepped = {0};
+    int rc = LH_AGAIN;
     lh_rowtable_stats(w->t, &before);
-    const double began = now();
+    double began = now();
     must(lh_rowtable_freeze(w->t));
-    const double frozen = now();
+    w->version = lh_rowtable_version(w->t);
+    for (note(&slices, began); rc == LH_AGAIN; note(&slices, began)) {
+        if (steps) {
+            draw(w);
+            began = now();
+            run_step(w);
+            note(&stepped, began);
+        }
+        began = now();
+        must(rc = lh_rowtable_settle(w->t));
+    }
+    began = now();
     must(lh_rowtable_prepare(w->t));
     const double prepared = now();
     lh_rowtable_tidy(w->t);
     lh_rowtable_thaw(w->t);
     const double tidied = now();
     lh_rowtable_stats(w->t, &after);
-    printf("%-44s freeze %.3f s, prepare %.3f s, merge %.3f s: %" PRIu64 " rows written, %.0f MB "
-           "in %" PRIu64 " files\n",
-           what, frozen - began, prepared - frozen, tidied - prepared,
+    printf("%-44s held up %.3f s, %.1f ms at a time; prepare %.3f s, merge %.3f s: %" PRIu64
+           " rows written, %.0f MB in %" PRIu64 " files\n",
+           what, slices.sum, 1e3 * slices.longest, prepared - began, tidied - prepared,
            after.written - before.written, (double)after.disk_bytes / 1e6, after.files);
+    if (steps)
+        printf("%-44s %zu steps, %.1f ms each, %.1f ms the longest\n", "  meanwhile", stepped.n,
+               1e3 * stepped.sum / (double)stepped.n, 1e3 * stepped.longest);
+    fflush(stdout);
 }
 
 static void open_table(struct work *w, size_t cache_rows)
@@ -174,8 +207,8 @@ static void open_table(struct work *w, size_t cache_rows)
                                           .shards = 1,
                                           .leaves = 1,
                                           .max_ids = BATCH,
-                                          /* a sixteenth is for filters */
-                                          .cache_bytes = cache_rows * (12 * w->dim + 64) / 15 * 16};
+                                          /* a sixteenth is for filters, one for copies */
+                                          .cache_bytes = cache_rows * (12 * w->dim + 64) / 14 * 16};
     must(lh_rowtable_create(&w->t, &spec, w->dir));
 }
 
@@ -244,20 +277,23 @@ int main(int argc, char **argv)
     measure(&w, "pull, all in memory", run_pull, 100, copy);
     measure(&w, "step, all in memory", run_step, 100, adam);
     write_flat(&w);
-    cut(&w, "cut, all rows changed");
+    cut(&w, "cut, all rows changed", false);
     measure(&w, "step again", run_step, 10, adam);
-    cut(&w, "cut after 50 steps of 4096 rows");
-    const uint64_t version = lh_rowtable_version(w.t);
+    cut(&w, "cut after 50 steps of 4096 rows", false);
+    measure(&w, "step again", run_step, 100, adam);
+    cut(&w, "cut after 500 steps, with steps", true);
     lh_rowtable_destroy(&w.t);
 
     open_table(&w, w.rows / 10);
     const double began = now();
-    must(lh_rowtable_restore(w.t, version, &w.dir, 1));
+    must(lh_rowtable_restore(w.t, w.version, &w.dir, 1));
     printf("%-44s %.3f s\n", "restore onto as many servers", now() - began);
     const double pages = measure(&w, "limit of a miss: 4 KiB of a cached file", run_pages, 100, 0);
     measure(&w, "pull, a tenth in memory", run_pull, 50, pages);
     measure(&w, "step, a tenth in memory, written back", run_step, 50, pages);
-    cut(&w, "cut after 250 steps of 4096 rows");
+    cut(&w, "cut after 250 steps of 4096 rows", false);
+    measure(&w, "step again, a tenth in memory", run_step, 50, pages);
+    cut(&w, "cut after 250 steps, with steps", true);
     struct lh_rowtable_stats s;
     lh_rowtable_stats(w.t, &s);
     printf("%" PRIu64 " hits, %" PRIu64 " misses, %" PRIu64 " rows written; resident %.0f MB, "

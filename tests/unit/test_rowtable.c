@@ -514,32 +514,54 @@ struct cut {
 struct history {
     struct cut cuts[CUTS_MAX];
     size_t n;
+    struct model *frozen; /* the version that is set aside and not prepared; NULL: none */
     char where[300];
     int life; /* how many times the servers were started */
 };
 
-static void take_cut(struct servers *s, const struct model *m, struct history *h,
-                     struct lh_rng_at *at)
+static void freeze(struct servers *s, const struct model *m, struct history *h)
 {
     for (size_t i = 0; i < s->n; i++)
         assert_ok(lh_rowtable_freeze(s->t[i]));
     assert_int_equal(lh_rowtable_freeze(s->t[0]), LH_AGAIN);
-    const int lost = below(at, 10) == 0; /* some server was not prepared: no cut */
+    h->frozen = malloc(sizeof *m);
+    *h->frozen = *m;
+}
+
+/* A server has it settled some time later, in any order; then it is a cut, or some server was not
+ * prepared, or never settled it. */
+static void go_on_with_cut(struct servers *s, struct history *h, struct lh_rng_at *at)
+{
+    const int lost = below(at, 10) == 0;
+    int left = 0;
+    for (size_t i = 0; i < s->n && !lost; i++)
+        for (uint64_t n = below(at, 3); n > 0; n--)
+            left += lh_rowtable_settle(s->t[i]) == LH_AGAIN;
+    for (size_t i = 0; i < s->n && !left && !lost; i++) {
+        int rc = lh_rowtable_settle(s->t[i]);
+        left += rc == LH_AGAIN;
+        assert_true(rc >= 0);
+    }
+    if (left)
+        return;
     for (size_t i = 0; i < s->n; i++) {
-        if (!lost || i > 0) {
-            assert_ok(lh_rowtable_prepare(s->t[i]));
-            assert_ok(lh_rowtable_prepare(s->t[i]));
-            lh_rowtable_tidy(s->t[i]);
+        if (lost) {
+            lh_rowtable_abandon(s->t[i]);
+            continue;
         }
+        assert_ok(lh_rowtable_prepare(s->t[i]));
+        assert_ok(lh_rowtable_prepare(s->t[i]));
+        lh_rowtable_tidy(s->t[i]);
         lh_rowtable_thaw(s->t[i]);
     }
-    if (lost)
-        return;
-    assert_true(h->n < CUTS_MAX);
-    struct cut *c = &h->cuts[h->n++];
-    *c = (struct cut){m->version, s->n, malloc(sizeof *m)};
-    *c->model = *m;
-    check_reader(s->dirs, s->n, m);
+    if (lost) {
+        free(h->frozen);
+    } else {
+        assert_true(h->n < CUTS_MAX);
+        h->cuts[h->n++] = (struct cut){h->frozen->version, s->n, h->frozen};
+        check_reader(s->dirs, s->n, h->frozen);
+    }
+    h->frozen = NULL;
 }
 
 static void forget_cut(struct history *h, size_t i)
@@ -576,6 +598,8 @@ static void kill_and_restore(struct servers *s, struct model *m, struct history 
     assert_int_equal(kit_run(NULL, "cp -r '%s' '%s'", h->where, next), 0);
     const size_t before = s->n;
     servers_stop(s);
+    free(h->frozen);
+    h->frozen = NULL;
     assert_int_equal(kit_run(NULL, "rm -r '%s'", h->where), 0);
     snprintf(h->where, sizeof h->where, "%s", next);
     const size_t back = below(at, 3);
@@ -620,8 +644,10 @@ static void run_history(const struct lh_rowtable_spec *spec, size_t shards, uint
         check_pull_before(&s, &before);
         const size_t lo = below(&at, IDS), hi = lo + below(&at, IDS - lo + 1);
         check_pull(&s, &m, lo, hi);
-        if (below(&at, 3) == 0)
-            take_cut(&s, &m, &h, &at);
+        if (!h.frozen && below(&at, 2) == 0)
+            freeze(&s, &m, &h);
+        else if (h.frozen)
+            go_on_with_cut(&s, &h, &at);
         if (below(&at, 6) == 0)
             prune(&s, &h, &at);
         if (below(&at, 15) == 0)
@@ -629,6 +655,7 @@ static void run_history(const struct lh_rowtable_spec *spec, size_t shards, uint
     }
     check_pull(&s, &m, 0, IDS);
     servers_stop(&s);
+    free(h.frozen);
     while (h.n > 0)
         forget_cut(&h, 0);
 }

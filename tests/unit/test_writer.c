@@ -74,6 +74,9 @@ static void freeze_table(struct rig *x)
     while ((rc = lh_rowtable_freeze(x->table)) == LH_AGAIN && lh_now() - began < 30)
         usleep(1000);
     assert_ok(rc);
+    while ((rc = lh_rowtable_settle(x->table)) == LH_AGAIN)
+        ;
+    assert_ok(rc);
 }
 
 /* Makes the next version, set aside. */
