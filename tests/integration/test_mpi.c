@@ -185,18 +185,26 @@ static int mpirun(char **out, const char *options, const char *job, const char *
                    kit_dir(), options, PROGRAM, home.dir, job, more);
 }
 
-/* The same over the hosts, two ranks on each. */
+/* The same over the hosts, two ranks on each, as a command. */
+static void hosts_command(char out[2048], const char *options, const char *job, const char *more)
+{
+    const int n =
+        snprintf(out, 2048,
+                 ENVIRONMENT
+                 "cd '%s' && exec ip netns exec %s unshare -u sh -c 'hostname %s; exec " MPIRUN
+                 "\"$@\"' m --hostfile '%s/hosts' --mca plm rsh --mca plm_rsh_agent '%s/agent.sh' "
+                 "--mca plm_rsh_no_tree_spawn 1 --mca btl_tcp_if_include 10.77.0.0/24 "
+                 "--mca oob_tcp_if_include 10.77.0.0/24 %s %s train '%s/%s' --dir run --quiet %s",
+                 kit_dir(), home.host[0], home.host[0], home.dir, home.dir, options, PROGRAM,
+                 home.dir, job, more);
+    assert_in_range(n, 0, 2047);
+}
+
 static int mpirun_hosts(char **out, const char *options, const char *job, const char *more)
 {
-    return kit_run(
-        out,
-        ENVIRONMENT
-        "cd '%s' && exec ip netns exec %s unshare -u sh -c 'hostname %s; exec " MPIRUN
-        "\"$@\"' m --hostfile '%s/hosts' --mca plm rsh --mca plm_rsh_agent '%s/agent.sh' "
-        "--mca plm_rsh_no_tree_spawn 1 --mca btl_tcp_if_include 10.77.0.0/24 "
-        "--mca oob_tcp_if_include 10.77.0.0/24 %s %s train '%s/%s' --dir run --quiet %s",
-        kit_dir(), home.host[0], home.host[0], home.dir, home.dir, options, PROGRAM, home.dir, job,
-        more);
+    char command[2048];
+    hosts_command(command, options, job, more);
+    return kit_run(out, "%s", command);
 }
 
 static void assert_same_file(const char *name)
@@ -775,6 +783,79 @@ static void interface_of_the_job_is_the_one_that_carries_it(void **state)
     }
 }
 
+/* The metrics of a role, asked for on a host; false if it has none there. */
+static bool shows(const char *on, const char *address, const char *series)
+{
+    char *page = NULL;
+    const bool there =
+        kit_run(&page,
+                "no_proxy='*' ip netns exec %s %s -c 'import urllib.request as u\n"
+                "print(u.urlopen(\"http://%s/metrics\", timeout=10).read().decode(), "
+                "end=\"\")' 2>/dev/null",
+                on, LH_PYTHON, address) == 0;
+    if (there) {
+        scrapekit_check(page, NULL);
+        kit_assert_contains(page, series);
+    }
+    free(page);
+    return there;
+}
+
+/* A role serves its metrics where the job says, on its own host: under all its addresses, on the
+ * network of the run, or to that host alone. */
+static void metrics_of_other_hosts_are_served_there(void **state)
+{
+    (void)state;
+    need_hosts();
+    static const struct {
+        const char *sets, *told, *asked; /* address of the host of a number */
+        bool from_others;
+    } cases[] = {
+        {"--set metrics.listen=10.78.0.1:0 --set cluster.interface=eth1",
+         "10.78.0.%d:", "10.78.0.%d", true},
+        {"--set metrics.listen=0.0.0.0:0", "0.0.0.0:", "10.77.0.%d", true},
+        {"--set metrics.listen=0", "127.0.0.1:", "10.77.0.%d", false},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        char command[2048], more[160], *out = NULL;
+        const char *argv[] = {"/bin/sh", "-c", command, NULL};
+        struct lh_status status = {0};
+        unsigned seen = 0;
+        snprintf(more, sizeof more, ENDLESS "%s", cases[c].sets);
+        hosts_command(command, "-n 6", "long.yaml", more);
+        pid_t mpi = trainkit_spawn(kit_path("log"), argv);
+        assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
+        await_status(&status, 5);
+        for (size_t i = 0; i < status.n_roles; i++) {
+            const struct lh_status_role *r = &status.roles[i];
+            const char *port = strrchr(r->metrics, ':');
+            char told[32], at[64], series[80];
+            int h = 0;
+            while (h < HOSTS && strcmp(r->host, home.host[h]) != 0)
+                h++;
+            assert_in_range(h, 0, HOSTS - 1);
+            seen |= 1u << h;
+            snprintf(told, sizeof told, cases[c].told, h + 1);
+            assert_non_null(port);
+            if (strncmp(r->metrics, told, strlen(told)) != 0)
+                fail_msg("%s: host %d tells %s", cases[c].sets, h + 1, r->metrics);
+            snprintf(series, sizeof series, "role=\"%s\",node=\"%u\"",
+                     r->server ? "server" : "worker", r->node);
+            snprintf(at, sizeof at, cases[c].asked, h + 1);
+            snprintf(at + strlen(at), sizeof at - strlen(at), "%s", port);
+            assert_int_equal(shows(home.host[(h + 1) % HOSTS], at, series), cases[c].from_others);
+            if (!cases[c].from_others)
+                assert_true(shows(home.host[h], r->metrics, series));
+        }
+        assert_int_equal(seen, (1u << HOSTS) - 1);
+        lh_status_fini(&status);
+        int ended = end_of(mpi, mpirun_of(mpi), SIGUSR1, &out);
+        assert_ends(ended, 130, out, NULL);
+        kit_run(NULL, "rm -rf '%s' '%s'", kit_path("run"), kit_path("log"));
+        free(out);
+    }
+}
+
 static void hosts_that_do_not_reach_each_other_are_named(void **state)
 {
     (void)state;
@@ -839,6 +920,7 @@ int main(void)
         kit_test(ranks_speak_curve_unless_the_job_says_none),
         kit_test(hosts_give_the_bits_of_the_local_launcher),
         kit_test(interface_of_the_job_is_the_one_that_carries_it),
+        kit_test(metrics_of_other_hosts_are_served_there),
         kit_test(hosts_that_do_not_reach_each_other_are_named),
         kit_test(a_host_without_the_network_is_named_with_what_it_has),
         kit_test(a_rank_of_another_host_that_never_starts_is_named_with_it),
