@@ -232,6 +232,13 @@ int lh_roster_hello(struct lh_roster *r, const struct lh_net_message *msg,
     return rc;
 }
 
+void lh_roster_gone(struct lh_role_node *node)
+{
+    node->standing = LH_STANDING_GONE;
+    if (node->said_goodbye || node->deaf || node->role == LH__ROLE__ROLE_SERVER)
+        lh_outbox_fini(&node->out);
+}
+
 int lh_roster_dismiss(struct lh_roster *r)
 {
     struct lh_envelope env = {.kind = LH__KIND__KIND_AGAIN};
@@ -241,8 +248,8 @@ int lh_roster_dismiss(struct lh_roster *r)
             continue; /* it waits for its plan, and the next one will do; or it left */
         /* also to one that was given up: it may only have been slow */
         LH_TRY(lh_roster_tell(r, n, &env, NULL));
-        n->standing = LH_STANDING_GONE;
         n->said_goodbye = true; /* its process comes back behind another socket */
+        lh_roster_gone(n);
     }
     r->generation++;
     r->returned++;
@@ -262,12 +269,18 @@ static void take_phases(struct lh_role_node *node, const struct lh_net_message *
     lh_wire_free((ProtobufCMessage **)&p);
 }
 
+/* Outside of the order. */
+static void send_again(struct lh_roster *r, const struct lh_net_message *msg)
+{
+    const struct lh_envelope env = {.kind = LH__KIND__KIND_AGAIN, .job = r->job};
+    lh_net_send(r->socket, &msg->peer, &env, NULL, 0);
+}
+
 /* One that does not know that the run went back: what told it so was lost. */
 static void tell_again(struct lh_roster *r, const struct lh_net_message *msg)
 {
-    struct lh_envelope env = {.kind = LH__KIND__KIND_AGAIN, .job = r->job};
     if (msg->env.kind == LH__KIND__KIND_BEAT && r->generation - msg->env.epoch <= r->returned)
-        lh_net_send(r->socket, &msg->peer, &env, NULL, 0);
+        send_again(r, msg);
 }
 
 /* What a beat acknowledges; and an acknowledgement, where many messages came since the last. */
@@ -282,16 +295,16 @@ static int keep_order(struct lh_roster *r, struct lh_role_node *node,
     return node->in.taken >= LH_OUTBOX_SAY ? lh_roster_tell(r, node, &beat, NULL) : 0;
 }
 
-/* A worker that was given up, and has taken what it was told before. */
-static bool comes_back(struct lh_roster *r, struct lh_role_node *node,
+/* A worker that was given up for its silence. One that was deaf says hello anew, and gets another
+ * number: what it was told is forgotten. */
+static bool comes_back(struct lh_roster *r, const struct lh_role_node *node,
                        const struct lh_net_message *msg)
 {
     if (node->said_goodbye || node->role != LH__ROLE__ROLE_WORKER ||
         msg->env.kind != LH__KIND__KIND_BEAT)
         return false;
-    if (node->deaf && lh_outbox_acknowledged(&node->out, msg->env.first, r->socket, &msg->peer,
-                                             r->heartbeat + RESEND_AFTER) >= 0)
-        node->deaf = node->out.n >= LH_OUTBOX_ROOM;
+    if (node->deaf)
+        send_again(r, msg);
     return !node->deaf;
 }
 
@@ -347,6 +360,9 @@ static int tell_in_order(struct lh_roster *r, struct lh_role_node *node,
 {
     struct lh_net_part part = {0};
     void *bytes = NULL;
+    /* of a worker's only the newest counts, and there may be many workers that take none */
+    if (node->role == LH__ROLE__ROLE_WORKER && node->out.n >= LH_OUTBOX_ROOM)
+        return LH_AGAIN;
     if (body)
         LH_TRY(lh_wire_pack(body, &bytes, &part.size));
     part.data = bytes;

@@ -65,6 +65,9 @@ int lh_roster_hello(struct lh_roster *r, const struct lh_net_message *msg,
 /* The run goes back: everybody who has a plan is told to say hello again, and gone; generation is
  * the next. */
 int lh_roster_dismiss(struct lh_roster *r);
+/* Marks a node as one that left or was given up. What it was told is kept only where it may be
+ * heard again as who it was: of a worker that went silent. */
+void lh_roster_gone(struct lh_role_node *node);
 /* The node that sent a message, marked as heard; NULL if it is nobody's, or came before or after
  * its turn (common/outbox.h). A node that was given up and is heard again is back: *returned (may
  * be NULL). One of a generation that has ended is told so once more. */
@@ -79,7 +82,8 @@ const char *lh_roster_describe(const struct lh_role_node *node, char *out, size_
 /* A new assignment of shares to all workers that are ready, in order of their numbers. */
 int lh_roster_assign(struct lh_roster *r);
 /* Sends to one node, again and again until it has come. One that has not taken LH_OUTBOX_MAX of
- * them is told nothing more: it is deaf, and lh_roster_silent gives it up. */
+ * them, a worker LH_OUTBOX_ROOM, is told nothing more: it is deaf, and lh_roster_silent gives it
+ * up. */
 int lh_roster_tell(struct lh_roster *r, struct lh_role_node *node, const struct lh_envelope *env,
                    const ProtobufCMessage *body);
 int lh_roster_tell_all(struct lh_roster *r, Lh__Role role, const struct lh_envelope *env,

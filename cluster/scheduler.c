@@ -1,7 +1,8 @@
 /* The scheduler's loop. A run goes through: gathering (servers first, then workers), running,
  * perhaps pausing (an interrupt: all servers stop at one version and cut there), finishing (the
  * last cut is complete, the last evaluation is in), stopping (everybody says goodbye). What roles
- * are told is in scheduler_plan.c, what becomes of versions in scheduler_cuts.c. */
+ * are told is in scheduler_plan.c, what becomes of them in scheduler_roles.c, and of versions in
+ * scheduler_cuts.c. */
 #include "cluster/scheduler_internal.h"
 
 #include "common/err.h"
@@ -17,8 +18,6 @@
 #define NOTE_EVERY    5.0  /* seconds */
 #define POLL_TIME     0.02 /* seconds */
 #define LATE_WORKERS  5.0  /* seconds the first ready workers wait for the others */
-#define RETURNS       20   /* to one and the same cut */
-#define LAST_WORD     1.0  /* seconds */
 
 /* --- messages ----------------------------------------------------------------------------------
  */
@@ -68,42 +67,6 @@ static int pause_is_over(struct lh_scheduler *s)
     return lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_SERVER, &env, NULL);
 }
 
-static int take_ready(struct lh_scheduler *s, struct lh_role_node *node)
-{
-    if (node->standing != LH_STANDING_PLANNED)
-        return 0;
-    node->standing = LH_STANDING_READY;
-    if (node->role == LH__ROLE__ROLE_SERVER)
-        return 0;
-    if (s->ready_at == 0)
-        s->ready_at = lh_now();
-    if (s->stage == RUNNING) {
-        lh_log_tell(LH_LOG_INFO, "ready",
-                    LH_FIELDS(LH_F("number", node->number), LH_F("process", node->pid),
-                              LH_F("host", node->host)),
-                    "a worker joined: process %llu on %s", (unsigned long long)node->pid,
-                    node->host);
-        s->reassign = true;
-    }
-    return 0;
-}
-
-static int worker_is_gone(struct lh_scheduler *s, struct lh_role_node *node, const char *how)
-{
-    char who[512];
-    node->standing = LH_STANDING_GONE;
-    if (s->stage > PAUSING)
-        return 0; /* nothing is left to compute, or it was told to go */
-    lh_report_lost(&s->report, node);
-    lh_log_tell(LH_LOG_WARN, "lost", LH_FIELDS(LH_F("number", node->number), LH_F("how", how)),
-                "%s %s; the others take its share", lh_roster_describe(node, who, sizeof who), how);
-    if (s->stage == GATHERING)
-        return 0;
-    struct lh_envelope env = {.kind = LH__KIND__KIND_LOST, .index = node->number};
-    s->reassign = true;
-    return lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_SERVER, &env, NULL);
-}
-
 /* Opens what is written as the run goes, from clock.start on: lines behind it come again. */
 static int open_lines(struct lh_scheduler *s)
 {
@@ -119,86 +82,18 @@ static int open_lines(struct lh_scheduler *s)
                                                              .transitions = o->transitions});
 }
 
-/* A server's part of the newest version died with it. Everybody goes back to the last cut: servers
- * read it, workers pull it, and since training is a function of log, job and seed alone, the same
- * versions come again. */
-static int go_back(struct lh_scheduler *s)
-{
-    lh_evaluator_stop(&s->evaluator);
-    LH_TRY(lh_roster_dismiss(&s->roster));
-    lh_run_record_start(s->opt->record, &s->clock);
-    s->version = s->clock.start;
-    LH_TRY(lh_metrics_log_back(s->metrics, s->clock.start));
-    LH_TRY(lh_cuts_back(&s->cuts, s->clock.evaluate_start));
-    lh_votes_clear(&s->votes);
-    s->stage = GATHERING;
-    s->began = s->noted = lh_now();
-    s->ready_at = 0;
-    return 0;
-}
-
-static int server_is_gone(struct lh_scheduler *s, struct lh_role_node *node, const char *how)
-{
-    char who[512];
-    bool replaced = false;
-    struct lh_scheduler_process process = {.pid = node->pid, .server = true, .shard = node->shard};
-    snprintf(process.host, sizeof process.host, "%s", node->host);
-    node->standing = LH_STANDING_GONE;
-    lh_roster_describe(node, who, sizeof who);
-    if (s->stage == STOPPING)
-        return 0;
-    lh_report_lost(&s->report, node);
-    if (s->stage <= RUNNING && s->opt->replace && s->returned++ < RETURNS)
-        LH_TRY(s->opt->replace(s->opt->launcher, &process, &replaced));
-    if (!replaced)
-        return lh_err_set(LH_EPEER, "%s %s; go on from the last checkpoint with --resume", who,
-                          how);
-    LH_TRY(go_back(s));
-    lh_log_tell(LH_LOG_WARN, "rewind", LH_FIELDS(LH_F("step", s->clock.start)),
-                "%s %s; the run goes back to step %llu, its last checkpoint", who, how,
-                (unsigned long long)s->clock.start);
-    return 0;
-}
-
-static int is_gone(struct lh_scheduler *s, struct lh_role_node *node, const char *how)
-{
-    return node->role == LH__ROLE__ROLE_WORKER ? worker_is_gone(s, node, how)
-                                               : server_is_gone(s, node, how);
-}
-
-/* A worker that cannot go on is lost, as one that died: whoever has a worker's key may end itself,
- * not the run. Where it was the last, its sentence is that of the run. */
-static int has_failed(struct lh_scheduler *s, struct lh_role_node *node,
-                      const struct lh_net_message *msg)
-{
-    char text[LH_ERR_MAX + 16];
-    node->standing = LH_STANDING_GONE;
-    node->said_goodbye = true;
-    if (s->stage == STOPPING)
-        return 0;
-    int rc = lh_member_stop_reason(msg);
-    if (rc >= 0)
-        rc = lh_err_set(LH_EPEER, "%s failed without a reason",
-                        lh_roster_describe(node, text, sizeof text));
-    if (node->role == LH__ROLE__ROLE_SERVER ||
-        lh_roster_count(&s->roster, LH__ROLE__ROLE_WORKER, LH_STANDING_HELLO) == 0)
-        return rc;
-    snprintf(text, sizeof text, "failed: %s", lh_err_text());
-    return worker_is_gone(s, node, text);
-}
-
 static int take_from(struct lh_scheduler *s, struct lh_role_node *node,
                      const struct lh_net_message *msg)
 {
     bool server = node->role == LH__ROLE__ROLE_SERVER;
     switch (msg->env.kind) {
     case LH__KIND__KIND_READY:
-        return take_ready(s, node);
+        return lh_scheduler_ready(s, node);
     case LH__KIND__KIND_FAILED:
-        return has_failed(s, node, msg);
+        return lh_scheduler_failed(s, node, msg);
     case LH__KIND__KIND_GOODBYE:
         node->said_goodbye = true;
-        return is_gone(s, node, "left");
+        return lh_scheduler_gone(s, node, "left");
     case LH__KIND__KIND_METRICS:
         return server ? take_metrics(s, msg) : 0;
     case LH__KIND__KIND_PREPARED:
@@ -253,6 +148,13 @@ static int drain(struct lh_scheduler *s)
     return rc < 0 ? rc : 0;
 }
 
+int lh_scheduler_hear(struct lh_scheduler *s)
+{
+    struct lh_net_poll poll = {.socket = s->roster.socket};
+    LH_TRY(lh_net_poll(&poll, 1, POLL_TIME));
+    return drain(s);
+}
+
 /* --- the stages --------------------------------------------------------------------------------
  */
 static int gather(struct lh_scheduler *s)
@@ -291,21 +193,6 @@ static int gather(struct lh_scheduler *s)
             o->servers - servers == 1 ? "" : "s", workers < o->workers ? o->workers - workers : 0,
             workers + 1 == o->workers ? "" : "s", waited);
     }
-    return 0;
-}
-
-static int watch_workers(struct lh_scheduler *s)
-{
-    double now = lh_now();
-    if (lh_roster_count(&s->roster, LH__ROLE__ROLE_WORKER, LH_STANDING_HELLO) > 0) {
-        s->ready_at = now;
-        return 0;
-    }
-    if (now - s->ready_at > s->roster.deadline)
-        return lh_err_set(LH_EPEER,
-                          "no worker has been left for %.0f s; go on from the last checkpoint "
-                          "with --resume",
-                          now - s->ready_at);
     return 0;
 }
 
@@ -353,54 +240,6 @@ static int pause_all(struct lh_scheduler *s)
     return lh_roster_tell_all(&s->roster, LH__ROLE__ROLE_SERVER, &env, NULL);
 }
 
-/* A role that ends by itself says why: it may have ended before that was heard. */
-static int hear_last_word(struct lh_scheduler *s, const struct lh_scheduler_process *p,
-                          struct lh_role_node **n)
-{
-    const double until = lh_now() + LAST_WORD;
-    while ((*n = lh_roster_by_pid(&s->roster, p->pid, p->host)) && p->exited &&
-           s->stage != STOPPING && lh_now() < until) {
-        struct lh_net_poll poll = {.socket = s->roster.socket};
-        LH_TRY(lh_net_poll(&poll, 1, POLL_TIME));
-        LH_TRY(drain(s));
-    }
-    return 0;
-}
-
-/* What the launcher knows about ended processes is sooner than any deadline. */
-static int take_deaths(struct lh_scheduler *s)
-{
-    struct lh_scheduler_process p;
-    while (s->opt->watch) {
-        LH_TRY(s->opt->watch(s->opt->launcher, &p));
-        if (p.pid == 0)
-            break;
-        struct lh_role_node *n = NULL;
-        LH_TRY(hear_last_word(s, &p, &n));
-        bool replaced = p.replaced;
-        if (!replaced && s->opt->replace && s->stage < FINISHING &&
-            (!n || n->role == LH__ROLE__ROLE_WORKER))
-            LH_TRY(s->opt->replace(s->opt->launcher, &p, &replaced));
-        if (n)
-            LH_TRY(is_gone(s, n, "died"));
-        else if (s->stage == GATHERING && !replaced)
-            return lh_err_set(
-                LH_EPEER, "the process %llu of a role ended before it said hello%s",
-                (unsigned long long)p.pid,
-                s->opt->record->has_last ? "; go on from the last checkpoint with --resume" : "");
-    }
-    return 0;
-}
-
-static int look_after(struct lh_scheduler *s)
-{
-    struct lh_role_node *n;
-    LH_TRY(take_deaths(s));
-    while ((n = lh_roster_silent(&s->roster)))
-        LH_TRY(is_gone(s, n, n->deaf ? "takes no messages any more" : "went silent"));
-    return lh_roster_beat(&s->roster);
-}
-
 static void report(struct lh_scheduler *s, bool now)
 {
     static const char *const stages[] = {"gathering", "running", "pausing", "finishing",
@@ -414,23 +253,12 @@ static void report(struct lh_scheduler *s, bool now)
                      now);
 }
 
-/* Once a turn: where a rack of workers comes or goes, they are told once who they are. */
-static int reassign(struct lh_scheduler *s)
-{
-    if (!s->reassign || s->stage == GATHERING)
-        return 0;
-    s->reassign = false;
-    return lh_roster_assign(&s->roster);
-}
-
 static int turn(struct lh_scheduler *s)
 {
-    struct lh_net_poll poll = {.socket = s->roster.socket};
-    LH_TRY(lh_net_poll(&poll, 1, POLL_TIME));
-    LH_TRY(drain(s));
+    LH_TRY(lh_scheduler_hear(s));
     if (s->stage < FINISHING)
         LH_TRY(lh_scheduler_plan(s));
-    LH_TRY(look_after(s));
+    LH_TRY(lh_scheduler_look_after(s));
     LH_TRY(lh_cuts_judge(&s->cuts, s->evaluator));
     LH_TRY(lh_scheduler_list_last(s));
     report(s, false);
@@ -443,10 +271,10 @@ static int turn(struct lh_scheduler *s)
         LH_TRY(pause_all(s));
     if (s->stage == GATHERING)
         LH_TRY(gather(s));
-    LH_TRY(reassign(s));
+    LH_TRY(lh_scheduler_reassign(s));
     if (s->stage < STOPPING && is_finished(s))
         return stop(s, 0);
-    return s->stage == RUNNING ? watch_workers(s) : 0;
+    return s->stage == RUNNING ? lh_scheduler_watch_workers(s) : 0;
 }
 
 /* Everybody is told; those who listen say goodbye, with their last statistics. */
@@ -457,10 +285,9 @@ static void see_off(struct lh_scheduler *s, int rc)
     if (s->stage != STOPPING)
         stop(s, rc);
     while (!everybody_left(s) && lh_now() - s->stopping_at < s->roster.deadline) {
-        struct lh_net_poll poll = {.socket = s->roster.socket};
-        if (lh_net_poll(&poll, 1, POLL_TIME) < 0 || drain(s) < 0)
+        if (lh_scheduler_hear(s) < 0)
             break;
-        take_deaths(s); /* a role that cannot say goodbye is gone all the same */
+        lh_scheduler_take_deaths(s); /* a role that cannot say goodbye is gone all the same */
     }
     lh_err_load(&err);
 }

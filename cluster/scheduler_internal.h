@@ -32,9 +32,31 @@ struct lh_scheduler {
     bool reassign;     /* workers came or went: their shares are others */
     uint64_t first;    /* version this call started from */
     unsigned returned; /* how often it went back since the last new cut */
+    double assigned;   /* when they were told their shares last */
     double began, noted, ready_at, started_at, trained_at, stopping_at, flushed;
     uint64_t version; /* newest of which metrics came */
 };
+
+/* --- scheduler.c: the loop ---------------------------------------------------------------------
+ */
+int lh_scheduler_hear(struct lh_scheduler *s); /* waits a moment for what is said, and takes it */
+
+/* --- scheduler_roles.c: who takes part ---------------------------------------------------------
+ */
+int lh_scheduler_ready(struct lh_scheduler *s, struct lh_role_node *node);
+/* A role left, died, or was given up: `how`. The others take a worker's share; with a server
+ * everybody goes back to the last cut, if another comes. */
+int lh_scheduler_gone(struct lh_scheduler *s, struct lh_role_node *node, const char *how);
+/* A role says that it cannot go on. */
+int lh_scheduler_failed(struct lh_scheduler *s, struct lh_role_node *node,
+                        const struct lh_net_message *msg);
+/* What the launcher knows of ended processes; and, each turn, who is silent, and beats. */
+int lh_scheduler_take_deaths(struct lh_scheduler *s);
+int lh_scheduler_look_after(struct lh_scheduler *s);
+/* Each turn: shares, where workers came or went. */
+int lh_scheduler_reassign(struct lh_scheduler *s);
+/* While it runs: LH_EPEER when no worker has been left for long. */
+int lh_scheduler_watch_workers(struct lh_scheduler *s);
 
 /* --- scheduler_plan.c: who is told what the run is ---------------------------------------------
  */

@@ -369,27 +369,43 @@ static void orders_are_as_many_as_it_takes_and_none_is_forgotten(void **state)
     rig_close(&x);
 }
 
-/* One that beats but takes nothing, and what it is told would fill the memory. */
-static void who_takes_no_orders_is_given_up_until_it_does(void **state)
+/* One that beats but takes nothing, and what it is told would fill the memory: of servers there are
+ * few, of workers as many as whoever has a key brings. */
+static void who_takes_no_orders_is_given_up_and_says_hello_anew(void **state)
 {
     (void)state;
-    struct rig x;
-    bool returned = false;
-    rig_open(&x, 1);
-    join(&x, 0, LH__ROLE__ROLE_SERVER);
-    struct lh_role_node *worker = join(&x, 1, LH__ROLE__ROLE_WORKER);
-    lose(&x, worker, 0, LH_OUTBOX_MAX);
-    assert_null(lh_roster_silent(&x.r));
-    lose(&x, worker, LH_OUTBOX_MAX, LH_OUTBOX_MAX + 1);
-    assert_non_null(acknowledge(&x, 1, 0, NULL));
-    assert_ptr_equal(lh_roster_silent(&x.r), worker);
-    worker->standing = LH_STANDING_GONE;
-    assert_null(lh_roster_silent(&x.r));
-    assert_null(acknowledge(&x, 1, 7, &returned));
-    assert_ptr_equal(acknowledge(&x, 1, LH_OUTBOX_MAX, &returned), worker);
-    assert_true(returned && worker->standing == LH_STANDING_READY);
-    assert_null(lh_roster_silent(&x.r));
-    rig_close(&x);
+    static const struct {
+        Lh__Role role;
+        uint32_t most;
+    } cases[] = {{LH__ROLE__ROLE_SERVER, LH_OUTBOX_MAX}, {LH__ROLE__ROLE_WORKER, LH_OUTBOX_ROOM}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct rig x;
+        struct lh_net_message m;
+        bool returned = false;
+        rig_open(&x, 1);
+        const uint64_t before = lh_mem_live();
+        struct lh_role_node *node = join(&x, 0, cases[i].role);
+        const uint64_t joined = lh_mem_live();
+        lose(&x, node, 0, cases[i].most);
+        assert_null(lh_roster_silent(&x.r));
+        lose(&x, node, cases[i].most, cases[i].most + 200);
+        assert_int_equal(node->out.n, cases[i].most);
+        assert_non_null(acknowledge(&x, 0, 0, NULL));
+        assert_ptr_equal(lh_roster_silent(&x.r), node);
+        lh_roster_gone(node);
+        assert_null(lh_roster_silent(&x.r));
+        assert_true(lh_mem_live() == joined && joined > before);
+        while (lh_net_recv(x.peer[0], &m) == 0)
+            lh_net_message_fini(&m);
+        assert_null(acknowledge(&x, 0, 7, &returned));
+        assert_false(returned);
+        if (cases[i].role == LH__ROLE__ROLE_WORKER) {
+            rig_expect(x.peer[0], &m, LH__KIND__KIND_AGAIN);
+            assert_int_equal(m.env.request, 0);
+            lh_net_message_fini(&m);
+        }
+        rig_close(&x);
+    }
 }
 
 int main(void)
@@ -402,7 +418,7 @@ int main(void)
         kit_test(sender_given_up_is_back_unless_it_said_goodbye),
         kit_test(assign_gives_one_share_to_each_ready_worker),
         kit_test(orders_are_as_many_as_it_takes_and_none_is_forgotten),
-        kit_test(who_takes_no_orders_is_given_up_until_it_does),
+        kit_test(who_takes_no_orders_is_given_up_and_says_hello_anew),
         kit_test(silent_is_who_was_not_heard_within_its_patience),
     };
     return cmocka_run_group_tests_name("roster", tests, NULL, NULL);
