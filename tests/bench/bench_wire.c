@@ -7,9 +7,10 @@
  * client's thread, as in `longhaul train` by threads), ipc, tcp, ipc-curve, tcp-curve (processes).
  * OPERATION: push, pull or step of a tensor of BYTES; rows-push or rows-pull of rows of 32 floats,
  * BYTES in all but for their ids; dense (the default) or rows: each of these.
- * FLIGHT: requests that each client has under way, each on a connection of its own. Ours and raw
- * take turns operation by operation; a line of JSON each. "raw" sends the tensor as one message,
- * "raw-pieces", above 1 MB, as messages of 1 MB. */
+ * FLIGHT: requests that each client has under way, each on a connection of its own. Of each
+ * operation ours and raw take a turn of SECONDS that does not count, in which memory is touched for
+ * the first time, and then TURNS more, one after the other; a line of JSON each. "raw" sends the
+ * tensor as one message, "raw-pieces", above 1 MB, as messages of 1 MB. */
 #include "common/err.h"
 #include "common/fs.h"
 #include "common/mem.h"
@@ -28,7 +29,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { SAMPLES = 1 << 18, SYSTEMS = 3, ACTORS = SYSTEMS * (WIRE_CLIENTS_MAX + 1) };
+enum { SAMPLES = 1 << 18, SYSTEMS = 3, ACTORS = SYSTEMS * (WIRE_CLIENTS_MAX + 1), TURNS = 3 };
 
 static const char *const op_names[] = {"push", "pull", "step", "rows-push", "rows-pull"};
 
@@ -285,6 +286,7 @@ static void print(const struct stage *s, size_t side, enum wire_op op, double pe
            n ? all[n / 2] : 0, n ? all[n - 1 - n / 100] : 0, n ? all[n - 1] : 0);
 }
 
+/* transport: for the line; NULL: none. */
 static int take_turn(struct stage *s, size_t side, const struct order *o, const char *transport)
 {
     double per_s = 0;
@@ -302,7 +304,8 @@ static int take_turn(struct stage *s, size_t side, const struct order *o, const 
             per_s += r.seconds > 0 ? (double)r.done / r.seconds : 0;
         }
     }
-    print(s, side, o->op, per_s, transport);
+    if (transport)
+        print(s, side, o->op, per_s, transport);
     return 0;
 }
 
@@ -406,8 +409,11 @@ static int bench(const char *transport, const struct wire_case *given, double se
     for (int op = given->rows > 0 ? WIRE_ROWS_PUSH : 0;
          op < (given->rows > 0 ? WIRE_OPS : WIRE_ROWS_PUSH); op++) {
         const struct order o = {.op = (enum wire_op)op, .seconds = seconds};
-        for (size_t i = 0; i < s.n_systems && (!only || strcmp(only, op_names[op]) == 0); i++)
-            LH_TRY_TO(done, take_turn(&s, i, &o, transport));
+        if (only && strcmp(only, op_names[op]) != 0)
+            continue;
+        for (int turn = 0; turn <= TURNS; turn++)
+            for (size_t i = 0; i < s.n_systems; i++)
+                LH_TRY_TO(done, take_turn(&s, i, &o, turn > 0 ? transport : NULL));
     }
 done:
     end_all(&s);

@@ -20,8 +20,6 @@
 
 #include <sched.h>
 
-enum { NODE = 3 };
-
 /* --- the client ----------------------------------------------------------------------------------
  */
 struct slot {
@@ -85,7 +83,7 @@ static void send_piece(void *ctx, struct lh_gradient_piece *p)
     struct slot *s = k->pushing;
     struct lh_envelope env = {.kind = LH__KIND__KIND_PUSH,
                               .job = k->job,
-                              .node = NODE,
+                              .node = WIRE_NODE,
                               .step = s->step,
                               .level = k->node.level,
                               .index = k->node.index,
@@ -126,8 +124,11 @@ static int push(struct client *k, struct slot *s, struct lh_tree_node node)
 
 static int push_rows(struct client *k, struct slot *s, struct lh_tree_node node)
 {
-    const struct lh_envelope env = {
-        .job = k->job, .node = NODE, .step = s->step, .level = node.level, .index = node.index};
+    const struct lh_envelope env = {.job = k->job,
+                                    .node = WIRE_NODE,
+                                    .step = s->step,
+                                    .level = node.level,
+                                    .index = node.index};
     k->tables->pushed = 0;
     int rc = lh_worker_tables_push(k->tables, &s->pull, &env);
     return rc <= 0 ? rc : lh_err_set(LH_EPEER, "a push was not taken");
@@ -136,7 +137,7 @@ static int push_rows(struct client *k, struct slot *s, struct lh_tree_node node)
 static int send_fence(struct client *k, struct slot *s)
 {
     struct lh_envelope env = {
-        .kind = LH__KIND__KIND_PULL, .job = k->job, .node = NODE, .request = ++s->fence};
+        .kind = LH__KIND__KIND_PULL, .job = k->job, .node = WIRE_NODE, .request = ++s->fence};
     int rc = lh_net_send(s->socket, NULL, &env, NULL, 0);
     return rc <= 0 ? rc : lh_err_set(LH_EPEER, "a request was not taken");
 }
@@ -327,7 +328,7 @@ static int open_slot(struct client *k, struct slot *s, void *zmq, const char *se
                                                          .keys = k->c->keys ? keys : NULL,
                                                          .security = &k->security,
                                                          .job = k->job,
-                                                         .node = NODE,
+                                                         .node = WIRE_NODE,
                                                          .queue = (int)(4 * pieces) + 64}));
     s->pull.held = &s->held;
     s->socket = s->pull.shards[0].socket;

@@ -7,8 +7,10 @@
 
 struct lh_server_options;
 
-/* Pushes of a slot a step. */
-enum { WIRE_CHAIN = 8 };
+enum {
+    WIRE_CHAIN = 8, /* pushes of a slot a step */
+    WIRE_NODE = 3   /* all clients are this worker */
+};
 
 uint32_t wire_leaves(const struct wire_case *c);
 /* The dense tensor: that of the case; of a case of rows, one that is as small as can be. */

@@ -158,6 +158,20 @@ static int next_of_kind(struct lh_net_socket *s, struct lh_net_message *m, uint3
     }
 }
 
+/* The key of the clients' worker: a server takes pushes from no other. */
+static int send_members(struct lh_net_socket *s, const struct lh_net_peer *to,
+                        const struct wire_case *c, uint64_t job)
+{
+    uint32_t node = WIRE_NODE;
+    char *key = (char *)(uintptr_t)c->keys->worker.own.key;
+    Lh__Members m = LH__MEMBERS__INIT;
+    struct lh_envelope env = {.kind = LH__KIND__KIND_MEMBERS, .job = job};
+    m.nodes = &node;
+    m.keys = &key;
+    m.n_nodes = m.n_keys = 1;
+    return lh_net_send_body(s, to, &env, &m.base);
+}
+
 static int send_plan(struct lh_net_socket *s, const struct lh_net_peer *to,
                      const struct wire_case *c)
 {
@@ -181,7 +195,7 @@ static int send_plan(struct lh_net_socket *s, const struct lh_net_peer *to,
     struct lh_envelope env = {.kind = LH__KIND__KIND_PLAN, .job = plan.job_digest};
     int rc = lh_net_send_body(s, to, &env, &plan.base);
     lh_mem_free(plan.job);
-    return rc;
+    return rc == 0 && c->keys ? send_members(s, to, c, plan.job_digest) : rc;
 }
 
 int wire_schedule(struct lh_net_socket **out, void *zmq, const struct wire_case *c,
