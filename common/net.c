@@ -91,6 +91,7 @@ int lh_net_send(struct lh_net_socket *s, const struct lh_net_peer *to,
 {
     unsigned char bytes[LH_WIRE_ENVELOPE_MAX];
     size_t size = lh_wire_encode(env, bytes);
+    s->quiet = s->seen = false; /* ZeroMQ may take in on the way what it would have told */
     ORDER_SENT();
     int rc = to ? send_first(s, to->id, to->size, ZMQ_SNDMORE) : 0;
     if (rc == 0)
@@ -182,8 +183,10 @@ static int recv_frame(struct lh_net_socket *s, zmq_msg_t *m, bool *more)
     if (zmq_msg_recv(m, s->zmq, ZMQ_DONTWAIT) < 0) {
         int e = zmq_errno();
         zmq_msg_close(m);
+        s->quiet = e == EAGAIN;
         return e == EAGAIN || e == EINTR ? LH_AGAIN : lh_net_failed("receiving", s->endpoint);
     }
+    s->quiet = false;
     ORDER_RECEIVED();
     s->counts.bytes_in += zmq_msg_size(m);
     *more = zmq_msg_more(m) != 0;
@@ -287,6 +290,11 @@ static int recv_one(struct lh_net_socket *s, struct lh_net_message *m)
 int lh_net_recv(struct lh_net_socket *s, struct lh_net_message *m)
 {
     int rc;
+    if (s->seen) {
+        s->seen = false;
+        LH_TRY(lh_net_mend(s));
+        return LH_AGAIN;
+    }
     /* A flood of bad messages must not keep a role from its other work. */
     for (int tries = 0; tries < 100; tries++) {
         rc = recv_one(s, m);
@@ -325,25 +333,58 @@ int lh_net_body(const struct lh_net_message *m, const ProtobufCMessageDescriptor
     return lh_wire_unpack(out, type, bytes, n);
 }
 
-/* What a socket has for us ZeroMQ says only when it is asked; its descriptor tells when to ask
- * again. */
-static int look(struct lh_net_poll *items, size_t n, bool *any)
+/* Now, not when it is used: the guard counts on what is empty then. */
+static void see_nothing(struct lh_net_socket *s)
+{
+    s->seen = true;
+    if (s->guard)
+        lh_guard_emptied(s->guard);
+}
+
+/* What a socket has for us ZeroMQ says only when it is asked, which costs three system calls; its
+ * descriptor tells when to ask again. */
+static int ask(struct lh_net_poll *item)
+{
+    struct lh_net_socket *s = item->socket;
+    int events;
+    size_t size = sizeof events;
+    if (zmq_getsockopt(s->zmq, ZMQ_EVENTS, &events, &size) != 0)
+        return lh_net_failed("waiting", s->endpoint);
+    item->in = (events & ZMQ_POLLIN) != 0;
+    item->out = item->want_out && (events & ZMQ_POLLOUT);
+    s->quiet = !item->in;
+    s->seen = false;
+    if (!item->in)
+        see_nothing(s);
+    return 0;
+}
+
+static int look(struct lh_net_poll *items, size_t n, bool waits, bool *any)
 {
     *any = false;
     for (size_t i = 0; i < n; i++) {
-        const struct lh_net_socket *s = items[i].socket;
-        int events;
-        size_t size = sizeof events;
-        if (zmq_getsockopt(s->zmq, ZMQ_EVENTS, &events, &size) != 0)
-            return lh_net_failed("waiting", s->endpoint);
-        items[i].in = (events & ZMQ_POLLIN) != 0;
-        items[i].out = items[i].want_out && (events & ZMQ_POLLOUT);
+        items[i].in = items[i].out = false;
+        if (!waits || items[i].want_out || !items[i].socket->quiet)
+            LH_TRY(ask(&items[i]));
         *any = *any || items[i].in || items[i].out;
     }
     return 0;
 }
 
-/* zmq_poll does the same, but looks at everything twice before it waits. */
+/* After a wait: only those that have something to tell. */
+static int look_again(struct lh_net_poll *items, const struct pollfd *fds, size_t n, bool *any)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (fds[i].revents)
+            LH_TRY(ask(&items[i]));
+        else
+            see_nothing(items[i].socket);
+        *any = *any || items[i].in || items[i].out;
+    }
+    return 0;
+}
+
+/* zmq_poll does the same, but looks at everything twice before it waits, and again behind it. */
 int lh_net_poll(struct lh_net_poll *items, size_t n, double seconds)
 {
     struct pollfd fds[LH_NET_POLL_MAX];
@@ -352,7 +393,7 @@ int lh_net_poll(struct lh_net_poll *items, size_t n, double seconds)
     bool any;
     if (n > LH_NET_POLL_MAX)
         return lh_err_set(LH_ERANGE, "polling %zu sockets: the limit is %d", n, LH_NET_POLL_MAX);
-    LH_TRY(look(items, n, &any));
+    LH_TRY(look(items, n, left > 0, &any));
     for (size_t i = 0; i < n; i++)
         fds[i] = (struct pollfd){.fd = items[i].socket->fd, .events = POLLIN};
     while (!any && left > 0) {
@@ -361,8 +402,10 @@ int lh_net_poll(struct lh_net_poll *items, size_t n, double seconds)
         int ready = ppoll(fds, n, &wait, NULL);
         if (ready < 0 && errno != EINTR)
             return lh_err_errno(errno, "waiting for messages");
-        LH_TRY(look(items, n, &any));
-        left = ready < 0 ? 0 : until - lh_now(); /* a signal: somebody may want to know */
+        if (ready < 0)
+            break; /* a signal: somebody may want to know */
+        LH_TRY(look_again(items, fds, n, &any));
+        left = until - lh_now();
     }
     return 0;
 }

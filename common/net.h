@@ -110,7 +110,7 @@ int lh_net_send(struct lh_net_socket *s, const struct lh_net_peer *to,
 int lh_net_send_body(struct lh_net_socket *s, const struct lh_net_peer *to,
                      const struct lh_envelope *env, const ProtobufCMessage *body);
 
-/* The next message, or LH_AGAIN. Release with lh_net_message_fini. */
+/* The next message, or LH_AGAIN: none, or none when last polled. Free it: lh_net_message_fini. */
 int lh_net_recv(struct lh_net_socket *s, struct lh_net_message *m);
 void lh_net_message_fini(struct lh_net_message *m);
 /* Bytes and size of frame i; NULL and 0 beyond n. */

@@ -16,6 +16,8 @@ struct lh_net_socket {
     bool refused;
     double looked; /* seconds, when the monitor was last asked */
     int fd;        /* readable when ZeroMQ has something to tell */
+    bool quiet;    /* nothing was there, and the socket was not used since: what comes is told */
+    bool seen;     /* lh_net_poll has just found that nothing is there */
     uint64_t breaks;
     uint64_t job; /* 0: any */
     struct lh_net_counts counts;

@@ -103,6 +103,7 @@ int lh_net_mend(struct lh_net_socket *s)
     if (s->broken == 0 || lh_now() - s->broken < RECONNECT_AFTER)
         return 0;
     s->broken = 0;
+    s->quiet = false;                    /* as of a message that is sent */
     zmq_disconnect(s->zmq, s->endpoint); /* in case it is not quite gone */
     return zmq_connect(s->zmq, s->endpoint) == 0 ? 0 : lh_net_failed("connecting", s->endpoint);
 }

@@ -279,6 +279,69 @@ static void poll_returns_at_its_time_limit(void **state)
     pair_close(&p);
 }
 
+/* A poll of the dealer, which waits for nothing: there is a message. */
+static void expect_at_once(struct pair *p, uint32_t kind)
+{
+    struct lh_net_poll poll = {.socket = p->dealer};
+    struct lh_net_message m;
+    const double began = lh_now();
+    assert_ok(lh_net_poll(&poll, 1, 5));
+    assert_true(lh_now() - began < 2);
+    assert_true(poll.in);
+    assert_ok(lh_net_recv(p->dealer, &m));
+    assert_int_equal(m.env.kind, kind);
+    lh_net_message_fini(&m);
+}
+
+/* ZeroMQ looks for what has come in while it sends, if it has not for a millisecond, and its
+ * descriptor tells no more of it then. */
+static void poll_finds_what_a_send_took_in(void **state)
+{
+    (void)state;
+    struct pair p = pair_open("inproc://test");
+    struct lh_envelope env = {.kind = LH__KIND__KIND_PULL};
+    struct lh_net_message hello, m;
+    assert_ok(lh_net_send(p.dealer, NULL, &env, NULL, 0));
+    rig_expect(p.router, &hello, LH__KIND__KIND_PULL);
+    assert_int_equal(lh_net_recv(p.dealer, &m), LH_AGAIN);
+    env.kind = LH__KIND__KIND_MOVED;
+    assert_ok(lh_net_send(p.router, &hello.peer, &env, NULL, 0));
+    assert_ok(lh_net_poll(NULL, 0, 0.005));
+    env.kind = LH__KIND__KIND_PULL;
+    assert_ok(lh_net_send(p.dealer, NULL, &env, NULL, 0));
+    expect_at_once(&p, LH__KIND__KIND_MOVED);
+    lh_net_message_fini(&hello);
+    pair_close(&p);
+}
+
+/* What was seen to be empty is taken for empty once, and not longer. */
+static void message_behind_a_poll_that_found_nothing_is_not_lost(void **state)
+{
+    (void)state;
+    struct pair p = pair_open("inproc://test");
+    struct lh_envelope env = {.kind = LH__KIND__KIND_PULL};
+    struct lh_net_poll polls[] = {{.socket = p.dealer}, {.socket = p.router}};
+    struct lh_net_message hello, m;
+    assert_ok(lh_net_send(p.dealer, NULL, &env, NULL, 0));
+    rig_expect(p.router, &hello, LH__KIND__KIND_PULL);
+    env.kind = LH__KIND__KIND_MOVED;
+    for (int i = 0; i < 3; i++) {
+        assert_ok(lh_net_poll(polls, 2, 0.005));
+        assert_false(polls[0].in || polls[1].in);
+        assert_ok(lh_net_send(p.router, &hello.peer, &env, NULL, 0));
+        if (i > 0)
+            assert_int_equal(lh_net_recv(p.dealer, &m), LH_AGAIN);
+        if (i < 2) {
+            expect_at_once(&p, LH__KIND__KIND_MOVED);
+            continue;
+        }
+        assert_ok(lh_net_recv(p.dealer, &m)); /* without a poll */
+        lh_net_message_fini(&m);
+    }
+    lh_net_message_fini(&hello);
+    pair_close(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -291,6 +354,8 @@ int main(void)
         kit_test(endpoints_that_cannot_be_are_refused_with_a_sentence),
         kit_test(shut_down_context_cancels_every_call),
         kit_test(poll_returns_at_its_time_limit),
+        kit_test(poll_finds_what_a_send_took_in),
+        kit_test(message_behind_a_poll_that_found_nothing_is_not_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
