@@ -1,14 +1,15 @@
 /* A failing disk for tests of the whole program: the processes that are started meanwhile load an
- * object of this build first (LD_PRELOAD, diskkit_preload.c), whose writes and syncs of some files
- * fail when the test says so. So errors come where no full disk and no limit has them: at any one
- * call, at a sync, and at files that were written before. */
+ * object of this build first (LD_PRELOAD, diskkit_preload.c), whose writes, syncs and reads of some
+ * files fail when the test says so. So errors come where no full disk and no limit has them: at any
+ * one call, at a sync, and at files that were written before. */
 #pragma once
 
 #include <stdatomic.h>
 
 enum diskkit_calls {
     DISKKIT_WRITES = 1, /* write, pwrite, writev, pwritev */
-    DISKKIT_SYNCS = 2   /* fsync, fdatasync, syncfs */
+    DISKKIT_SYNCS = 2,  /* fsync, fdatasync, syncfs */
+    DISKKIT_READS = 4   /* read, pread */
 };
 
 struct diskkit_order {

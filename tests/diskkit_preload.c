@@ -58,12 +58,12 @@ static bool fails(enum diskkit_calls kind, int fd)
     if (!next)                                                                                     \
     *(void **)&next = dlsym(RTLD_NEXT, #name)
 
-#define WRITES(name, parameters, arguments)                                                        \
+#define MOVES(kind, name, parameters, arguments)                                                   \
     ssize_t name parameters;                                                                       \
     ssize_t name parameters                                                                        \
     {                                                                                              \
         NEXT(name);                                                                                \
-        return fails(DISKKIT_WRITES, fd) ? -1 : next arguments;                                    \
+        return fails(kind, fd) ? -1 : next arguments;                                              \
     }
 
 #define SYNCS(name)                                                                                \
@@ -74,12 +74,15 @@ static bool fails(enum diskkit_calls kind, int fd)
         return fails(DISKKIT_SYNCS, fd) ? -1 : next(fd);                                           \
     }
 
-WRITES(write, (int fd, const void *p, size_t n), (fd, p, n))
-WRITES(pwrite, (int fd, const void *p, size_t n, off_t at), (fd, p, n, at))
-WRITES(pwrite64, (int fd, const void *p, size_t n, off64_t at), (fd, p, n, at))
-WRITES(writev, (int fd, const struct iovec *v, int n), (fd, v, n))
-WRITES(pwritev, (int fd, const struct iovec *v, int n, off_t at), (fd, v, n, at))
-WRITES(pwritev64, (int fd, const struct iovec *v, int n, off64_t at), (fd, v, n, at))
+MOVES(DISKKIT_WRITES, write, (int fd, const void *p, size_t n), (fd, p, n))
+MOVES(DISKKIT_WRITES, pwrite, (int fd, const void *p, size_t n, off_t at), (fd, p, n, at))
+MOVES(DISKKIT_WRITES, pwrite64, (int fd, const void *p, size_t n, off64_t at), (fd, p, n, at))
+MOVES(DISKKIT_WRITES, writev, (int fd, const struct iovec *v, int n), (fd, v, n))
+MOVES(DISKKIT_WRITES, pwritev, (int fd, const struct iovec *v, int n, off_t at), (fd, v, n, at))
+MOVES(DISKKIT_WRITES, pwritev64, (int fd, const struct iovec *v, int n, off64_t at), (fd, v, n, at))
+MOVES(DISKKIT_READS, read, (int fd, void *p, size_t n), (fd, p, n))
+MOVES(DISKKIT_READS, pread, (int fd, void *p, size_t n, off_t at), (fd, p, n, at))
+MOVES(DISKKIT_READS, pread64, (int fd, void *p, size_t n, off64_t at), (fd, p, n, at))
 SYNCS(fsync)
 SYNCS(fdatasync)
 SYNCS(syncfs)
