@@ -79,11 +79,9 @@ static int evaluate(const struct lh_cut_evaluation *e, const struct lh_cut_walk 
     const struct lh_evaluate_spec spec = spec_of(e, w->split);
     struct lh_evaluate_pieces pieces = {0};
     struct lh_evaluation ev;
-    /* ranks that help are sent weights, not rows */
-    int rc =
-        e->helpers && e->job->n_tables == 0
-            ? e->helpers->walk(e->helpers->ctx, e, w, &pieces)
-            : lh_cut_evaluation_walk(e, w, 0, lh_evaluate_blocks(e->dataset, w->split), &pieces);
+    int rc = e->helpers ? e->helpers->walk(e->helpers->ctx, e, w, &pieces)
+                        : lh_cut_evaluation_walk(e, w, 0, lh_evaluate_blocks(e->dataset, w->split),
+                                                 &pieces);
     if (rc >= 0)
         rc = lh_evaluate_join(&spec, &pieces, e->job->ess_floor, &ev, NULL);
     lh_mem_free(pieces.items);
@@ -107,33 +105,48 @@ int lh_cut_evaluation_run(void *ctx, const struct lh_evaluator_version *v, struc
         out);
 }
 
-int lh_cut_evaluation_ids(void *ctx, struct lh_rowpull *to)
+int lh_cut_evaluation_each(const struct lh_cut_evaluation *e, enum lh_split split, uint64_t first,
+                           uint64_t n, lh_cut_ids say, void *to)
 {
-    enum { ROWS = 1024 };
-    const struct lh_cut_evaluation *e = ctx;
     const struct lh_dataset_info *info = lh_dataset_info(e->dataset);
-    const uint64_t n = info->split[LH_VALIDATION].rows;
+    const uint64_t all = info->split[split].rows;
     size_t at[LH_GRAPH_TABLES_MAX][LH_JOB_TABLE_IDS_MAX];
     uint64_t *rows = NULL, *ids = NULL;
     int rc;
+    if (e->job->n_tables == 0)
+        return 0;
     for (size_t t = 0; t < e->job->n_tables; t++)
         LH_TRY(lh_job_tables_find(&e->job->tables[t], info->id_names, info->dims.ids, at[t]));
-    LH_TRY_TO(done, LH_NEW_ARRAY(&rows, ROWS, "ids of a split"));
-    LH_TRY_TO(done, LH_NEW_ARRAY(&ids, ROWS * info->dims.ids, "ids of a split"));
+    LH_TRY_TO(done, LH_NEW_ARRAY(&rows, LH_EVALUATE_BLOCK, "ids of a split"));
+    LH_TRY_TO(done, LH_NEW_ARRAY(&ids, LH_EVALUATE_BLOCK * info->dims.ids, "ids of a split"));
     struct lh_batch batch = {.ids = ids};
-    for (uint64_t first = 0; first < n; first += ROWS) {
-        const size_t k = n - first < ROWS ? (size_t)(n - first) : ROWS;
+    for (uint64_t block = first; block < first + n; block++) {
+        const uint64_t from = block * LH_EVALUATE_BLOCK;
+        const size_t k =
+            all - from < LH_EVALUATE_BLOCK ? (size_t)(all - from) : (size_t)LH_EVALUATE_BLOCK;
         for (size_t i = 0; i < k; i++)
-            rows[i] = first + i;
-        LH_TRY_TO(done, lh_dataset_gather(e->dataset, LH_VALIDATION, rows, k, NULL, &batch));
+            rows[i] = from + i;
+        LH_TRY_TO(done, lh_dataset_gather(e->dataset, split, rows, k, NULL, &batch));
         for (size_t t = 0; t < e->job->n_tables; t++)
             for (size_t c = 0; c < e->job->tables[t].n_ids; c++)
-                LH_TRY_TO(done, lh_rowpull_add(to, t, ids + at[t][c], k, info->dims.ids));
+                LH_TRY_TO(done, say(to, t, ids + at[t][c], k, info->dims.ids));
     }
 done:
     lh_mem_free(rows);
     lh_mem_free(ids);
     return rc;
+}
+
+static int add_to_pull(void *to, size_t t, const uint64_t *ids, size_t n, size_t stride)
+{
+    return lh_rowpull_add(to, t, ids, n, stride);
+}
+
+int lh_cut_evaluation_ids(void *ctx, struct lh_rowpull *to)
+{
+    const struct lh_cut_evaluation *e = ctx;
+    return lh_cut_evaluation_each(e, LH_VALIDATION, 0,
+                                  lh_evaluate_blocks(e->dataset, LH_VALIDATION), add_to_pull, to);
 }
 
 int lh_cut_evaluation_test(const struct lh_cut_evaluation *e, const float *weights,

@@ -49,6 +49,11 @@ void lh_cut_evaluation_fini(struct lh_cut_evaluation *e);
 
 /* An lh_evaluate_cut; ctx is the struct. */
 int lh_cut_evaluation_run(void *ctx, const struct lh_evaluator_version *v, struct lh_verdict *out);
+/* Ids that rows of a split name, `n` of table t, every `stride`-th. */
+typedef int (*lh_cut_ids)(void *to, size_t t, const uint64_t *ids, size_t n, size_t stride);
+/* Says those of the blocks [first, first + n), repetitions among them. */
+int lh_cut_evaluation_each(const struct lh_cut_evaluation *e, enum lh_split split, uint64_t first,
+                           uint64_t n, lh_cut_ids say, void *to);
 /* The ids of tables that it looks up; ctx likewise. */
 int lh_cut_evaluation_ids(void *ctx, struct lh_rowpull *to);
 

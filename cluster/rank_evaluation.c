@@ -2,7 +2,9 @@
  * pieces are fetched after it. */
 #include "cluster/rank_evaluation.h"
 
+#include "cluster/cut_rows.h"
 #include "common/err.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/term.h"
 
@@ -14,10 +16,12 @@
 #define PATIENCE      30.0 /* seconds for a message to go */
 #define PATIENCE_MORE 10.0 /* for a helper's part, so many times what rank 0 took for its own */
 #define PAUSE_US      1000
+#define ROWS_BYTES    ((size_t)1 << 20) /* of a message of rows */
 
 struct task {
     uint64_t number; /* of the evaluation, from 1 */
     uint64_t first, n, weights;
+    uint64_t rows; /* floats of all rows of tables */
     uint32_t split, threads;
 };
 
@@ -28,6 +32,14 @@ struct done {
 };
 
 static_assert(sizeof(struct done) <= LH_MPI_POSTED_MAX, "is posted");
+static_assert(sizeof(struct task) <= LH_MPI_POSTED_MAX, "is posted");
+
+/* Rows that travel together; both sides reckon so. */
+static size_t rows_a_message(size_t dim)
+{
+    const size_t n = ROWS_BYTES / (dim * sizeof(float));
+    return n > 0 ? n : 1;
+}
 
 /* --- rank 0 ------------------------------------------------------------------------------------
  */
@@ -35,6 +47,7 @@ struct helper {
     int rank;
     bool lost; /* died, or cannot */
     uint64_t first, n;
+    struct lh_cut_rows rows; /* that its blocks name: their ids */
     struct lh_mpi_sending *sending;
     struct lh_evaluate_pieces pieces;
     bool answered;
@@ -76,6 +89,7 @@ void lh_rank_lead_destroy(struct lh_rank_lead **out)
         return;
     for (size_t i = 0; i < l->n; i++) {
         lh_mem_free(l->helpers[i].pieces.items);
+        lh_cut_rows_fini(&l->helpers[i].rows);
         lh_mem_free(l->helpers[i].sending); /* on its way to one that is lost */
     }
     lh_mem_free(l->helpers);
@@ -150,7 +164,8 @@ static uint64_t next_part(uint64_t *left, uint64_t *walkers)
 }
 
 /* Rank 0 walks [0, *own), helper after helper what follows. */
-static void share_out(struct lh_rank_lead *l, uint64_t blocks, uint64_t *own)
+static int share_out(struct lh_rank_lead *l, const struct lh_cut_evaluation *e, enum lh_split split,
+                     uint64_t blocks, uint64_t *own)
 {
     uint64_t left = blocks, walkers = 1;
     for (size_t i = 0; i < l->n; i++)
@@ -162,7 +177,19 @@ static void share_out(struct lh_rank_lead *l, uint64_t blocks, uint64_t *own)
         h->n = h->lost ? 0 : next_part(&left, &walkers);
         h->answered = false;
         h->pieces.n = 0;
+        lh_cut_rows_fini(&h->rows);
+        if (h->n > 0)
+            LH_TRY(lh_cut_rows_init(&h->rows, e, split, h->first, h->n));
     }
+    return 0;
+}
+
+static uint64_t floats_of(const struct lh_cut_rows *r)
+{
+    uint64_t n = 0;
+    for (size_t t = 0; t < r->n; t++)
+        n += (uint64_t)r->tables[t].n * r->tables[t].dim;
+    return n;
 }
 
 static int send_tasks(struct lh_rank_lead *l, const struct lh_cut_walk *w, size_t n_weights)
@@ -173,6 +200,7 @@ static int send_tasks(struct lh_rank_lead *l, const struct lh_cut_walk *w, size_
                          .first = h->first,
                          .n = h->n,
                          .weights = n_weights,
+                         .rows = floats_of(&h->rows),
                          .split = (uint32_t)w->split,
                          .threads = w->threads};
         if (h->lost || h->n == 0)
@@ -188,6 +216,39 @@ static int send_tasks(struct lh_rank_lead *l, const struct lh_cut_walk *w, size_
         LH_TRY(send_all(l, LH_RANK_EVALUATION_WEIGHTS, w->weights + at, n * sizeof *w->weights));
     }
     return 0;
+}
+
+/* Those of one table to one helper, as many at a time as there is room for. */
+static int send_rows_of(struct lh_rank_lead *l, struct helper *h, size_t t,
+                        const struct lh_cut_walk *w, float *room)
+{
+    const size_t n = h->rows.tables[t].n, dim = h->rows.tables[t].dim, piece = rows_a_message(dim);
+    for (size_t at = 0; at < n && !h->lost; at += piece) {
+        const size_t m = n - at < piece ? n - at : piece;
+        LH_TRY(w->rows.pull(w->rows.ctx, t, h->rows.tables[t].ids + at, m, room));
+        LH_TRY(lh_mpi_send(l->mpi, h->rank, LH_RANK_EVALUATION_ROWS, room, m * dim * sizeof *room,
+                           &h->sending));
+        flush(l);
+    }
+    return 0;
+}
+
+static int send_rows(struct lh_rank_lead *l, const struct lh_cut_walk *w)
+{
+    float *room = NULL;
+    int rc = 0;
+    for (size_t i = 0; rc >= 0 && i < l->n; i++) {
+        struct helper *h = &l->helpers[i];
+        for (size_t t = 0; rc >= 0 && !h->lost && h->n > 0 && t < h->rows.n; t++) {
+            const size_t dim = h->rows.tables[t].dim;
+            lh_mem_free(room);
+            rc = LH_NEW_ARRAY(&room, rows_a_message(dim) * dim, "rows of tables");
+            if (rc >= 0)
+                rc = send_rows_of(l, h, t, w, room);
+        }
+    }
+    lh_mem_free(room);
+    return rc;
 }
 
 static struct helper *find(struct lh_rank_lead *l, int rank)
@@ -267,22 +328,27 @@ int lh_rank_lead_walk(void *ctx, const struct lh_cut_evaluation *e, const struct
 {
     struct lh_rank_lead *l = ctx;
     const double began = lh_now();
+    const uint64_t blocks = lh_evaluate_blocks(e->dataset, w->split);
     uint64_t own = 0;
     l->number++;
     if (!l->setup)
         LH_TRY(send_setup(l, e));
-    share_out(l, lh_evaluate_blocks(e->dataset, w->split), &own);
+    LH_TRY(share_out(l, e, w->split, blocks, &own));
     LH_TRY(send_tasks(l, w, lh_graph_flat_size(e->model->graph)));
+    LH_TRY(send_rows(l, w));
     LH_TRY(lh_cut_evaluation_walk(e, w, 0, own, out));
     double patience = PATIENCE_MORE * (lh_now() - began);
     LH_TRY(await_answers(l, w->interrupted, patience > l->patience ? patience : l->patience));
+    uint64_t helped = 0;
     for (size_t i = 0; i < l->n; i++) {
         struct helper *h = &l->helpers[i];
+        helped += h->answered ? h->n : 0;
         if (h->answered)
             LH_TRY(append(out, &h->pieces));
         else if (h->n > 0)
             LH_TRY(lh_cut_evaluation_walk(e, w, h->first, h->n, out));
     }
+    lh_log_event(LH_LOG_DEBUG, "shared", LH_FIELDS(LH_F("blocks", blocks), LH_F("helped", helped)));
     return 0;
 }
 
@@ -367,6 +433,53 @@ static int take_weights(struct lh_rank_help *h, const struct task *t)
     return rc;
 }
 
+/* They cannot be used, and who sent them waits until they are taken. */
+static int drop_rows(struct lh_rank_help *h, uint64_t floats)
+{
+    const double until = lh_now() + PATIENCE;
+    while (floats > 0 && lh_now() < until) {
+        char *scratch = NULL;
+        size_t bytes;
+        int from, kind, rc = lh_mpi_next(h->mpi, LH_RANK_EVALUATION_ROWS, &from, &kind, &bytes);
+        if (rc == LH_AGAIN)
+            usleep(PAUSE_US);
+        if (rc == LH_AGAIN)
+            continue;
+        LH_TRY(rc);
+        LH_TRY(LH_NEW_ARRAY(&scratch, bytes + 1, "rows of tables"));
+        rc = lh_mpi_recv(h->mpi, from, kind, scratch, bytes);
+        lh_mem_free(scratch);
+        LH_TRY(rc);
+        floats -= bytes / sizeof(float) < floats ? bytes / sizeof(float) : floats;
+    }
+    return 0;
+}
+
+/* Of the same dataset the list of ids is the same. What was sent is taken in, in any case. */
+static int take_rows(struct lh_rank_help *h, const struct task *t, struct lh_cut_rows *rows)
+{
+    if (h->refused.code == 0) {
+        int rc = lh_cut_rows_init(rows, &h->evaluation, (enum lh_split)t->split, t->first, t->n);
+        if (rc >= 0 && floats_of(rows) != t->rows)
+            rc = lh_err_set(LH_EMISMATCH, "rows of tables came that this rank's dataset does not "
+                                          "name");
+        if (rc >= 0)
+            rc = lh_cut_rows_make(rows);
+        lh_err_save(&h->refused, rc < 0 ? rc : 0);
+    }
+    if (h->refused.code < 0)
+        return drop_rows(h, t->rows);
+    for (size_t k = 0; k < rows->n; k++) {
+        const size_t dim = rows->tables[k].dim, piece = rows_a_message(dim);
+        for (size_t at = 0, m; at < rows->tables[k].n; at += m) {
+            m = rows->tables[k].n - at < piece ? rows->tables[k].n - at : piece;
+            LH_TRY(lh_mpi_recv(h->mpi, 0, LH_RANK_EVALUATION_ROWS, rows->tables[k].rows + at * dim,
+                               m * dim * sizeof(float)));
+        }
+    }
+    return 0;
+}
+
 static int send_pieces(struct lh_rank_help *h, const struct lh_evaluate_pieces *pieces)
 {
     size_t piece = LH_MPI_BYTES_MAX / sizeof *pieces->items;
@@ -390,16 +503,24 @@ static int take_task(struct lh_rank_help *h)
     struct task t;
     struct lh_evaluate_pieces pieces = {0};
     struct done d = {0};
+    struct lh_cut_rows rows = {.n = 0};
     LH_TRY(lh_mpi_recv(h->mpi, 0, LH_RANK_EVALUATION_TASK, &t, sizeof t));
     LH_TRY(take_weights(h, &t));
-    int rc = h->refused.code < 0 ? lh_err_load(&h->refused) : 0;
+    int rc = take_rows(h, &t, &rows);
+    if (rc < 0) {
+        lh_cut_rows_fini(&rows);
+        return rc;
+    }
+    rc = h->refused.code < 0 ? lh_err_load(&h->refused) : 0;
     if (rc == 0)
         rc = lh_cut_evaluation_walk(
             &h->evaluation,
             &(struct lh_cut_walk){.split = (enum lh_split)t.split,
                                   .threads = t.threads < h->threads ? t.threads : h->threads,
-                                  .weights = h->weights},
+                                  .weights = h->weights,
+                                  .rows = lh_cut_rows_source(&rows)},
             t.first, t.n, &pieces);
+    lh_cut_rows_fini(&rows);
     d.number = t.number;
     d.pieces = pieces.n;
     d.code = rc < 0 ? rc : 0;

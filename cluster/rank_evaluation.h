@@ -1,6 +1,7 @@
 /* The evaluation of a cut shared out over ranks: each walks some blocks of rows, rank 0 joins the
- * pieces in the order of the blocks, so that a verdict has the same bits for any number of ranks. A
- * rank that cannot (no dataset there, or it died) is left out; rank 0 then does its part. */
+ * pieces in the order of the blocks, so that a verdict has the same bits for any number of ranks.
+ * Of a job with tables a rank is sent the rows that its blocks name. One that cannot help (no
+ * dataset there, or it died) is left out; rank 0 then does its part. */
 #pragma once
 
 #include "cluster/cut_evaluation.h"
@@ -9,8 +10,9 @@
 /* Kinds of messages between ranks (cluster/launch_mpi.c uses those below). */
 enum {
     LH_RANK_EVALUATION_SETUP = 16, /* job and behaviour model, once */
-    LH_RANK_EVALUATION_TASK,       /* blocks to walk; the weights follow */
+    LH_RANK_EVALUATION_TASK,       /* blocks to walk; the weights follow, then ... */
     LH_RANK_EVALUATION_WEIGHTS,
+    LH_RANK_EVALUATION_ROWS, /* ... the rows of tables that the blocks name, by id */
     LH_RANK_EVALUATION_DONE, /* how it went; the pieces follow */
     LH_RANK_EVALUATION_PIECES
 };

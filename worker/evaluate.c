@@ -12,8 +12,8 @@
 #include <math.h>
 #include <string.h>
 
-#define BLOCK 1024 /* rows; a multiple of a policy's rows a run */
-#define ASKED 8192 /* candidates whose explanation is held at a time */
+#define BLOCK LH_EVALUATE_BLOCK /* a multiple of a policy's rows a run */
+#define ASKED 8192              /* candidates whose explanation is held at a time */
 
 struct block {
     struct lh_evaluate_piece *pieces;

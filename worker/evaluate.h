@@ -61,6 +61,7 @@ struct lh_evaluate_pieces {
 };
 
 /* Blocks of a split: what can be shared out. */
+enum { LH_EVALUATE_BLOCK = 1024 }; /* rows of one, but of the last */
 uint64_t lh_evaluate_blocks(const struct lh_dataset *ds, enum lh_split split);
 /* Walks the blocks [first, first + n) and appends their pieces. Errors as of lh_evaluate. */
 int lh_evaluate_part(const struct lh_evaluate_spec *spec, uint64_t first, uint64_t n,

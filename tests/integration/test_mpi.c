@@ -608,6 +608,39 @@ static void evaluations_do_without_a_rank_that_died(void **state)
     free(out);
 }
 
+/* Who helps is sent the rows that its blocks name: validation and test of some blocks each, ids of
+ * many users and of a few items, rows that take more than a message. */
+static void evaluations_of_jobs_with_tables_are_shared_too(void **state)
+{
+    (void)state;
+    need_mpirun();
+    char text[300], *out = NULL;
+    trainkit_dataset_of_items(5000, 300);
+    trainkit_imitator(kit_path("snap"));
+    snprintf(text, sizeof text,
+             "evaluation: {behaviour: %s, ess_floor: 0}\n"
+             "tables:\n  item: {ids: [item, before], into: state_low, dim: 5}\n"
+             "  user: {ids: user, into: state_high, dim: 3000, init: 0.001}\n",
+             kit_path("snap"));
+    trainkit_job_file(kit_path("job.yaml"), 30, 15, text);
+    int status = kit_run(
+        &out,
+        ENVIRONMENT
+        "cd '%s' && %s train job.yaml --dir alone --quiet && LONGHAUL_LOG=json,debug " MPIRUN
+        "-n 5 %s train job.yaml --dir run --quiet "
+        "2>said; s=$?; cmp alone/evaluations.jsonl "
+        "run/evaluations.jsonl && cmp alone/test.json run/test.json || { cat said; exit 98; }; "
+        "grep -h '\"shared\"' said; ! grep 'not help' said || exit 97; exit $s",
+        kit_dir(), PROGRAM, PROGRAM);
+    assert_ends(status, 0, out, NULL);
+    int shared = 0;
+    for (const char *at = out; (at = strstr(at, "\"helped\":")); at++)
+        shared += atoi(at + strlen("\"helped\":")) > 0;
+    if (shared < 3)
+        fail_msg("%d evaluations were shared:\n%s", shared, out);
+    free(out);
+}
+
 /* In ssp and async weights depend on who was faster, in bfloat16 they do not. */
 static void other_consistencies_and_gradients_go_over_ranks_too(void **state)
 {
@@ -913,6 +946,7 @@ int main(void)
         kit_test(a_signal_to_mpirun_cuts_a_checkpoint_from_which_the_run_goes_on),
         kit_test(all_ranks_serve_the_metrics_of_their_roles),
         kit_test(evaluations_do_without_a_rank_that_died),
+        kit_test(evaluations_of_jobs_with_tables_are_shared_too),
         kit_test(other_consistencies_and_gradients_go_over_ranks_too),
         kit_test(a_dead_worker_is_made_up_for_where_mpirun_recovers),
         kit_test(a_dead_server_or_scheduler_is_named_where_mpirun_recovers),
