@@ -1,12 +1,13 @@
 /* How fast a table answers and applies rows, in memory and from its files, against what this
  * machine does in the same run.
  *
- *     bench_rowtable DIRECTORY [rows [elements]]
+ *     bench_rowtable DIRECTORY [rows [elements [megabytes]]]
  *
  * One thread. The table has `rows` rows (a million) of `elements` (32). First the cache holds all
  * of them, then a tenth. Steps and pulls name 4096 random ids each. Limits: the same rows copied,
  * or updated, in one flat array by their index; 4 KiB read from a random place of a file that is in
- * the page cache; as many bytes written to a file and fsynced. */
+ * the page cache; as many bytes written to a file and fsynced. With `megabytes` the cache has that
+ * much, and there are neither limits nor arrays in memory: for a table much larger than it. */
 #include "common/err.h"
 #include "common/mem.h"
 #include "common/rng.h"
@@ -194,7 +195,13 @@ static void cut(struct work *w, const char *what, bool steps)
     fflush(stdout);
 }
 
-static void open_table(struct work *w, size_t cache_rows)
+/* What a cache of so many rows takes: a sixteenth is for filters, one for copies. */
+static size_t bytes_of(const struct work *w, size_t rows)
+{
+    return rows * (12 * w->dim + 64) / 14 * 16;
+}
+
+static void open_table(struct work *w, size_t cache_bytes)
 {
     const struct lh_rowtable_spec spec = {.name = "bench",
                                           .dim = w->dim,
@@ -207,8 +214,7 @@ static void open_table(struct work *w, size_t cache_rows)
                                           .shards = 1,
                                           .leaves = 1,
                                           .max_ids = BATCH,
-                                          /* a sixteenth is for filters, one for copies */
-                                          .cache_bytes = cache_rows * (12 * w->dim + 64) / 14 * 16};
+                                          .cache_bytes = cache_bytes};
     must(lh_rowtable_create(&w->t, &spec, w->dir));
 }
 
@@ -248,63 +254,97 @@ static void write_flat(struct work *w)
            written - began, now() - written, (double)bytes / 1e6);
 }
 
+static void say_counts(const struct work *w)
+{
+    struct lh_rowtable_stats s;
+    lh_rowtable_stats(w->t, &s);
+    printf("%" PRIu64 " hits, %" PRIu64 " misses, %" PRIu64 " rows written; resident %.0f MB, "
+           "cache %.0f MB\n",
+           s.hits, s.misses, s.written, (double)lh_mem_resident() / 1e6,
+           (double)s.cache_bytes / 1e6);
+}
+
+static void compare(struct work *w)
+{
+    void *p;
+    must(lh_mem_alloc_aligned(&p, w->rows * 3 * w->dim, sizeof(float), "bench"));
+    w->flat = p;
+    memset(w->flat, 0, w->rows * 3 * w->dim * sizeof(float));
+    must(LH_NEW_ARRAY(&w->page, PAGE, "bench"));
+    open_table(w, bytes_of(w, w->rows + w->rows / 20));
+    must(lh_rowtable_init(w->t));
+    fill(w);
+    const double copy = measure(w, "limit of a pull: rows of a flat array", run_copy, 100, 0);
+    const double adam = measure(w, "limit of a step: Adam in a flat array", run_adam, 100, 0);
+    measure(w, "pull, all in memory", run_pull, 100, copy);
+    measure(w, "step, all in memory", run_step, 100, adam);
+    write_flat(w);
+    cut(w, "cut, all rows changed", false);
+    measure(w, "step again", run_step, 10, adam);
+    cut(w, "cut after 50 steps of 4096 rows", false);
+    measure(w, "step again", run_step, 100, adam);
+    cut(w, "cut after 500 steps, with steps", true);
+    lh_rowtable_destroy(&w->t);
+
+    open_table(w, bytes_of(w, w->rows / 10));
+    const double began = now();
+    must(lh_rowtable_restore(w->t, w->version, &w->dir, 1));
+    printf("%-44s %.3f s\n", "restore onto as many servers", now() - began);
+    const double pages = measure(w, "limit of a miss: 4 KiB of a cached file", run_pages, 100, 0);
+    measure(w, "pull, a tenth in memory", run_pull, 50, pages);
+    measure(w, "step, a tenth in memory, written back", run_step, 50, pages);
+    cut(w, "cut after 250 steps of 4096 rows", false);
+    measure(w, "step again, a tenth in memory", run_step, 50, pages);
+    cut(w, "cut after 250 steps, with steps", true);
+    say_counts(w);
+    lh_rowtable_destroy(&w->t);
+    lh_mem_free(w->flat);
+    lh_mem_free(w->page);
+    close(w->fd);
+}
+
+static void try_large(struct work *w, size_t cache_bytes)
+{
+    open_table(w, cache_bytes);
+    must(lh_rowtable_init(w->t));
+    fill(w);
+    cut(w, "cut, all rows changed", false);
+    for (int round = 0; round < 4; round++) {
+        measure(w, "pull", run_pull, 20, 0);
+        measure(w, "step", run_step, 20, 0);
+        cut(w, round < 2 ? "cut after 100 steps of 4096 rows" : "the same, with steps", round > 1);
+        say_counts(w);
+    }
+    lh_rowtable_destroy(&w->t);
+    open_table(w, cache_bytes);
+    const double began = now();
+    must(lh_rowtable_restore(w->t, w->version, &w->dir, 1));
+    printf("%-44s %.3f s\n", "restore onto as many servers", now() - began);
+    measure(w, "pull", run_pull, 20, 0);
+    say_counts(w);
+    lh_rowtable_destroy(&w->t);
+}
+
 int main(int argc, char **argv)
 {
     static struct work w;
-    void *p;
     if (argc < 2) {
-        fprintf(stderr, "usage: bench_rowtable DIRECTORY [rows [elements]]\n");
+        fprintf(stderr, "usage: bench_rowtable DIRECTORY [rows [elements [megabytes]]]\n");
         return 2;
     }
     w.dir = argv[1];
     w.rows = argc > 2 ? strtoull(argv[2], NULL, 10) : 1000000;
     w.dim = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : 32;
-    must(lh_mem_alloc_aligned(&p, w.rows * 3 * w.dim, sizeof(float), "bench"));
-    w.flat = p;
-    memset(w.flat, 0, w.rows * 3 * w.dim * sizeof(float));
     must(LH_NEW_ARRAY(&w.g, BATCH * w.dim, "bench"));
     must(LH_NEW_ARRAY(&w.out, BATCH * w.dim, "bench"));
-    must(LH_NEW_ARRAY(&w.page, PAGE, "bench"));
     lh_rng_normal(&(struct lh_rng_at){.seed = 2}, w.g, BATCH * w.dim);
-
     printf("%" PRIu64 " rows of %u elements, %.0f MB with moments\n", w.rows, w.dim,
            (double)w.rows * 3 * w.dim * sizeof(float) / 1e6);
-    open_table(&w, w.rows + w.rows / 20);
-    must(lh_rowtable_init(w.t));
-    fill(&w);
-    const double copy = measure(&w, "limit of a pull: rows of a flat array", run_copy, 100, 0);
-    const double adam = measure(&w, "limit of a step: Adam in a flat array", run_adam, 100, 0);
-    measure(&w, "pull, all in memory", run_pull, 100, copy);
-    measure(&w, "step, all in memory", run_step, 100, adam);
-    write_flat(&w);
-    cut(&w, "cut, all rows changed", false);
-    measure(&w, "step again", run_step, 10, adam);
-    cut(&w, "cut after 50 steps of 4096 rows", false);
-    measure(&w, "step again", run_step, 100, adam);
-    cut(&w, "cut after 500 steps, with steps", true);
-    lh_rowtable_destroy(&w.t);
-
-    open_table(&w, w.rows / 10);
-    const double began = now();
-    must(lh_rowtable_restore(w.t, w.version, &w.dir, 1));
-    printf("%-44s %.3f s\n", "restore onto as many servers", now() - began);
-    const double pages = measure(&w, "limit of a miss: 4 KiB of a cached file", run_pages, 100, 0);
-    measure(&w, "pull, a tenth in memory", run_pull, 50, pages);
-    measure(&w, "step, a tenth in memory, written back", run_step, 50, pages);
-    cut(&w, "cut after 250 steps of 4096 rows", false);
-    measure(&w, "step again, a tenth in memory", run_step, 50, pages);
-    cut(&w, "cut after 250 steps, with steps", true);
-    struct lh_rowtable_stats s;
-    lh_rowtable_stats(w.t, &s);
-    printf("%" PRIu64 " hits, %" PRIu64 " misses, %" PRIu64 " rows written; resident %.0f MB, "
-           "cache %.0f MB\n",
-           s.hits, s.misses, s.written, (double)lh_mem_resident() / 1e6,
-           (double)s.cache_bytes / 1e6);
-    lh_rowtable_destroy(&w.t);
-    lh_mem_free(w.flat);
+    if (argc > 4)
+        try_large(&w, (size_t)strtoull(argv[4], NULL, 10) << 20);
+    else
+        compare(&w);
     lh_mem_free(w.g);
     lh_mem_free(w.out);
-    lh_mem_free(w.page);
-    close(w.fd);
     return 0;
 }
