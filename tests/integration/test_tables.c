@@ -281,6 +281,71 @@ static void snapshot_acts_by_the_rows_of_the_ids_it_is_given(void **state)
     free(out);
 }
 
+/* The right action is what the item means, which nothing but its id tells: the optimum is known, 0
+ * off, and so is the best that can be done without ids, the variance of the meanings. How far off a
+ * policy is, squared, an element, over all items. */
+static double squared_miss(unsigned seed, bool table, double *variance)
+{
+    enum { KINDS = 40 };
+    char text[1024], *out = NULL;
+    snprintf(text, sizeof text,
+             "dataset: %s\nseed: %u\nalgorithm: il\nnetwork: {hidden: [16]}\n"
+             "optimiser: {lr_cvae: 0.003}\ntrain: {batch: 512, micro_batch: 256, steps: 280}\n"
+             "checkpoint: {every: 280}\n%s\n",
+             kit_path("data"), seed,
+             table ? "tables: {item: {ids: item, dim: 8, learning_rate: 0.02}}" : "");
+    kit_write(kit_path("job.yaml"), text);
+    FILE *f = fopen(kit_path("states.csv"), "w");
+    assert_non_null(f);
+    fprintf(f, "h0,h1,h2,l0,l1%s\n", table ? ",item" : "");
+    for (uint64_t k = 0; k < KINDS; k++) {
+        fprintf(f, "0,0,0,0,0");
+        if (table)
+            fprintf(f, ",%llu", (unsigned long long)trainkit_item(k, 0, KINDS));
+        fprintf(f, "\n");
+    }
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(kit_run(&out,
+                             "cd '%s' && rm -rf run policy && p=" LH_BINARY_DIR "/longhaul && "
+                             "$p train job.yaml --dir run -q --no-evaluation >/dev/null && "
+                             "$p export --dir run --out policy --cut last >/dev/null && "
+                             "$p act --snapshot policy < states.csv | tail -n +2",
+                             kit_dir()),
+                     0);
+    double sum = 0, squares = 0, mean[2] = {0};
+    const char *at = out;
+    for (uint64_t k = 0; k < KINDS; k++) {
+        float means[2], got[2];
+        trainkit_meaning(trainkit_item(k, 0, KINDS), means);
+        assert_int_equal(sscanf(at, "%f,%f", &got[0], &got[1]), 2);
+        for (int j = 0; j < 2; j++) {
+            const double miss = (double)(got[j] - means[j]);
+            sum += miss * miss;
+            squares += (double)means[j] * (double)means[j];
+            mean[j] += (double)means[j] / KINDS;
+        }
+        at = strchr(at, '\n') + 1;
+    }
+    free(out);
+    *variance = squares / (2 * KINDS) - (mean[0] * mean[0] + mean[1] * mean[1]) / 2;
+    return sum / (2 * KINDS);
+}
+
+static void optimum_is_near_with_a_table_and_out_of_reach_without(void **state)
+{
+    (void)state;
+    trainkit_dataset_of_items(200, 40);
+    for (unsigned seed = 1; seed <= 3; seed++) {
+        double variance;
+        const double with = squared_miss(seed, true, &variance);
+        const double without = squared_miss(seed, false, &variance);
+        print_message("seed %u: %.4f with, %.4f without; variance %.4f\n", seed, with, without,
+                      variance);
+        assert_true(with < 0.1 * variance);
+        assert_true(without > 0.9 * variance);
+    }
+}
+
 static void ids_that_a_dataset_lacks_are_named(void **state)
 {
     (void)state;
@@ -300,6 +365,7 @@ int main(void)
         kit_test(train_whose_roles_are_killed_gives_the_same_rows),
         kit_test(table_of_ten_times_its_cache_is_learnt_within_the_memory),
         kit_test(snapshot_acts_by_the_rows_of_the_ids_it_is_given),
+        kit_test(optimum_is_near_with_a_table_and_out_of_reach_without),
         kit_test(ids_that_a_dataset_lacks_are_named),
     };
     return cmocka_run_group_tests_name("tables", tests, NULL, NULL);
