@@ -333,7 +333,8 @@ struct lh_role_node *lh_roster_sender(struct lh_roster *r, const struct lh_net_m
         *returned = back;
     node->peer = msg->peer; /* a connection made anew has another id */
     node->heard = lh_now();
-    node->version = msg->env.step > node->version ? msg->env.step : node->version;
+    if (msg->env.kind != LH__KIND__KIND_PAUSED && msg->env.step > node->version)
+        node->version = msg->env.step;
     if (msg->env.kind == LH__KIND__KIND_BEAT || msg->env.kind == LH__KIND__KIND_GOODBYE)
         take_phases(node, msg);
     return keep_order(r, node, msg, &take) >= 0 && take ? node : NULL;

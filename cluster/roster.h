@@ -35,9 +35,10 @@ struct lh_role_node {
     double heard;         /* seconds */
     uint64_t version;     /* where it stands */
     bool paused;
-    bool deaf;         /* it could not be told something: so much waits for its acknowledgement */
-    unsigned hellos;   /* that came after it was gone */
-    Lh__Phases phases; /* its last report */
+    uint64_t paused_at; /* the step up to which it will have gone then: some may be under way */
+    bool deaf;          /* it could not be told something: so much waits for its acknowledgement */
+    unsigned hellos;    /* that came after it was gone */
+    Lh__Phases phases;  /* its last report */
     bool said_goodbye;
 };
 

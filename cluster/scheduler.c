@@ -55,7 +55,7 @@ static int pause_is_over(struct lh_scheduler *s)
         const struct lh_role_node *n = lh_roster_server(&s->roster, i);
         if (!n || !n->paused)
             return 0;
-        newest = n->version > newest ? n->version : newest;
+        newest = n->paused_at > newest ? n->paused_at : newest;
     }
     /* what some have failed to write, and others have dropped, is not tried once more */
     while (newest < s->clock.total &&
@@ -102,7 +102,7 @@ static int take_from(struct lh_scheduler *s, struct lh_role_node *node,
         return server ? lh_scheduler_unprepared(s, node, msg) : 0;
     case LH__KIND__KIND_PAUSED:
         node->paused = server;
-        node->version = msg->env.step;
+        node->paused_at = msg->env.step;
         return s->stage == PAUSING ? pause_is_over(s) : 0;
     default:
         return 0;
@@ -124,7 +124,7 @@ static int take_message(struct lh_scheduler *s, const struct lh_net_message *msg
     node = lh_roster_sender(&s->roster, msg, &returned);
     if (!node)
         return 0;
-    if (returned && s->stage == RUNNING) {
+    if (returned && lh_scheduler_computes(s)) {
         lh_log_tell(LH_LOG_INFO, "back", LH_FIELDS(LH_F("number", node->number)),
                     "worker %u is back", node->number);
         s->reassign = true;
@@ -256,7 +256,7 @@ static void report(struct lh_scheduler *s, bool now)
 static int turn(struct lh_scheduler *s)
 {
     LH_TRY(lh_scheduler_hear(s));
-    if (s->stage < FINISHING)
+    if (s->stage < STOPPING)
         LH_TRY(lh_scheduler_plan(s));
     LH_TRY(lh_scheduler_look_after(s));
     LH_TRY(lh_cuts_judge(&s->cuts, s->evaluator));
@@ -274,7 +274,7 @@ static int turn(struct lh_scheduler *s)
     LH_TRY(lh_scheduler_reassign(s));
     if (s->stage < STOPPING && is_finished(s))
         return stop(s, 0);
-    return s->stage == RUNNING ? lh_scheduler_watch_workers(s) : 0;
+    return lh_scheduler_computes(s) ? lh_scheduler_watch_workers(s) : 0;
 }
 
 /* Everybody is told; those who listen say goodbye, with their last statistics. */

@@ -41,6 +41,12 @@ struct lh_scheduler {
  */
 int lh_scheduler_hear(struct lh_scheduler *s); /* waits a moment for what is said, and takes it */
 
+/* Whether steps are computed: also when it was interrupted, until all servers stand at one. */
+static inline bool lh_scheduler_computes(const struct lh_scheduler *s)
+{
+    return s->stage > GATHERING && s->stage < STOPPING;
+}
+
 /* --- scheduler_roles.c: who takes part ---------------------------------------------------------
  */
 int lh_scheduler_ready(struct lh_scheduler *s, struct lh_role_node *node);
@@ -55,7 +61,7 @@ int lh_scheduler_take_deaths(struct lh_scheduler *s);
 int lh_scheduler_look_after(struct lh_scheduler *s);
 /* Each turn: shares, where workers came or went. */
 int lh_scheduler_reassign(struct lh_scheduler *s);
-/* While it runs: LH_EPEER when no worker has been left for long. */
+/* While it computes: LH_EPEER when no worker has been left for long, and one is needed. */
 int lh_scheduler_watch_workers(struct lh_scheduler *s);
 
 /* --- scheduler_plan.c: who is told what the run is ---------------------------------------------

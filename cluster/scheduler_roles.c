@@ -21,7 +21,7 @@ int lh_scheduler_ready(struct lh_scheduler *s, struct lh_role_node *node)
         return 0;
     if (s->ready_at == 0)
         s->ready_at = lh_now();
-    if (s->stage == RUNNING) {
+    if (lh_scheduler_computes(s)) {
         lh_log_tell(LH_LOG_INFO, "ready",
                     LH_FIELDS(LH_F("number", node->number), LH_F("process", node->pid),
                               LH_F("host", node->host)),
@@ -36,8 +36,8 @@ static int worker_is_gone(struct lh_scheduler *s, struct lh_role_node *node, con
 {
     char who[512];
     lh_roster_gone(node);
-    if (s->stage > PAUSING)
-        return 0; /* nothing is left to compute, or it was told to go */
+    if (s->stage == STOPPING)
+        return 0; /* it was told to go */
     lh_report_lost(&s->report, node);
     lh_log_tell(LH_LOG_WARN, "lost", LH_FIELDS(LH_F("number", node->number), LH_F("how", how)),
                 "%s %s; the others take its share", lh_roster_describe(node, who, sizeof who), how);
@@ -116,10 +116,22 @@ int lh_scheduler_failed(struct lh_scheduler *s, struct lh_role_node *node,
     return worker_is_gone(s, node, text);
 }
 
+/* Whether a server is still to make the version that the run stops at: one that has it writes. */
+static bool lacks_steps(struct lh_scheduler *s)
+{
+    for (uint32_t i = 0; i < s->opt->servers; i++) {
+        const struct lh_role_node *n = lh_roster_server(&s->roster, i);
+        if (!n || n->version < s->clock.until)
+            return true;
+    }
+    return false;
+}
+
 int lh_scheduler_watch_workers(struct lh_scheduler *s)
 {
     double now = lh_now();
-    if (lh_roster_count(&s->roster, LH__ROLE__ROLE_WORKER, LH_STANDING_HELLO) > 0) {
+    if (!lacks_steps(s) ||
+        lh_roster_count(&s->roster, LH__ROLE__ROLE_WORKER, LH_STANDING_HELLO) > 0) {
         s->ready_at = now;
         return 0;
     }
@@ -153,7 +165,7 @@ int lh_scheduler_take_deaths(struct lh_scheduler *s)
         struct lh_role_node *n = NULL;
         LH_TRY(hear_last_word(s, &p, &n));
         bool replaced = p.replaced;
-        if (!replaced && s->opt->replace && s->stage < FINISHING &&
+        if (!replaced && s->opt->replace && s->stage < STOPPING &&
             (!n || n->role == LH__ROLE__ROLE_WORKER))
             LH_TRY(s->opt->replace(s->opt->launcher, &p, &replaced));
         if (n)
