@@ -131,8 +131,8 @@ static int begin(struct lh_pull *p, uint64_t version)
         p->shards[i].got_weights = p->shards[i].got_targets = 0;
         p->shards[i].done = false;
     }
-    /* Which version is the latest is for one shard to say: the others must then give the same. */
-    size_t n = version == LH_WIRE_LATEST ? 1 : p->n_shards;
+    /* Which step of its own a worker has is for one shard to say. */
+    size_t n = p->each && version == LH_WIRE_LATEST ? 1 : p->n_shards;
     for (size_t i = 0; i < n; i++)
         LH_TRY(ask(p, i));
     return 0;
@@ -177,18 +177,49 @@ static int take_piece(struct lh_pull *p, size_t i, struct lh_net_message *msg, b
     return 0;
 }
 
-/* Shard 0 has said which version, or step, it is: the others are asked for it. */
-static int take_latest(struct lh_pull *p, uint64_t version)
+/* Shard 0 has said which step it is: the others are asked for its weights. */
+static int take_step(struct lh_pull *p, uint64_t step)
 {
-    p->version = version;
+    if (p->version != LH_WIRE_LATEST)
+        return 0; /* said before */
+    p->version = step;
     for (size_t k = 1; k < p->n_shards; k++)
         LH_TRY(ask(p, k));
     return 0;
 }
 
-static int take_step(struct lh_pull *p, uint64_t step)
+/* A version that was asked for by its number is of that number; the latest of a shard is what its
+ * first piece is of. */
+static int check_version(const struct lh_pull *p, size_t i, uint64_t version)
 {
-    return p->version == LH_WIRE_LATEST ? take_latest(p, step) : 0; /* else: said before */
+    const struct lh_pull_shard *s = &p->shards[i];
+    const bool first = s->got_weights == 0 && s->got_targets == 0;
+    const uint64_t expected = p->version != LH_WIRE_LATEST ? p->version
+                              : first                      ? version
+                                                           : s->version;
+    if (version == expected || p->each)
+        return 0;
+    return lh_err_set(LH_EPROTO, "server %zu sent version %llu where %llu was expected", i,
+                      (unsigned long long)version, (unsigned long long)expected);
+}
+
+/* All shards have given what they have. Where one is ahead the others are not to be waited for: all
+ * are asked for the version that they stand at. */
+static int end(struct lh_pull *p)
+{
+    uint64_t least = UINT64_MAX, most = 0;
+    for (size_t k = 0; k < p->n_shards; k++) {
+        least = p->shards[k].version < least ? p->shards[k].version : least;
+        most = p->shards[k].version > most ? p->shards[k].version : most;
+    }
+    if (!p->each && least != most)
+        return lh_pull_begin(p, least);
+    if (!p->each)
+        p->version = least;
+    p->complete = true;
+    if (p->held)
+        lh_held_settle(p->held);
+    return 0;
 }
 
 int lh_pull_take(struct lh_pull *p, size_t i, struct lh_net_message *msg)
@@ -197,8 +228,7 @@ int lh_pull_take(struct lh_pull *p, size_t i, struct lh_net_message *msg)
     if (p->complete || env->request != p->request)
         return 0;
     if (env->kind == LH__KIND__KIND_MOVED && !p->each)
-        return lh_pull_begin(
-            p, env->step > p->version || p->version == LH_WIRE_LATEST ? env->step : p->version);
+        return lh_pull_begin(p, LH_WIRE_LATEST);
     if (env->kind == LH__KIND__KIND_STEP && p->each && i == 0)
         return take_step(p, env->step);
     bool targets = env->kind == LH__KIND__KIND_TARGETS;
@@ -207,17 +237,12 @@ int lh_pull_take(struct lh_pull *p, size_t i, struct lh_net_message *msg)
                           lh_wire_kind_name(env->kind));
     if (p->version == LH_WIRE_LATEST && p->each)
         return lh_err_set(LH_EPROTO, "server %zu sent weights before it gave a step", i);
-    if (p->version == LH_WIRE_LATEST)
-        LH_TRY(take_latest(p, env->step));
-    if (env->step != p->version && !p->each)
-        return lh_err_set(LH_EPROTO, "server %zu sent version %llu where %llu was expected", i,
-                          (unsigned long long)env->step, (unsigned long long)p->version);
+    LH_TRY(check_version(p, i, env->step));
     LH_TRY(take_piece(p, i, msg, targets));
+    p->shards[i].version = env->step;
     p->asked = lh_now();
-    p->complete = true;
     for (size_t k = 0; k < p->n_shards; k++)
-        p->complete = p->complete && p->shards[k].done;
-    if (p->complete && p->held)
-        lh_held_settle(p->held);
-    return 0;
+        if (!p->shards[k].done)
+            return 0;
+    return end(p);
 }

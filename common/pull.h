@@ -25,6 +25,7 @@ struct lh_pull_shard {
     struct lh_net_socket *socket;
     uint64_t lo, size, target_elements;
     uint64_t got_weights, got_targets;
+    uint64_t version; /* that its pieces are of */
     bool done;
 };
 
@@ -59,8 +60,10 @@ struct lh_pull_spec {
 int lh_pull_open(struct lh_pull *p, const struct lh_pull_spec *spec);
 void lh_pull_close(struct lh_pull *p); /* idempotent */
 
-/* Asks all shards for `version` (LH_WIRE_LATEST: what shard 0 has now), forgetting what was asked
- * before and what `held` holds. Errors: LH_EPEER if a shard takes no requests. */
+/* Asks all shards for `version`, forgetting what was asked before and what `held` holds.
+ * LH_WIRE_LATEST: the newest that all can give. One may be a version ahead of another that lacks
+ * what somebody who is gone had of a step: it gives the one before, too. Errors: LH_EPEER if a
+ * shard takes no requests. */
 int lh_pull_begin(struct lh_pull *p, uint64_t version);
 /* The same for the weights that step `step` may be computed at, where each step is a worker's own:
  * each shard gives the version that it has once it may. LH_WIRE_LATEST: of a step that shard 0

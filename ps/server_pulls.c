@@ -60,10 +60,12 @@ static int give_back(struct lh_loan *loan, size_t left, int rc)
 }
 
 /* A step that is wanted here though it was the last to come in, since another shard has lost it:
- * its weights are those before it, as there. So with bound 0 its sum has the same bits. */
+ * its weights are those before it, as there. So with bound 0 its sum has the same bits. In sync its
+ * version is wanted: those who had part of the step may all be gone. */
 static bool is_for_the_last(const struct lh_server *s, const struct lh_server_wait *w)
 {
-    return w->each && w->version == s->last && lh_shard_weights_before(s->shard);
+    const uint64_t last = w->each ? s->last : lh_shard_version(s->shard) - 1;
+    return w->version == last && lh_shard_weights_before(s->shard);
 }
 
 /* LH_AGAIN: not now, the peer has too much to take yet. */
@@ -103,9 +105,9 @@ static int send_version(struct lh_server *s, const struct lh_server_wait *w)
 static int answer(struct lh_server *s, const struct lh_server_wait *w)
 {
     double began = lh_now();
-    int rc = w->each || w->version == LH_WIRE_LATEST || w->version == lh_shard_version(s->shard)
-                 ? send_version(s, w)
-                 : send_moved(s, w);
+    const bool here = w->each || w->version == LH_WIRE_LATEST ||
+                      w->version == lh_shard_version(s->shard) || is_for_the_last(s, w);
+    int rc = here ? send_version(s, w) : send_moved(s, w);
     s->member.phases.reply += lh_now() - began;
     return rc;
 }

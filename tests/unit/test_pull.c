@@ -148,20 +148,62 @@ static void version_is_complete_when_every_piece_of_it_has_come(void **state)
     rig_close(&x);
 }
 
-static void latest_is_what_the_first_shard_says(void **state)
+static void latest_is_what_all_shards_have(void **state)
 {
     (void)state;
     struct rig x;
-    struct lh_net_message m;
     rig_open(&x);
     assert_ok(lh_pull_begin(&x.pull, LH_WIRE_LATEST));
     uint64_t request = requested(&x, 0, LH_WIRE_LATEST);
-    assert_int_equal(lh_net_recv(x.server[1], &m), LH_AGAIN); /* it is not asked yet */
+    assert_int_equal(requested(&x, 1, LH_WIRE_LATEST), request);
     give_all(&x, 0, 8, request);
-    assert_int_equal(requested(&x, 1, 8), request);
+    assert_false(x.pull.complete);
     give_all(&x, 1, 8, request);
     assert_true(x.pull.complete);
     assert_int_equal(x.pull.version, 8);
+    rig_close(&x);
+}
+
+/* One that lacks what somebody who is gone had of step 7 waits for a worker at version 7. */
+static void latest_where_one_shard_is_behind_is_what_that_one_has(void **state)
+{
+    (void)state;
+    struct rig x;
+    for (size_t ahead = 0; ahead < 2; ahead++) {
+        rig_open(&x);
+        assert_ok(lh_pull_begin(&x.pull, LH_WIRE_LATEST));
+        uint64_t request = requested(&x, 0, LH_WIRE_LATEST);
+        requested(&x, 1, LH_WIRE_LATEST);
+        give_all(&x, ahead, 8, request);
+        give_all(&x, !ahead, 7, request);
+        assert_false(x.pull.complete);
+        uint64_t again = requested(&x, 0, 7);
+        assert_int_not_equal(again, request);
+        assert_int_equal(requested(&x, 1, 7), again);
+        give_all(&x, 0, 7, again);
+        give_all(&x, 1, 7, again);
+        assert_true(x.pull.complete);
+        assert_int_equal(x.pull.version, 7);
+        assert_true(x.weights[0] == 7 && x.weights[FLAT - 1] == 7);
+        rig_close(&x);
+    }
+}
+
+/* A shard's latest is of one version. */
+static void latest_in_pieces_of_two_versions_is_refused(void **state)
+{
+    (void)state;
+    struct rig x;
+    rig_open(&x);
+    assert_ok(lh_pull_begin(&x.pull, LH_WIRE_LATEST));
+    struct lh_envelope e = {.kind = LH__KIND__KIND_WEIGHTS,
+                            .step = 8,
+                            .request = requested(&x, 0, LH_WIRE_LATEST),
+                            .count = 4};
+    assert_ok(give(&x, 0, e, 4 * sizeof(float), 8));
+    e.first = 4;
+    e.step = 9;
+    assert_err(give(&x, 0, e, 4 * sizeof(float), 9), LH_EPROTO, "version 9 where 8 was expected");
     rig_close(&x);
 }
 
@@ -195,7 +237,7 @@ static void step_is_what_the_first_shard_gives_at_whatever_version(void **state)
     rig_close(&x);
 }
 
-static void moved_begins_anew_where_the_server_stands(void **state)
+static void moved_begins_anew_with_what_there_is(void **state)
 {
     (void)state;
     struct rig x;
@@ -207,9 +249,9 @@ static void moved_begins_anew_where_the_server_stands(void **state)
     assert_ok(give(
         &x, 0, (struct lh_envelope){.kind = LH__KIND__KIND_MOVED, .step = 7, .request = request}, 0,
         0));
-    uint64_t again = requested(&x, 0, 7);
+    uint64_t again = requested(&x, 0, LH_WIRE_LATEST);
     assert_int_not_equal(again, request);
-    requested(&x, 1, 7);
+    requested(&x, 1, LH_WIRE_LATEST);
     give_all(&x, 0, 7, again);
     assert_false(x.pull.complete); /* shard 1's answer was of version 5 */
     give_all(&x, 1, 7, again);
@@ -325,9 +367,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         kit_test(pieces_cover_each_shard_once_and_only_targets_that_are),
         kit_test(version_is_complete_when_every_piece_of_it_has_come),
-        kit_test(latest_is_what_the_first_shard_says),
+        kit_test(latest_is_what_all_shards_have),
+        kit_test(latest_where_one_shard_is_behind_is_what_that_one_has),
+        kit_test(latest_in_pieces_of_two_versions_is_refused),
         kit_test(step_is_what_the_first_shard_gives_at_whatever_version),
-        kit_test(moved_begins_anew_where_the_server_stands),
+        kit_test(moved_begins_anew_with_what_there_is),
         kit_test(piece_that_does_not_fit_is_refused),
         kit_test(begin_that_nobody_takes_is_an_error),
         kit_test(held_version_is_read_where_it_lies),

@@ -349,6 +349,34 @@ static void worker_whose_push_was_lost_makes_it_good_before_it_goes_on(void **st
     rig_free(x);
 }
 
+/* --- steps that all share ------------------------------------------------------------------------
+ */
+/* Another shard may lack what somebody had of the step that is in here. Who comes in the place of
+ * the one that is gone computes it, at the version before. */
+static void version_before_is_given_too(void **state)
+{
+    (void)state;
+    struct rig *x = rig_of(sync_job, 0);
+    struct lh_envelope env;
+    push(x, 0, 0, 0, SIZE, 1);
+    ask(x, 0, LH__KIND__KIND_PULL, 1);
+    expect_weights(x, 0, -RATE);
+    ask(x, 1, LH__KIND__KIND_PULL, LH_WIRE_LATEST);
+    expect_weights(x, 1, -RATE);
+    ask(x, 1, LH__KIND__KIND_PULL, 0);
+    expect_weights(x, 1, 0);
+    push(x, 1, 0, 0, SIZE, 5); /* is in */
+    push(x, 1, 1, 0, SIZE, 1);
+    ask(x, 1, LH__KIND__KIND_PULL, 2);
+    expect_weights(x, 1, -2 * RATE);
+    ask(x, 1, LH__KIND__KIND_PULL, 1);
+    expect_weights(x, 1, -RATE);
+    ask(x, 1, LH__KIND__KIND_PULL, 0);
+    expect(x, 1, LH__KIND__KIND_MOVED, &env);
+    assert_int_equal(env.step, 2);
+    rig_free(x);
+}
+
 /* --- what is late in sync ------------------------------------------------------------------------
  */
 static bool has_come(struct rig *x, int w)
@@ -426,6 +454,7 @@ static void idle_worker_is_given_a_leaf_whose_rows_alone_are_missing(void **stat
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        kit_test(version_before_is_given_too),
         kit_test(own_step_is_one_workers_sum_though_two_send_it),
         kit_test(own_step_takes_nothing_of_who_was_not_given_it_or_another_generation),
         kit_test(weights_for_the_step_that_came_last_are_those_before_it),
