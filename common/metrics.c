@@ -269,6 +269,22 @@ int lh_metrics_join(struct lh_metrics *m, const struct lh_metrics_who *who,
     return 0;
 }
 
+void lh_metrics_leave(struct lh_metrics *m, struct lh_metrics_role **out)
+{
+    struct lh_metrics_role **at, *r = *out;
+    if (!r)
+        return;
+    pthread_mutex_lock(&m->mutex);
+    for (at = &m->first; *at != r;)
+        at = &(*at)->next;
+    *at = r->next;
+    if (m->last == &r->next)
+        m->last = at;
+    pthread_mutex_unlock(&m->mutex);
+    free_role(r);
+    *out = NULL;
+}
+
 /* --- the page ----------------------------------------------------------------------------------
  */
 struct page {

@@ -170,10 +170,14 @@ struct lh_metrics_who {
     size_t n_losses;
 };
 
-/* A role's slots, until the registry is closed: what has ended keeps its last values. `m` NULL:
+/* A role's slots, until it leaves or the registry is closed: what has ended keeps its last values.
+ * `m` NULL:
  * *out is NULL, and that is no error. Any thread. Errors: LH_ENOMEM. */
 int lh_metrics_join(struct lh_metrics *m, const struct lh_metrics_who *who,
                     struct lh_metrics_role **out);
+/* It is on the page no more: for one that joins again, perhaps as the same number, whose series
+ * would be there twice. *r becomes NULL; NULL content allowed. */
+void lh_metrics_leave(struct lh_metrics *m, struct lh_metrics_role **r);
 
 /* By the role's one thread; nothing is allocated. A family that the role does not have, and a label
  * value that does not exist, are left alone. What was never set is not shown. */

@@ -464,6 +464,7 @@ static int close_but(struct lh_server **server, int rc, struct lh_net_socket **k
     if (keep) {
         *keep = s->socket;
         s->socket = NULL;
+        lh_metrics_leave(s->opt->metrics, &s->counts); /* it counts anew */
     }
     release(s);
     lh_log_as(before);

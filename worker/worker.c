@@ -272,6 +272,8 @@ static int take_part(void *zmq, const struct lh_worker_options *opt, bool *again
     rc = lh_member_leave(&w.member, rc, w.stopped);
     if (opt->told)
         *opt->told = w.member.told;
+    if (*again)
+        lh_metrics_leave(opt->metrics, &w.metrics); /* it counts anew */
     struct lh_err saved;
     lh_err_save(&saved, rc);
     lh_pull_close(&w.pull);

@@ -1,5 +1,6 @@
 /* Invariant 2: any process may be killed at any instant; the run goes on, or is resumed, to the
  * same bits. */
+#include "tests/scrapekit.h"
 #include "tests/testkit.h"
 #include "tests/trainkit.h"
 
@@ -291,15 +292,35 @@ static pid_t start_scheduler(const char *endpoint, const char *resume)
 static struct hand start_by_hand(const char *endpoint, const char *bind, const char *resume,
                                  const char *patience)
 {
-    const char *worker[] = {PROGRAM,      "worker", "--scheduler", endpoint,
-                            "--patience", patience, NULL};
-    const char *server[] = {PROGRAM, "server",     "--scheduler", endpoint, "--bind",
-                            bind,    "--patience", patience,      NULL};
+    const char *worker[] = {PROGRAM,  "worker",    "--scheduler", endpoint, "--patience",
+                            patience, "--metrics", "0",           NULL};
+    const char *server[] = {PROGRAM,      "server", "--scheduler", endpoint, "--bind", bind,
+                            "--patience", patience, "--metrics",   "0",      NULL};
     struct hand h;
     h.worker = trainkit_spawn(kit_path("log"), worker);
     h.server = trainkit_spawn(kit_path("log"), server);
     h.scheduler = start_scheduler(endpoint, resume);
     return h;
+}
+
+/* While the scheduler is gone: a role that has said hello more than once shows its last life, not
+ * all of them. */
+static void check_pages(void)
+{
+    static const char where[] = "metrics at http://", steps[] = "\nlonghaul_steps_total{";
+    size_t bytes, pages = 0;
+    char *log = kit_read(kit_path("log"), &bytes), endpoint[64];
+    for (const char *at = log; (at = strstr(at, where)); pages++) {
+        at += sizeof where - 1;
+        snprintf(endpoint, sizeof endpoint, "%.*s", (int)strcspn(at, "/"), at);
+        char *page = scrapekit_get(endpoint, "/metrics"), *first = strstr(page, steps);
+        scrapekit_check(page, NULL);
+        assert_non_null(first);
+        assert_null(strstr(first + 1, steps));
+        free(page);
+    }
+    assert_int_equal(pages, 2);
+    free(log);
 }
 
 static void scheduler_killed_and_started_again_finds_its_roles_waiting(void **state)
@@ -314,6 +335,7 @@ static void scheduler_killed_and_started_again_finds_its_roles_waiting(void **st
         assert_true(trainkit_wait_cut(kit_path("run"), 2 * i * EVERY));
         kill(h.scheduler, SIGKILL);
         trainkit_assert_exits(h.scheduler, 1000 + SIGKILL);
+        check_pages();
         h.scheduler = start_scheduler(endpoint, "--resume");
     }
     trainkit_assert_exits(h.scheduler, 0);

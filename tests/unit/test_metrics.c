@@ -70,6 +70,38 @@ static void render_of_roles_is_exact(void **state)
     lh_metrics_close(&m);
 }
 
+/* A role that says hello to another scheduler may have the same number again. */
+static void role_that_left_and_joined_again_is_shown_once(void **state)
+{
+    (void)state;
+    static const char *const series[] = {"longhaul_steps_total{role=\"worker\",node=\"3\"}",
+                                         "longhaul_steps_total{role=\"worker\",node=\"4\"}",
+                                         "longhaul_steps_total{role=\"worker\",node=\"5\"}"};
+    struct lh_metrics *m = NULL;
+    struct lh_metrics_role *r[3], *none = NULL;
+    double x;
+    assert_ok(lh_metrics_open(&m, NULL));
+    for (uint32_t i = 0; i < 3; i++) {
+        r[i] = join(m, LH_METRICS_WORKER, 3 + i);
+        lh_metrics_add(r[i], LH_METRIC_STEPS, 10 + i);
+    }
+    lh_metrics_leave(m, &none);
+    for (size_t i = 0; i < 3; i++) { /* the first, one in the middle, the last */
+        const size_t k = i == 0 ? 1 : i == 1 ? 2 : 0;
+        lh_metrics_leave(m, &r[k]);
+        assert_null(r[k]);
+        char *text = render(m);
+        assert_false(scrapekit_value(text, series[k], &x));
+        lh_mem_free(text);
+        r[k] = join(m, LH_METRICS_WORKER, 3 + (uint32_t)k);
+        text = render(m);
+        scrapekit_check(text, NULL);
+        assert_float_equal(scrapekit_of(text, series[k]), 0, 0);
+        lh_mem_free(text);
+    }
+    lh_metrics_close(&m);
+}
+
 static void render_of_a_histogram_is_exact(void **state)
 {
     (void)state;
@@ -406,6 +438,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, kit_setup, kit_teardown)
     const struct CMUnitTest tests[] = {
         TEST(render_of_roles_is_exact),
+        TEST(role_that_left_and_joined_again_is_shown_once),
         TEST(render_of_a_histogram_is_exact),
         TEST(render_of_odd_names_and_values_is_escaped),
         TEST(value_never_set_or_not_of_the_role_is_not_shown),
