@@ -79,22 +79,11 @@ static int refuse(struct lh_roster *r, const struct lh_net_message *msg, int cod
     return rc < 0 ? rc : 0;
 }
 
-/* Copies what will be shown to people: what a peer sent must not steer a terminal, or pass for
- * another line. */
+/* Copies what will be shown to people. */
 static void copy_shown(char *out, size_t size, const char *text)
 {
-    unsigned char before = 0;
     snprintf(out, size, "%s", text);
-    for (unsigned char *at = (unsigned char *)out; *at; at++) {
-        const unsigned char c = *at;
-        /* the second half of the controls: alone, or as UTF-8 writes them */
-        const bool high = c >= 0x80 && c < 0xa0 && (before < 0x80 || before == 0xc2);
-        if (high && before == 0xc2)
-            at[-1] = '?';
-        if (high || c < 0x20 || c == 0x7f)
-            *at = '?';
-        before = high ? 0 : c;
-    }
+    lh_err_plain(out);
 }
 
 static int take_server(struct lh_roster *r, const Lh__Hello *h, struct lh_role_node *node)

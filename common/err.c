@@ -4,19 +4,33 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 static _Thread_local char sentence[LH_ERR_MAX];
 
+void lh_err_plain(char *text)
+{
+    unsigned char before = 0;
+    for (unsigned char *at = (unsigned char *)text; *at; at++) {
+        const unsigned char c = *at;
+        /* the second half of the controls: alone, or as UTF-8 writes them */
+        const bool high = c >= 0x80 && c < 0xa0 && (before < 0x80 || before == 0xc2);
+        if (high && before == 0xc2)
+            at[-1] = '?';
+        if (high || c < 0x20 || c == 0x7f)
+            *at = '?';
+        before = high ? 0 : c;
+    }
+}
+
 static void store(const char *text)
 {
     size_t n = strnlen(text, LH_ERR_MAX - 1);
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)text[i];
-        sentence[i] = (char)(c < 0x20 || c == 0x7f ? '?' : c);
-    }
+    memcpy(sentence, text, n);
     sentence[n] = '\0';
+    lh_err_plain(sentence);
 }
 
 int lh_err_set(int code, const char *fmt, ...)

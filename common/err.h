@@ -62,6 +62,10 @@ enum lh_err_code {
  * sentence. A sentence longer than LH_ERR_MAX - 1 bytes is cut. Control characters become '?'. */
 int lh_err_set(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* Puts '?' in the place of control characters, also of the second set (C1), alone or as UTF-8: what
+ * a peer or a file says must not steer a terminal, or pass for another line. Sentences are so. */
+void lh_err_plain(char *text);
+
 /* As lh_err_set, from `errno_value`: chooses LH_ENOENT, LH_EACCES, LH_ENOSPC, LH_EEXIST, LH_ENOMEM
  * or LH_EIO and appends ": ", the system's text and, for a full disk and permissions, the cure. */
 int lh_err_errno(int errno_value, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -19,6 +19,17 @@ static void err_set_control_characters_are_replaced(void **state)
     assert_string_equal(lh_err_text(), "a?[31mb?c");
 }
 
+/* The second set of controls steers terminals, too: alone in Latin-1, or in UTF-8. */
+static void err_set_controls_beyond_ascii_are_replaced(void **state)
+{
+    (void)state;
+    lh_err_set(LH_EPEER, "failed: %s",
+               "a\xc2\x9b"
+               "2Jb\x9b"
+               "c\xe2\x80\xa6\xe2\x80\x99\xc3\xa9\xc2\xa0");
+    assert_string_equal(lh_err_text(), "failed: a??2Jb?c\xe2\x80\xa6\xe2\x80\x99\xc3\xa9\xc2\xa0");
+}
+
 static void err_set_long_text_is_cut(void **state)
 {
     (void)state;
@@ -86,6 +97,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         kit_test(err_set_own_text_as_argument_keeps_it),
         kit_test(err_set_control_characters_are_replaced),
+        kit_test(err_set_controls_beyond_ascii_are_replaced),
         kit_test(err_set_long_text_is_cut),
         kit_test(err_errno_maps_the_system_code),
         kit_test(err_prefix_puts_context_in_front),
