@@ -314,21 +314,25 @@ static int bad_value(const struct parser *p, const struct lh_opt *o, const char 
                       expected);
 }
 
+static int out_of_range(const struct parser *p, const struct lh_opt *o, const char *value)
+{
+    char expected[96];
+    if (o->max == INT64_MAX)
+        snprintf(expected, sizeof expected, "%lld or more", (long long)o->min);
+    else
+        snprintf(expected, sizeof expected, "%lld to %lld", (long long)o->min, (long long)o->max);
+    return bad_value(p, o, value, expected);
+}
+
 static int take_int(const struct parser *p, const struct lh_opt *o, const char *value)
 {
-    char *end, expected[96];
+    char *end;
     errno = 0;
     long long v = strtoll(value, &end, 10);
     if (end == value || *end || errno)
         return bad_value(p, o, value, "a whole number");
-    if (o->min != o->max && (v < o->min || v > o->max)) {
-        if (o->max == INT64_MAX)
-            snprintf(expected, sizeof expected, "%lld or more", (long long)o->min);
-        else
-            snprintf(expected, sizeof expected, "%lld to %lld", (long long)o->min,
-                     (long long)o->max);
-        return bad_value(p, o, value, expected);
-    }
+    if (o->min != o->max && (v < o->min || v > o->max))
+        return out_of_range(p, o, value);
     *(int64_t *)o->value = v;
     return 0;
 }
@@ -353,6 +357,9 @@ static int take_value(const struct parser *p, const struct lh_opt *o, const char
 {
     switch (o->kind) {
     case LH_OPT_STRING:
+        if (!*value) /* of a shell's variable that is not set: not the root directory */
+            return lh_err_set(LH_EUSAGE, "%s: --%s is empty; give it a value, or leave it out",
+                              p->cmd->name, o->name);
         *(const char **)o->value = value;
         return 0;
     case LH_OPT_INT:
@@ -362,6 +369,8 @@ static int take_value(const struct parser *p, const struct lh_opt *o, const char
         double v = strtod(value, &end);
         if (end == value || *end || !isfinite(v))
             return bad_value(p, o, value, "a number");
+        if (o->min != o->max && (v < (double)o->min || v > (double)o->max))
+            return out_of_range(p, o, value);
         *(double *)o->value = v;
         return 0;
     }
@@ -481,6 +490,11 @@ int lh_cli_parse(const struct lh_cmd *cmd, const struct lh_opt *opts, size_t n_o
                             cmd->name, arg, cmd->name, (int)strcspn(cmd->usage, "\n"), cmd->usage);
             goto fail;
         } else {
+            if (!*arg) {
+                rc = lh_err_set(LH_EUSAGE, "%s: an argument is empty; usage: longhaul %s %.*s",
+                                cmd->name, cmd->name, (int)strcspn(cmd->usage, "\n"), cmd->usage);
+                goto fail;
+            }
             positional[n++] = arg;
         }
     }

@@ -28,7 +28,7 @@ struct lh_opt {
     void *value;                /* where it goes; holds the default before */
     const char *metavar;        /* "N", "DIR"; NULL for a flag */
     const char *help;           /* one or more sentences; the default is appended from `value` */
-    int64_t min, max;           /* of INT; min == max: unchecked */
+    int64_t min, max;           /* of INT and DOUBLE; min == max: unchecked */
     const char *const *choices; /* NULL-terminated */
 };
 

@@ -110,6 +110,8 @@ static int run(int argc, char **argv)
          .kind = LH_OPT_DOUBLE,
          .value = &o.patience,
          .metavar = "SECONDS",
+         .min = 0,
+         .max = INT64_MAX,
          .help = "How long to wait for them."},
         {.name = "resume",
          .kind = LH_OPT_FLAG,

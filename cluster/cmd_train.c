@@ -348,6 +348,8 @@ static int run(int argc, char **argv)
          .kind = LH_OPT_DOUBLE,
          .value = &o.patience,
          .metavar = "SECONDS",
+         .min = 0,
+         .max = INT64_MAX,
          .help = "How long to wait for roles at the start."},
         {.name = "transport",
          .kind = LH_OPT_CHOICE,

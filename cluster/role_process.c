@@ -81,14 +81,18 @@ int lh_role_process_start(struct lh_role_process *p)
     snprintf(shard, sizeof shard, "%u", spec->shard);
     snprintf(threads, sizeof threads, "%u", spec->io_threads);
     snprintf(patience, sizeof patience, "%g", spec->patience);
-    const char *const any[] = {"longhaul",   name,     "--launched", "--scheduler", spec->scheduler,
-                               "--patience", patience, "--metrics",  spec->metrics};
+    const char *const any[] = {"longhaul",      name,         "--launched", "--scheduler",
+                               spec->scheduler, "--patience", patience};
     const char *const server[] = {"--bind", p->bind, "--shard", shard, "--io-threads", threads};
     for (size_t i = 0; i < sizeof any / sizeof *any; i++)
         argv[n++] = any[i];
     for (size_t i = 0; spec->role == LH__ROLE__ROLE_SERVER && i < sizeof server / sizeof *server;
          i++)
         argv[n++] = server[i];
+    if (*spec->metrics) {
+        argv[n++] = "--metrics";
+        argv[n++] = spec->metrics;
+    }
     if (spec->insecure)
         argv[n++] = "--insecure";
     argv[n++] = p->keys >= 0 ? "--keys" : NULL; /* ends the list where there are none */

@@ -93,7 +93,7 @@ static int nobody_answered(const struct lh_member *m, double patience)
                           "give both key files of the same 'longhaul keygen'",
                           m->role, lh_net_endpoint(m->socket), m->role);
     return lh_err_set(LH_ETIMEDOUT,
-                      "%s: no scheduler at %s within %.0f s; start 'longhaul scheduler' or check "
+                      "%s: no scheduler at %s within %g s; start 'longhaul scheduler' or check "
                       "the address, and that both have key files of the same 'longhaul keygen', "
                       "or none",
                       m->role, lh_net_endpoint(m->socket), patience);

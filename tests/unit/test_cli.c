@@ -47,7 +47,13 @@ static void make_opts(struct lh_opt opts[N_OPTS], struct values *v)
          .help = "How many.",
          .min = 1,
          .max = 9},
-        {.name = "heat", .kind = LH_OPT_DOUBLE, .value = &v->heat, .metavar = "K", .help = "Heat."},
+        {.name = "heat",
+         .kind = LH_OPT_DOUBLE,
+         .value = &v->heat,
+         .metavar = "K",
+         .min = -9,
+         .max = INT64_MAX,
+         .help = "Heat."},
         {.name = "kind",
          .kind = LH_OPT_CHOICE,
          .value = &v->kind,
@@ -109,6 +115,10 @@ static void parse_refuses_what_it_does_not_know(void **state)
     assert_err(PARSE("a", "--dry=yes"), LH_EUSAGE, "takes no value");
     assert_err(PARSE("a", "--out"), LH_EUSAGE, "--out needs a value: --out DIR");
     assert_err(PARSE("a", "--out", "--dry"), LH_EUSAGE, "--out needs a value");
+    assert_err(PARSE("a", "--out", ""), LH_EUSAGE, "bake: --out is empty; give it a value");
+    assert_err(PARSE("a", "--out="), LH_EUSAGE, "--out is empty");
+    assert_err(PARSE("", "--dry"), LH_EUSAGE, "an argument is empty; usage: longhaul bake CAKE");
+    assert_err(PARSE("a", "--heat", "-9.5"), LH_EUSAGE, "--heat -9.5: expected -9 or more");
     assert_err(PARSE("a", "-n", "10"), LH_EUSAGE, "--number 10: expected 1 to 9");
     assert_err(PARSE("a", "-n", "3x"), LH_EUSAGE, "a whole number");
     assert_err(PARSE("a", "--heat", "nan"), LH_EUSAGE, "a number");

@@ -155,7 +155,7 @@ static void join_ends_when_nobody_answers_or_somebody_interrupts(void **state)
     struct lh_member m;
     assert_ok(lh_net_router(&deaf, zmq, "inproc://scheduler", 64, NULL));
     assert_err(join_as(&m, zmq, "inproc://scheduler", "worker", &hello, 0.3, NULL), LH_ETIMEDOUT,
-               "worker: no scheduler at inproc://scheduler within 0 s");
+               "worker: no scheduler at inproc://scheduler within 0.3 s");
     assert_err(join_as(&m, zmq, "inproc://scheduler", "server", &hello, 60, yes), LH_ECANCELED,
                "server: interrupted while waiting");
     assert_err(join_as(&m, zmq, "no endpoint", "server", &hello, 60, yes), LH_ECONFIG,
