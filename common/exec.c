@@ -19,6 +19,7 @@ struct lh_exec {
     struct lh_packed *packed; /* [n_steps], of the first that reads these weights */
     double backward;          /* seconds */
     const struct lh_gemm *gemm;
+    struct lh_gemm_ahead *ahead;
 };
 
 static const lh_op_kernel kernels[LH_OP_COUNT] = {
@@ -75,13 +76,14 @@ static void place_packed(struct lh_exec *e, lh_real *weights)
 /* The same sequence measures and carves. */
 static int carve(struct lh_arena *block, const struct lh_graph *g, struct lh_exec **out)
 {
-    void *exec, *call, *values, *given, *packed, *weights;
+    void *exec, *call, *values, *given, *packed, *weights, *ahead;
     LH_TRY(lh_arena_alloc(block, &exec, 1, sizeof(struct lh_exec)));
     LH_TRY(lh_arena_alloc(block, &call, g->plan.n_steps, sizeof(struct lh_call)));
     LH_TRY(lh_arena_alloc(block, &given, g->n_noise, sizeof(lh_real *)));
     LH_TRY(lh_arena_alloc(block, &values, g->plan.arena, sizeof(lh_real)));
     LH_TRY(lh_arena_alloc(block, &packed, g->plan.n_steps, sizeof(struct lh_packed)));
     LH_TRY(lh_arena_alloc(block, &weights, packed_elements(g), sizeof(lh_real)));
+    LH_TRY(lh_arena_alloc(block, &ahead, 1, sizeof(struct lh_gemm_ahead)));
     if (exec) {
         *out = exec;
         **out = (struct lh_exec){.g = g,
@@ -89,7 +91,9 @@ static int carve(struct lh_arena *block, const struct lh_graph *g, struct lh_exe
                                  .values = values,
                                  .given = given,
                                  .packed = packed,
+                                 .ahead = ahead,
                                  .gemm = lh_gemm_choose()};
+        memset(ahead, 0, sizeof(struct lh_gemm_ahead));
         place_packed(*out, weights);
     }
     return 0;
@@ -128,6 +132,22 @@ static void bind(struct lh_exec *e, struct lh_call *c, const struct lh_step *s)
     }
 }
 
+static bool is_product(const struct lh_call *c)
+{
+    const enum lh_op op = c->def->op;
+    return op == LH_OP_LINEAR || op == LH_OP_LINEAR_DX || op == LH_OP_LINEAR_DW;
+}
+
+static void chain_products(struct lh_exec *e)
+{
+    const struct lh_call *next = NULL;
+    for (size_t t = e->g->plan.n_steps; t-- > 0;)
+        if (is_product(&e->call[t])) {
+            e->call[t].next = next;
+            next = &e->call[t];
+        }
+}
+
 int lh_exec_create(struct lh_exec **out, const struct lh_graph *g)
 {
     *out = NULL;
@@ -146,6 +166,7 @@ int lh_exec_create(struct lh_exec **out, const struct lh_graph *g)
     e->block = block;
     for (size_t t = 0; t < g->plan.n_steps; t++)
         bind(e, &e->call[t], &g->plan.step[t]);
+    chain_products(e);
     for (size_t n = 0; n < g->n_nodes; n++) {
         const struct lh_def *d = &g->node[n];
         lh_real *x = value(e, (int32_t)n);
@@ -258,7 +279,8 @@ void lh_exec_run(struct lh_exec *e, const lh_real *params, const lh_real *target
                          .grads = grads,
                          .adds = e->adds,
                          .reuse = e->reuse,
-                         .gemm = e->gemm};
+                         .gemm = e->gemm,
+                         .ahead = e->ahead};
     if (at)
         run.at = *at;
     if (grads && !e->adds)

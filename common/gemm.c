@@ -148,10 +148,15 @@ static void with_vector(enum lh_gemm_kind kind, const struct lh_gemm_args *given
 
 void lh_gemm_run(const struct lh_gemm *gemm, enum lh_gemm_kind kind, const struct lh_gemm_args *x)
 {
-    if (has_vector(kind, x))
+    if (has_vector(kind, x)) {
         with_vector(kind, x);
-    else
+    } else if (x->next && has_vector(x->next_kind, x->next)) { /* it has no panels */
+        struct lh_gemm_args alone = *x;
+        alone.next = NULL;
+        gemm->run(kind, &alone);
+    } else {
         gemm->run(kind, x);
+    }
 }
 
 /* --- choice ------------------------------------------------------------------------------------

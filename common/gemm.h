@@ -42,6 +42,19 @@ struct lh_gemm_args {
     lh_real *packed;     /* NT: [lh_gemm_packed_size] where B is kept in the order in which it is
                             read; NULL: nowhere */
     bool ready;          /* it is there already, from a call with the same B, n and k */
+    struct lh_gemm_ahead *ahead;     /* the same for products one after the other; NULL: none */
+    const struct lh_gemm_args *next; /* with ahead: the product that comes after this one; that of
+                                        an NT does not change before; NULL: not known */
+    enum lh_gemm_kind next_kind;
+};
+
+/* What a product leaves for the next one: B's first panel, made while it ran itself. It would have
+ * to be waited for otherwise, alone of all panels. At first all 0. */
+enum { LH_GEMM_PANEL = 32 * 256 };
+struct lh_gemm_ahead {
+    _Alignas(64) lh_real panel[2][LH_GEMM_PANEL];
+    size_t at;           /* which of the two is the next product's */
+    const lh_real *made; /* its B; NULL: nothing is made */
 };
 
 /* Elements that `packed` needs. */

@@ -109,6 +109,7 @@ struct lh_run {
     bool reuse;
     struct lh_rng_at at;
     const struct lh_gemm *gemm;
+    struct lh_gemm_ahead *ahead; /* NULL: steps do not follow each other */
 };
 
 /* Columns of weights in the order in which products read them (lh_exec_reuse). */
@@ -128,10 +129,11 @@ struct lh_call {
     size_t weight, bias;         /* offsets into a flat array */
     bool weight_adds, bias_adds; /* to what is there already, instead of overwriting it */
     bool backward;
-    uint32_t ready, n_ready;  /* parameters whose gradients are final after this step */
-    uint32_t purpose;         /* NOISE */
-    struct lh_packed *packed; /* LINEAR */
-    const lh_real **given;    /* NOISE: values instead of drawn ones, or NULL */
+    uint32_t ready, n_ready;    /* parameters whose gradients are final after this step */
+    uint32_t purpose;           /* NOISE */
+    struct lh_packed *packed;   /* LINEAR */
+    const struct lh_call *next; /* LINEAR, LINEAR_DX, LINEAR_DW: the next of these; NULL: none */
+    const lh_real **given;      /* NOISE: values instead of drawn ones, or NULL */
 };
 
 typedef void (*lh_op_kernel)(const struct lh_call *c, const struct lh_run *run);

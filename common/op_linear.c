@@ -16,70 +16,110 @@ static const lh_real *values(const struct lh_call *c, const struct lh_run *run, 
     return flat ? flat + offset : (target ? run->target_at : run->param_at)[param];
 }
 
-/* y = act(x W^T + b) over columns [i, i + cols of x) of W, the product with the others in in[1] if
- * there is one. */
+/* x W^T + b over columns [i, i + cols of x) of W, the product with the others in in[1] if there is
+ * one. */
+static struct lh_gemm_args linear(const struct lh_call *c, const struct lh_run *run)
+{
+    const size_t n = c->def->cols, k = c->in_cols[0];
+    const struct lh_packed *packed = run->reuse ? c->packed : NULL;
+    return (struct lh_gemm_args){.m = c->def->rows,
+                                 .n = n,
+                                 .k = k,
+                                 .a = c->in[0],
+                                 .lda = k,
+                                 .b = values(c, run, c->def->weight, c->weight) + c->def->i,
+                                 .ldb = c->def->j,
+                                 .c = c->out,
+                                 .ldc = n,
+                                 .from = c->def->n_in > 1 ? c->in[1] : NULL,
+                                 .ld_from = n,
+                                 .bias = values(c, run, c->def->bias, c->bias),
+                                 .relu = c->def->act == LH_RELU,
+                                 .packed = packed ? packed->at : NULL,
+                                 .ready = packed && packed->ready};
+}
+
+/* dX = dZ W over columns [i, i + cols) of W, added to in[1] if there is one. */
+static struct lh_gemm_args linear_dx(const struct lh_call *c, const struct lh_run *run)
+{
+    const size_t n = c->def->cols, k = c->in_cols[0];
+    return (struct lh_gemm_args){.m = c->def->rows,
+                                 .n = n,
+                                 .k = k,
+                                 .a = c->in[0],
+                                 .lda = k,
+                                 .b = values(c, run, c->def->weight, c->weight) + c->def->i,
+                                 .ldb = c->def->j,
+                                 .c = c->out,
+                                 .ldc = n,
+                                 .from = c->def->n_in > 1 ? c->in[1] : NULL,
+                                 .ld_from = n};
+}
+
+/* dW = dZ^T X, columns [i, i + cols). */
+static struct lh_gemm_args linear_dw(const struct lh_call *c, const struct lh_run *run)
+{
+    const size_t m = c->def->rows, n = c->def->cols;
+    return (struct lh_gemm_args){.m = m,
+                                 .n = n,
+                                 .k = c->in_rows,
+                                 .a = c->in[0],
+                                 .lda = m,
+                                 .b = c->in[1],
+                                 .ldb = n,
+                                 .c = run->grads + c->weight + c->def->i,
+                                 .ldc = c->def->j,
+                                 .add = c->weight_adds || run->adds};
+}
+
+static enum lh_gemm_kind product_of(const struct lh_call *c, const struct lh_run *run,
+                                    struct lh_gemm_args *x)
+{
+    switch (c->def->op) {
+    case LH_OP_LINEAR:
+        *x = linear(c, run);
+        return LH_GEMM_NT;
+    case LH_OP_LINEAR_DX:
+        *x = linear_dx(c, run);
+        return LH_GEMM_NN;
+    default:
+        *x = linear_dw(c, run);
+        return LH_GEMM_TN;
+    }
+}
+
+static void multiply(const struct lh_call *c, const struct lh_run *run)
+{
+    struct lh_gemm_args x, next;
+    const enum lh_gemm_kind kind = product_of(c, run, &x);
+    x.ahead = run->ahead;
+    if (run->ahead && c->next && (run->grads || !c->next->backward)) {
+        x.next_kind = product_of(c->next, run, &next);
+        x.next = &next;
+    }
+    lh_gemm_run(run->gemm, kind, &x);
+}
+
 void lh_op_linear(const struct lh_call *c, const struct lh_run *run)
 {
-    size_t m = c->def->rows, n = c->def->cols, k = c->in_cols[0];
-    struct lh_packed *packed = run->reuse ? c->packed : NULL;
-    lh_gemm_run(run->gemm, LH_GEMM_NT,
-                &(struct lh_gemm_args){.m = m,
-                                       .n = n,
-                                       .k = k,
-                                       .a = c->in[0],
-                                       .lda = k,
-                                       .b = values(c, run, c->def->weight, c->weight) + c->def->i,
-                                       .ldb = c->def->j,
-                                       .c = c->out,
-                                       .ldc = n,
-                                       .from = c->def->n_in > 1 ? c->in[1] : NULL,
-                                       .ld_from = n,
-                                       .bias = values(c, run, c->def->bias, c->bias),
-                                       .relu = c->def->act == LH_RELU,
-                                       .packed = packed ? packed->at : NULL,
-                                       .ready = packed && packed->ready});
-    if (packed)
-        packed->ready = true;
+    multiply(c, run);
+    if (run->reuse)
+        c->packed->ready = true;
     if (c->def->act == LH_TANH) {
         lh_real *restrict y = c->out;
-        for (size_t i = 0; i < m * n; i++)
+        for (size_t i = 0; i < c->def->rows * c->def->cols; i++)
             y[i] = lh_vecmath_tanh(y[i]);
     }
 }
 
-/* dX = dZ W over columns [i, i + cols) of W, added to in[1] if there is one. */
 void lh_op_linear_dx(const struct lh_call *c, const struct lh_run *run)
 {
-    size_t m = c->def->rows, n = c->def->cols, k = c->in_cols[0];
-    lh_gemm_run(run->gemm, LH_GEMM_NN,
-                &(struct lh_gemm_args){.m = m,
-                                       .n = n,
-                                       .k = k,
-                                       .a = c->in[0],
-                                       .lda = k,
-                                       .b = values(c, run, c->def->weight, c->weight) + c->def->i,
-                                       .ldb = c->def->j,
-                                       .c = c->out,
-                                       .ldc = n,
-                                       .from = c->def->n_in > 1 ? c->in[1] : NULL,
-                                       .ld_from = n});
+    multiply(c, run);
 }
 
-/* dW = dZ^T X, columns [i, i + cols). */
 void lh_op_linear_dw(const struct lh_call *c, const struct lh_run *run)
 {
-    size_t m = c->def->rows, n = c->def->cols;
-    lh_gemm_run(run->gemm, LH_GEMM_TN,
-                &(struct lh_gemm_args){.m = m,
-                                       .n = n,
-                                       .k = c->in_rows,
-                                       .a = c->in[0],
-                                       .lda = m,
-                                       .b = c->in[1],
-                                       .ldb = n,
-                                       .c = run->grads + c->weight + c->def->i,
-                                       .ldc = c->def->j,
-                                       .add = c->weight_adds || run->adds});
+    multiply(c, run);
 }
 
 /* Adds rows of dz to db, four at a time. */

@@ -197,6 +197,78 @@ static void products_with_a_packed_operand_have_the_same_bits(void **state)
         }
 }
 
+/* Such a product has no panels. */
+static bool has_vector(enum lh_gemm_kind kind, const struct lh_gemm_args *x)
+{
+    return x->m == 1 || (kind == LH_GEMM_NT ? x->n : x->k) == 1;
+}
+
+enum { CHAIN = 14, CHAIN_MAX = 70 * 600 };
+
+/* Products of all kinds and shapes that leave their first panels to each other have the bits that
+ * each has alone. That of an NT is made before it comes, so it is not read from B any more. */
+static void products_one_after_the_other_have_the_same_bits(void **state)
+{
+    (void)state;
+    static const struct {
+        enum lh_gemm_kind kind;
+        size_t m, n, k;
+        bool packed;
+    } of[CHAIN] = {{LH_GEMM_NT, 9, 33, 20, false},  {LH_GEMM_NT, 16, 70, 300, false},
+                   {LH_GEMM_NN, 20, 64, 33, false}, {LH_GEMM_NT, 40, 16, 64, true},
+                   {LH_GEMM_NT, 12, 5, 7, false},   {LH_GEMM_TN, 33, 40, 20, false},
+                   {LH_GEMM_NT, 30, 1, 50, false},  {LH_GEMM_NT, 64, 64, 64, true},
+                   {LH_GEMM_NT, 64, 64, 64, true},  {LH_GEMM_TN, 7, 31, 257, false},
+                   {LH_GEMM_NT, 1, 48, 32, false},  {LH_GEMM_NT, 25, 48, 600, false},
+                   {LH_GEMM_NN, 9, 1, 16, false},   {LH_GEMM_NT, 8, 32, 16, false}};
+    static lh_real a[CHAIN_MAX], b[CHAIN][CHAIN_MAX], was[CHAIN_MAX], alone[CHAIN][70 * 70],
+        c[70 * 70], packed[96 * 600];
+    static struct lh_gemm_ahead ahead;
+    fill(a, CHAIN_MAX);
+    for (size_t i = 0; i < CHAIN; i++)
+        fill(b[i], CHAIN_MAX);
+    memcpy(b[8], b[7], sizeof b[8]); /* the same weights once more */
+    for (const struct lh_gemm *const *g = lh_gemm_all(); *g; g++) {
+        struct lh_gemm_args x[CHAIN];
+        for (size_t i = 0; i < CHAIN; i++) {
+            const enum lh_gemm_kind kind = of[i].kind;
+            x[i] = (struct lh_gemm_args){.m = of[i].m,
+                                         .n = of[i].n,
+                                         .k = of[i].k,
+                                         .a = a,
+                                         .lda = kind == LH_GEMM_TN ? of[i].m : of[i].k,
+                                         .b = b[i],
+                                         .ldb = kind == LH_GEMM_NT ? of[i].k : of[i].n,
+                                         .c = alone[i],
+                                         .ldc = of[i].n};
+            lh_gemm_run(*g, kind, &x[i]);
+            x[i].c = c;
+            x[i].ahead = &ahead;
+            x[i].packed = of[i].packed ? packed : NULL;
+            x[i].ready = i == 8;
+            if (i + 1 < CHAIN)
+                x[i].next = &x[i + 1];
+            x[i].next_kind = of[(i + 1) % CHAIN].kind;
+        }
+        bool made = false;
+        memset(&ahead, 0, sizeof ahead);
+        for (size_t i = 0; i < CHAIN; i++) {
+            memcpy(was, b[i], sizeof was);
+            for (size_t j = 0; made && j < x[i].n && j < 16; j++)
+                for (size_t p = 0; p < x[i].k && p < 100; p++)
+                    b[i][j * x[i].ldb + p] = (lh_real)NAN;
+            memset(c, 0x55, sizeof c);
+            lh_gemm_run(*g, of[i].kind, &x[i]);
+            assert_memory_equal(c, alone[i], x[i].m * x[i].n * sizeof *c);
+            memcpy(b[i], was, sizeof was);
+            made = strcmp((*g)->name, "fma") == 0 && i + 1 < CHAIN &&
+                   !has_vector(of[i].kind, &x[i]) && of[i + 1].kind == LH_GEMM_NT &&
+                   !x[i + 1].ready && !has_vector(LH_GEMM_NT, &x[i + 1]);
+            assert_ptr_equal(ahead.made, made ? x[i + 1].b : NULL);
+        }
+    }
+}
+
 static void product_with_what_is_no_number_keeps_it(void **state)
 {
     (void)state;
@@ -242,6 +314,7 @@ int main(void)
         kit_test(products_deeper_than_a_panel_agree),
         kit_test(products_by_fma_have_the_same_bits_on_any_set_and_shape),
         kit_test(products_with_a_packed_operand_have_the_same_bits),
+        kit_test(products_one_after_the_other_have_the_same_bits),
         kit_test(product_with_what_is_no_number_keeps_it),
         kit_test(choice_follows_the_environment),
     };
