@@ -289,6 +289,15 @@ static void silence_while_it_had_no_turn_does_not_count(void **state)
     assert_ok(lh_member_tick(&m));
     m.last_heard -= 11;
     assert_err(lh_member_tick(&m), LH_EPEER, "went away (silent for 11 s)");
+    m.last_heard = lh_now(); /* turns are no suspension: silence adds up over them */
+    for (int i = 0; i < 9; i++) {
+        m.last_heard -= 1;
+        m.awake.last -= 1;
+        assert_ok(lh_member_tick(&m));
+    }
+    m.last_heard -= 2;
+    m.awake.last -= 2;
+    assert_err(lh_member_tick(&m), LH_EPEER, "went away (silent for 11 s)");
     m.last_heard = lh_now(); /* heard at once when it went on, after an hour */
     m.awake.last -= 3600;
     assert_ok(lh_member_tick(&m));

@@ -318,6 +318,40 @@ static void silent_is_who_was_not_heard_within_its_patience(void **state)
     rig_close(&x);
 }
 
+/* Time passes for the roster, in turns of so many seconds each; what it says then. */
+static struct lh_role_node *after(struct rig *x, struct lh_role_node *node, int turns, double each)
+{
+    struct lh_role_node *silent = NULL;
+    for (int i = 0; i < turns; i++) {
+        node->heard -= each;
+        x->r.awake.last -= each;
+        silent = lh_roster_silent(&x->r);
+    }
+    return silent;
+}
+
+/* The deadline is 5 s. */
+static void silence_while_the_scheduler_had_no_turn_does_not_count(void **state)
+{
+    (void)state;
+    struct rig x;
+    rig_open(&x, 1);
+    struct lh_role_node *worker = join(&x, 0, LH__ROLE__ROLE_WORKER);
+    assert_null(lh_roster_silent(&x.r));
+    assert_null(after(&x, worker, 1, 100)); /* as if both had stood still for so long */
+    assert_null(after(&x, worker, 4, 1));
+    assert_ptr_equal(after(&x, worker, 2, 1), worker); /* but turns are no suspension */
+    worker->heard = lh_now(); /* heard at once when it went on, after an hour */
+    x.r.awake.last -= 3600;
+    assert_null(lh_roster_silent(&x.r));
+    assert_ptr_equal(after(&x, worker, 6, 1), worker);
+    x.r.in_process = true; /* a thread cannot be gone, but it may get no processor for long */
+    assert_null(lh_roster_silent(&x.r));
+    assert_null(after(&x, worker, 200, 1));
+    assert_ptr_equal(after(&x, worker, 100, 1), worker);
+    rig_close(&x);
+}
+
 /* --- orders ------------------------------------------------------------------------------------
  */
 static void lose(struct rig *x, struct lh_role_node *node, uint32_t first, uint32_t end)
@@ -417,6 +451,7 @@ int main(void)
         kit_test(what_a_role_says_of_itself_steers_no_terminal),
         kit_test(sender_given_up_is_back_unless_it_said_goodbye),
         kit_test(assign_gives_one_share_to_each_ready_worker),
+        kit_test(silence_while_the_scheduler_had_no_turn_does_not_count),
         kit_test(orders_are_as_many_as_it_takes_and_none_is_forgotten),
         kit_test(who_takes_no_orders_is_given_up_and_says_hello_anew),
         kit_test(silent_is_who_was_not_heard_within_its_patience),

@@ -82,6 +82,10 @@ static void *come_and_go(void *arg)
             lh_rowtable_filter_add(&f, id);
         lh_rowtable_filter_destroy(&f);
     }
+    for (int i = 0; i < 20000; i++) { /* hardly anything else, so that threads do meet */
+        struct lh_rowtable_filter *f = lh_rowtable_filter_create(arg, 1);
+        lh_rowtable_filter_destroy(&f);
+    }
     return NULL;
 }
 
