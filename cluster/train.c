@@ -7,6 +7,7 @@
 #include "cluster/cut_evaluation.h"
 #include "cluster/launch.h"
 #include "cluster/run.h"
+#include "cluster/run_dir.h"
 #include "cluster/run_record.h"
 #include "cluster/scheduler.h"
 #include "common/err.h"
@@ -20,17 +21,13 @@
 
 #include <cjson/cJSON.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PATIENCE     60.0 /* seconds */
-#define LOCK_TRIES   5
-#define LOCK_WAIT_US 10000
+#define PATIENCE 60.0 /* seconds */
 
 struct train {
     const struct lh_train_options *opt;
@@ -40,8 +37,7 @@ struct train {
     struct lh_run_record record;
     struct lh_cut_evaluation evaluation;
     struct lh_clock clock;
-    int lock;
-    bool made_dir, locked; /* the directory is of this call's making; its lock is ours */
+    struct lh_run_dir dir;
     void *zmq;
     struct lh_keys keys; /* the scheduler's; none: zeroed */
     struct lh_security security;
@@ -53,94 +49,11 @@ struct train {
 
 /* --- the run directory -------------------------------------------------------------------------
  */
-static int in_dir(const struct train *t, const char *name, char **out)
-{
-    return lh_mem_printf(out, "%s/%s", t->opt->dir, name);
-}
-
-static bool is_file_at(int fd, const char *path)
-{
-    struct stat open_one, there;
-    return fstat(fd, &open_one) == 0 && stat(path, &there) == 0 &&
-           open_one.st_ino == there.st_ino && open_one.st_dev == there.st_dev;
-}
-
-/* Whether this call made it, which is asked of the system, since two may try at once. */
-static int make_dir(const char *dir, bool *made)
-{
-    *made = mkdir(dir, 0777) == 0;
-    if (*made || errno != ENOENT)
-        return *made ? 0 : lh_fs_mkdirs(dir); /* with its sentence */
-    char *parent = NULL;
-    LH_TRY(lh_mem_strdup(&parent, dir));
-    size_t n = strlen(parent);
-    while (n > 1 && parent[n - 1] == '/')
-        n--;
-    while (n > 1 && parent[n - 1] != '/')
-        n--;
-    parent[n] = '\0';
-    int rc = lh_fs_mkdirs(parent);
-    lh_mem_free(parent);
-    LH_TRY(rc);
-    *made = mkdir(dir, 0777) == 0;
-    return *made ? 0 : lh_fs_mkdirs(dir);
-}
-
-/* Who looks whether the lock is held holds it himself for a moment (run_watch.c). */
-static int take_lock(int fd)
-{
-    int rc;
-    for (int tries = 0; (rc = flock(fd, LOCK_EX | LOCK_NB)) != 0 && tries < LOCK_TRIES; tries++) {
-        if (errno != EWOULDBLOCK)
-            break;
-        usleep(LOCK_WAIT_US);
-        errno = EWOULDBLOCK;
-    }
-    return rc;
-}
-
-static int lock_dir(struct train *t)
-{
-    char *path = NULL;
-    LH_TRY(make_dir(t->opt->dir, &t->made_dir));
-    LH_TRY(in_dir(t, ".lock", &path));
-    int rc = 0;
-    t->lock = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0666);
-    if (t->lock < 0)
-        rc = lh_err_errno(errno, "%s", path);
-    else if (take_lock(t->lock) == 0)
-        t->locked = is_file_at(t->lock, path); /* not so if its owner gave up just now */
-    else if (errno != EWOULDBLOCK)
-        rc = lh_err_errno(errno, "%s", path);
-    if (rc == 0 && !t->locked)
-        rc = lh_err_set(LH_EBUSY, "%s: another scheduler works on this run", t->opt->dir);
-    lh_mem_free(path);
-    return rc;
-}
-
-/* A run that could not begin leaves nothing behind, so that it can be begun once the cause is
- * gone. */
-static void remove_run_without_a_step(const struct train *t, uint64_t steps)
-{
-    if (t->made_dir && t->locked && steps == 0 && !t->record.has_last)
-        lh_fs_remove_tree(t->opt->dir);
-}
-
-/* So that a resumed run never finds half a config. */
-static int write_whole(const struct train *t, const char *name, const char *text)
-{
-    char *path = NULL;
-    LH_TRY(in_dir(t, name, &path));
-    int rc = lh_fs_replace_file(path, text, strlen(text), true);
-    lh_mem_free(path);
-    return rc;
-}
-
 static int write_config(const struct train *t)
 {
     char *text = NULL;
     LH_TRY(lh_job_print(t->job, &text));
-    int rc = write_whole(t, "config.yaml", text);
+    int rc = lh_run_dir_write(&t->dir, "config.yaml", text);
     lh_mem_free(text);
     return rc;
 }
@@ -148,7 +61,7 @@ static int write_config(const struct train *t)
 static int begin_run(struct train *t)
 {
     char *path = NULL;
-    LH_TRY(in_dir(t, "run.json", &path));
+    LH_TRY(lh_run_dir_in(&t->dir, "run.json", &path));
     bool exists = lh_fs_exists(path);
     lh_mem_free(path);
     if (exists)
@@ -165,7 +78,7 @@ static int begin_run(struct train *t)
 static int remove_old_status(const struct train *t)
 {
     char *path = NULL;
-    LH_TRY(in_dir(t, "status.json", &path));
+    LH_TRY(lh_run_dir_in(&t->dir, "status.json", &path));
     int rc = lh_fs_remove_tree(path);
     lh_mem_free(path);
     return rc;
@@ -264,7 +177,7 @@ static int prepare(struct train *t, const struct lh_job *job)
         return lh_err_set(LH_EINTERNAL, "given batches are for roles of this process");
     LH_TRY(copy_job(t, job));
     LH_TRY(lh_model_init(&t->model, t->job, o->servers));
-    LH_TRY(lock_dir(t));
+    LH_TRY(lh_run_dir_open(&t->dir, t->opt->dir));
     LH_TRY(o->resume ? reopen_run(t) : begin_run(t));
     LH_TRY(remove_old_status(t));
     if (!o->no_evaluation)
@@ -290,7 +203,7 @@ static int prepare(struct train *t, const struct lh_job *job)
  * left there is removed by the next), else in a temporary one. */
 static int make_socket_dir(struct train *t)
 {
-    LH_TRY(in_dir(t, "sockets", &t->sockets));
+    LH_TRY(lh_run_dir_in(&t->dir, "sockets", &t->sockets));
     if (strlen(t->sockets) + sizeof "/server-4095" <= 107) {
         LH_TRY(lh_fs_remove_tree(t->sockets));
         return mkdir(t->sockets, 0700) == 0 ? 0 : lh_err_errno(errno, "%s", t->sockets);
@@ -526,7 +439,7 @@ static int write_times(const struct train *t, const struct lh_train_result *r)
         (unsigned long long)w->dropped, s->roles, s->reduce, s->optimise, s->reply, s->cut, s->wait,
         (unsigned long long)s->bytes_in, (unsigned long long)s->bytes_out,
         (unsigned long long)s->dropped));
-    int rc = write_whole(t, "times.json", text);
+    int rc = lh_run_dir_write(&t->dir, "times.json", text);
     lh_mem_free(text);
     return rc;
 }
@@ -564,7 +477,7 @@ static int evaluate_test(struct train *t, struct lh_train_result *out)
                                            interrupted(t), &v));
     if (rc == LH_NOTFOUND)
         goto done;
-    LH_TRY_TO(done, write_whole(t, "test.json", v.json));
+    LH_TRY_TO(done, lh_run_dir_write(&t->dir, "test.json", v.json));
     out->has_test = true;
     out->test_value = v.value;
     out->test_lo = v.lo;
@@ -584,7 +497,7 @@ done:
 int lh_train(const struct lh_job *job, const struct lh_train_options *opt,
              struct lh_train_result *out)
 {
-    struct train t = {.opt = opt, .lock = -1};
+    struct train t = {.opt = opt, .dir.lock = -1};
     *out = (struct lh_train_result){0};
     int rc = prepare(&t, job);
     if (rc >= 0 && (t.clock.start < t.clock.until || t.clock.evaluate_start)) {
@@ -602,10 +515,8 @@ int lh_train(const struct lh_job *job, const struct lh_train_options *opt,
     if (t.sockets)
         lh_fs_remove_tree(t.sockets);
     lh_mem_free(t.sockets);
-    if (err.code < 0 && err.code != LH_ECANCELED)
-        remove_run_without_a_step(&t, out->steps);
-    if (t.lock >= 0)
-        close(t.lock);
+    lh_run_dir_close(&t.dir, err.code < 0 && err.code != LH_ECANCELED && out->steps == 0 &&
+                                 !t.record.has_last);
     lh_cut_evaluation_fini(&t.evaluation);
     lh_run_record_fini(&t.record);
     lh_model_fini(&t.model);
