@@ -281,6 +281,26 @@ void trainkit_assert_same(const struct trainkit_state *want, const char *dir, co
     lh_mem_free(got.values);
 }
 
+struct trainkit_undisturbed trainkit_undisturbed(unsigned steps, unsigned cut_every,
+                                                 const char *more)
+{
+    struct trainkit_undisturbed u = {0};
+    struct lh_train_result result;
+    trainkit_dataset();
+    u.job = trainkit_job(steps, cut_every, more);
+    trainkit_job_file(kit_path("job.yaml"), steps, cut_every, more);
+    struct lh_train_options opt = trainkit_options(kit_path("undisturbed"));
+    assert_ok(lh_train(u.job, &opt, &result));
+    u.want = trainkit_read(kit_path("undisturbed"));
+    return u;
+}
+
+void trainkit_undisturbed_free(struct trainkit_undisturbed *u)
+{
+    lh_mem_free(u->want.values);
+    lh_job_destroy(&u->job);
+}
+
 void trainkit_assert_lines(const char *dir, unsigned steps)
 {
     char path[600], head[32];

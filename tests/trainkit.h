@@ -42,6 +42,16 @@ struct trainkit_state trainkit_read(const char *dir);
 /* Both at `version`, and the same to the bit. */
 void trainkit_assert_same(const struct trainkit_state *want, const char *dir, const char *what);
 
+/* The dataset, the job and job.yaml, and what the job comes to where nothing disturbs it, in
+ * undisturbed/. */
+struct trainkit_undisturbed {
+    struct lh_job *job;
+    struct trainkit_state want;
+};
+struct trainkit_undisturbed trainkit_undisturbed(unsigned steps, unsigned cut_every,
+                                                 const char *more);
+void trainkit_undisturbed_free(struct trainkit_undisturbed *u);
+
 /* metrics.jsonl of a run must have a line for each of so many steps, and no other. */
 void trainkit_assert_lines(const char *dir, unsigned steps);
 

@@ -24,22 +24,14 @@
 enum { STEPS = 400, EVERY = 10 };
 
 struct fixture {
-    struct lh_job *job;
-    struct trainkit_state want; /* of the undisturbed run */
+    struct trainkit_undisturbed undisturbed;
     struct diskkit *disk;
     pid_t train;
 };
 
 static struct fixture fixture_new(unsigned steps)
 {
-    struct fixture f = {0};
-    struct lh_train_result result;
-    trainkit_dataset();
-    f.job = trainkit_job(steps, EVERY, NULL);
-    trainkit_job_file(kit_path("job.yaml"), steps, EVERY, NULL);
-    struct lh_train_options opt = trainkit_options(kit_path("undisturbed"));
-    assert_ok(lh_train(f.job, &opt, &result));
-    f.want = trainkit_read(kit_path("undisturbed"));
+    struct fixture f = {.undisturbed = trainkit_undisturbed(steps, EVERY, NULL)};
     f.disk = diskkit_start();
     return f;
 }
@@ -47,8 +39,7 @@ static struct fixture fixture_new(unsigned steps)
 static void fixture_free(struct fixture *f)
 {
     diskkit_stop(&f->disk);
-    lh_mem_free(f->want.values);
-    lh_job_destroy(&f->job);
+    trainkit_undisturbed_free(&f->undisturbed);
 }
 
 /* Two of each, until the first checkpoint: then all of it is stopped, so that it does not outrun
@@ -111,7 +102,7 @@ static void disk_that_fails_for_a_while_is_shown_and_costs_no_bit(void **state)
         trainkit_assert_exits(f.train, 0);
         assert_int_equal(trainkit_said(cases[i].says), 1);
         assert_true(trainkit_said(cases[i].names) >= 1);
-        trainkit_assert_same(&f.want, kit_path("run"), cases[i].names);
+        trainkit_assert_same(&f.undisturbed.want, kit_path("run"), cases[i].names);
     }
     fixture_free(&f);
 }
@@ -169,7 +160,7 @@ static void any_one_call_of_a_store_may_fail(void **state)
         }
         ended += status != 0;
         lasted += status == 0;
-        trainkit_assert_same(&f.want, kit_path("run"), "one call failed");
+        trainkit_assert_same(&f.undisturbed.want, kit_path("run"), "one call failed");
     }
     print_message("%u runs went on, %u ended with one line\n", lasted, ended);
     assert_true(lasted >= 8 / STRIDE && ended >= 1);
@@ -220,7 +211,7 @@ static void server_that_starts_on_a_full_disk_serves_and_cuts_when_it_can(void *
     diskkit_heal(f.disk);
     trainkit_await_said(SAVED);
     trainkit_assert_exits(f.train, 0);
-    trainkit_assert_same(&f.want, kit_path("run"), "a server started on a full disk");
+    trainkit_assert_same(&f.undisturbed.want, kit_path("run"), "a server started on a full disk");
     fixture_free(&f);
 }
 
@@ -240,7 +231,7 @@ static void store_that_is_moved_away_is_shown_until_it_is_back(void **state)
     assert_int_equal(kit_run(NULL, "cd '%s' && mv gone store-0", kit_path("run")), 0);
     trainkit_await_said(SAVED);
     trainkit_assert_exits(f.train, 0);
-    trainkit_assert_same(&f.want, kit_path("run"), "a store was away");
+    trainkit_assert_same(&f.undisturbed.want, kit_path("run"), "a store was away");
     fixture_free(&f);
 }
 

@@ -26,7 +26,7 @@ enum { STEPS = 1000, EVERY = 10, HOSTS = 3 };
 
 struct fixture {
     struct hostkit *hosts;
-    struct trainkit_state want; /* of the undisturbed run */
+    struct trainkit_undisturbed undisturbed;
     pid_t scheduler, others[4]; /* two servers, two workers */
 };
 
@@ -84,17 +84,10 @@ static void see_off(pid_t pid)
 /* Runs the job undisturbed, then over hosts, until its first cut. */
 static void start(struct fixture *f, const char *more)
 {
-    struct lh_train_result result;
     *f = (struct fixture){.hosts = hostkit_start(HOSTS, 1)};
     if (!f->hosts)
         skip();
-    trainkit_dataset();
-    struct lh_job *job = trainkit_job(STEPS, EVERY, more);
-    trainkit_job_file(kit_path("job.yaml"), STEPS, EVERY, more);
-    struct lh_train_options opt = trainkit_options(kit_path("undisturbed"));
-    assert_ok(lh_train(job, &opt, &result));
-    lh_job_destroy(&job);
-    f->want = trainkit_read(kit_path("undisturbed"));
+    f->undisturbed = trainkit_undisturbed(STEPS, EVERY, more);
     assert_int_equal(
         kit_run(NULL, PROGRAM " keygen --out '%s' --servers 2 --workers 2", kit_path("keys")), 0);
     f->scheduler = start_scheduler(f);
@@ -110,8 +103,8 @@ static void assert_ends_undisturbed(struct fixture *f, const char *what)
     trainkit_assert_exits(f->scheduler, 0);
     for (size_t i = 0; i < sizeof f->others / sizeof *f->others; i++)
         see_off(f->others[i]);
-    trainkit_assert_same(&f->want, kit_path("run"), what);
-    lh_mem_free(f->want.values);
+    trainkit_assert_same(&f->undisturbed.want, kit_path("run"), what);
+    trainkit_undisturbed_free(&f->undisturbed);
     hostkit_stop(&f->hosts);
 }
 

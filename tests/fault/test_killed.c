@@ -19,36 +19,12 @@
 
 enum { STEPS = 150, EVERY = 10 };
 
-struct fixture {
-    struct lh_job *job;
-    struct trainkit_state want; /* of the undisturbed run */
-};
-
-static struct fixture fixture_new(void)
-{
-    struct fixture f;
-    struct lh_train_result result;
-    trainkit_dataset();
-    f.job = trainkit_job(STEPS, EVERY, NULL);
-    trainkit_job_file(kit_path("job.yaml"), STEPS, EVERY, NULL);
-    struct lh_train_options opt = trainkit_options(kit_path("undisturbed"));
-    assert_ok(lh_train(f.job, &opt, &result));
-    f.want = trainkit_read(kit_path("undisturbed"));
-    return f;
-}
-
-static void fixture_free(struct fixture *f)
-{
-    lh_mem_free(f->want.values);
-    lh_job_destroy(&f->job);
-}
-
 static pid_t start_train(const char *workers, const char *servers)
 {
     return trainkit_spawn_train(PROGRAM, workers, servers, NULL);
 }
 
-static void resume_here(const struct fixture *f, unsigned workers, unsigned servers)
+static void resume_here(const struct trainkit_undisturbed *f, unsigned workers, unsigned servers)
 {
     struct lh_train_options opt = trainkit_options(kit_path("run"));
     struct lh_train_result result;
@@ -61,7 +37,7 @@ static void resume_here(const struct fixture *f, unsigned workers, unsigned serv
 static void run_whose_worker_is_killed_gives_the_same_bits(void **state)
 {
     (void)state;
-    struct fixture f = fixture_new();
+    struct trainkit_undisturbed f = trainkit_undisturbed(STEPS, EVERY, NULL);
     pid_t train = start_train("2", "2");
     assert_true(trainkit_wait_cut(kit_path("run"), 2 * EVERY));
     pid_t worker = trainkit_find_role(train, "worker");
@@ -70,13 +46,13 @@ static void run_whose_worker_is_killed_gives_the_same_bits(void **state)
     trainkit_assert_exits(train, 0);
     assert_true(trainkit_said("the others take its share"));
     trainkit_assert_same(&f.want, kit_path("run"), "a worker was killed");
-    fixture_free(&f);
+    trainkit_undisturbed_free(&f);
 }
 
 static void run_whose_only_worker_is_killed_gives_the_same_bits(void **state)
 {
     (void)state;
-    struct fixture f = fixture_new();
+    struct trainkit_undisturbed f = trainkit_undisturbed(STEPS, EVERY, NULL);
     pid_t train = start_train("1", "1");
     assert_true(trainkit_wait_cut(kit_path("run"), 2 * EVERY));
     pid_t worker = trainkit_find_role(train, "worker");
@@ -85,14 +61,14 @@ static void run_whose_only_worker_is_killed_gives_the_same_bits(void **state)
     trainkit_assert_exits(train, 0);
     assert_true(trainkit_said("started another worker"));
     trainkit_assert_same(&f.want, kit_path("run"), "the only worker was killed");
-    fixture_free(&f);
+    trainkit_undisturbed_free(&f);
 }
 
 /* The whole group at several moments, one after the other, each time resumed as something else. */
 static void run_killed_whole_and_resumed_gives_the_same_bits(void **state)
 {
     (void)state;
-    struct fixture f = fixture_new();
+    struct trainkit_undisturbed f = trainkit_undisturbed(STEPS, EVERY, NULL);
     pid_t train = start_train("2", "2");
     assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
     kill(-train, SIGKILL);
@@ -121,13 +97,13 @@ static void run_killed_whole_and_resumed_gives_the_same_bits(void **state)
     }
     resume_here(&f, 2, 2);
     trainkit_assert_same(&f.want, kit_path("run"), "killed three times");
-    fixture_free(&f);
+    trainkit_undisturbed_free(&f);
 }
 
 static void run_whose_server_is_killed_goes_back_and_gives_the_same_bits(void **state)
 {
     (void)state;
-    struct fixture f = fixture_new();
+    struct trainkit_undisturbed f = trainkit_undisturbed(STEPS, EVERY, NULL);
     pid_t train = start_train("2", "2");
     for (unsigned i = 1; i <= 3; i++) {
         assert_true(trainkit_wait_cut(kit_path("run"), 2 * i * EVERY));
@@ -141,14 +117,14 @@ static void run_whose_server_is_killed_goes_back_and_gives_the_same_bits(void **
     assert_true(trainkit_said("started another server"));
     trainkit_assert_same(&f.want, kit_path("run"), "servers were killed");
     trainkit_assert_lines(kit_path("run"), STEPS);
-    fixture_free(&f);
+    trainkit_undisturbed_free(&f);
 }
 
 /* One that is not dead but does not answer either: it is ended, and another one started. */
 static void run_whose_server_hangs_goes_back_and_gives_the_same_bits(void **state)
 {
     (void)state;
-    struct fixture f = fixture_new();
+    struct trainkit_undisturbed f = trainkit_undisturbed(STEPS, EVERY, NULL);
     pid_t train = start_train("2", "1");
     assert_true(trainkit_wait_cut(kit_path("run"), 2 * EVERY));
     pid_t server = trainkit_find_role(train, "server");
@@ -158,14 +134,14 @@ static void run_whose_server_hangs_goes_back_and_gives_the_same_bits(void **stat
     assert_true(trainkit_said("went silent; the run goes back to step "));
     assert_int_equal(kill(server, 0), -1); /* nothing is left of it */
     trainkit_assert_same(&f.want, kit_path("run"), "a server hung");
-    fixture_free(&f);
+    trainkit_undisturbed_free(&f);
 }
 
 /* By a scheduler of batch jobs, say: for longer than the deadline nobody hears anybody. */
 static void run_that_is_suspended_as_a_whole_goes_on(void **state)
 {
     (void)state;
-    struct fixture f = fixture_new();
+    struct trainkit_undisturbed f = trainkit_undisturbed(STEPS, EVERY, NULL);
     pid_t train = trainkit_spawn_train(PROGRAM, "2", "2", "cluster.deadline_seconds=1");
     assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
     assert_int_equal(kill(-train, SIGSTOP), 0);
@@ -174,14 +150,14 @@ static void run_that_is_suspended_as_a_whole_goes_on(void **state)
     trainkit_assert_exits(train, 0);
     assert_int_equal(trainkit_said("silent"), 0);
     trainkit_assert_same(&f.want, kit_path("run"), "it was suspended");
-    fixture_free(&f);
+    trainkit_undisturbed_free(&f);
 }
 
 /* Whoever kills servers again and again is not outlasted for ever; the run can still be resumed. */
 static void run_whose_servers_are_killed_at_once_ends_and_can_be_resumed(void **state)
 {
     (void)state;
-    struct fixture f = fixture_new();
+    struct trainkit_undisturbed f = trainkit_undisturbed(STEPS, EVERY, NULL);
     pid_t train = start_train("1", "1"), server;
     assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
     int status = 0;
@@ -196,13 +172,13 @@ static void run_whose_servers_are_killed_at_once_ends_and_can_be_resumed(void **
     assert_true(trainkit_said("--resume"));
     resume_here(&f, 1, 2);
     trainkit_assert_same(&f.want, kit_path("run"), "servers were killed at once");
-    fixture_free(&f);
+    trainkit_undisturbed_free(&f);
 }
 
 static void run_interrupted_cuts_where_it_is_and_can_be_resumed(void **state)
 {
     (void)state;
-    struct fixture f = fixture_new();
+    struct trainkit_undisturbed f = trainkit_undisturbed(STEPS, EVERY, NULL);
     pid_t train = start_train("2", "2");
     assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
     kill(-train, SIGINT); /* as a terminal does: to the whole group */
@@ -210,7 +186,7 @@ static void run_interrupted_cuts_where_it_is_and_can_be_resumed(void **state)
     assert_true(trainkit_said("go on with --resume"));
     resume_here(&f, 2, 1);
     trainkit_assert_same(&f.want, kit_path("run"), "interrupted");
-    fixture_free(&f);
+    trainkit_undisturbed_free(&f);
 }
 
 /* --- who is gone is named -----------------------------------------------------------------------
@@ -326,7 +302,7 @@ static void check_pages(void)
 static void scheduler_killed_and_started_again_finds_its_roles_waiting(void **state)
 {
     (void)state;
-    struct fixture f = fixture_new();
+    struct trainkit_undisturbed f = trainkit_undisturbed(STEPS, EVERY, NULL);
     char endpoint[300], bind[300];
     snprintf(endpoint, sizeof endpoint, "ipc://%s/s", kit_dir());
     snprintf(bind, sizeof bind, "ipc://%s/p", kit_dir());
@@ -344,13 +320,13 @@ static void scheduler_killed_and_started_again_finds_its_roles_waiting(void **st
     assert_true(trainkit_said("waiting for it to come back"));
     trainkit_assert_same(&f.want, kit_path("run"), "the scheduler was killed");
     trainkit_assert_lines(kit_path("run"), STEPS);
-    fixture_free(&f);
+    trainkit_undisturbed_free(&f);
 }
 
 static void scheduler_killed_for_good_is_not_waited_for_longer_than_patience(void **state)
 {
     (void)state;
-    struct fixture f = fixture_new();
+    struct trainkit_undisturbed f = trainkit_undisturbed(STEPS, EVERY, NULL);
     char endpoint[300], bind[300];
     snprintf(endpoint, sizeof endpoint, "ipc://%s/s", kit_dir());
     snprintf(bind, sizeof bind, "ipc://%s/p", kit_dir());
@@ -366,13 +342,13 @@ static void scheduler_killed_for_good_is_not_waited_for_longer_than_patience(voi
     trainkit_assert_exits(h.worker, 0);
     trainkit_assert_exits(h.server, 0);
     trainkit_assert_same(&f.want, kit_path("run"), "the scheduler was killed");
-    fixture_free(&f);
+    trainkit_undisturbed_free(&f);
 }
 
 static void server_by_hand_killed_and_started_again_takes_the_run_up(void **state)
 {
     (void)state;
-    struct fixture f = fixture_new();
+    struct trainkit_undisturbed f = trainkit_undisturbed(STEPS, EVERY, NULL);
     char endpoint[300], bind[300];
     snprintf(endpoint, sizeof endpoint, "ipc://%s/s", kit_dir());
     snprintf(bind, sizeof bind, "ipc://%s/p", kit_dir());
@@ -387,13 +363,13 @@ static void server_by_hand_killed_and_started_again_takes_the_run_up(void **stat
     trainkit_assert_exits(h.server, 0);
     assert_true(trainkit_said("the run goes back to step "));
     trainkit_assert_same(&f.want, kit_path("run"), "a server by hand was killed");
-    fixture_free(&f);
+    trainkit_undisturbed_free(&f);
 }
 
 static void worker_joins_and_another_leaves_without_a_bit_changed(void **state)
 {
     (void)state;
-    struct fixture f = fixture_new();
+    struct trainkit_undisturbed f = trainkit_undisturbed(STEPS, EVERY, NULL);
     char endpoint[300], bind[300];
     snprintf(endpoint, sizeof endpoint, "ipc://%s/s", kit_dir());
     snprintf(bind, sizeof bind, "ipc://%s/p", kit_dir());
@@ -409,7 +385,7 @@ static void worker_joins_and_another_leaves_without_a_bit_changed(void **state)
     trainkit_assert_exits(h.server, 0);
     assert_true(trainkit_said("a worker joined"));
     trainkit_assert_same(&f.want, kit_path("run"), "one joined, one left");
-    fixture_free(&f);
+    trainkit_undisturbed_free(&f);
 }
 
 int main(void)
