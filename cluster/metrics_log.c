@@ -56,6 +56,11 @@ int lh_metrics_log_flush(struct lh_metrics_log *m)
     return lh_step_lines_flush(m->lines);
 }
 
+int lh_metrics_log_sync(struct lh_metrics_log *m)
+{
+    return lh_step_lines_sync(m->lines);
+}
+
 int lh_metrics_log_back(struct lh_metrics_log *m, uint64_t step)
 {
     m->last_seconds = 0;

@@ -25,6 +25,7 @@ int lh_metrics_log_add(struct lh_metrics_log *m, uint64_t version, const float *
                        double seconds);
 /* Writes the lines of the steps added; what the disk does not take waits (cluster/step_lines.h). */
 int lh_metrics_log_flush(struct lh_metrics_log *m);
+int lh_metrics_log_sync(struct lh_metrics_log *m); /* and for a power failure, too */
 /* The run goes back to `step`, whose clock begins anew: later lines are dropped. */
 int lh_metrics_log_back(struct lh_metrics_log *m, uint64_t step);
 int lh_metrics_log_close(struct lh_metrics_log **m); /* NULL content allowed */

@@ -51,7 +51,7 @@ static int tell_commit(struct lh_scheduler *s, uint64_t version)
 static int complete_cut(struct lh_scheduler *s, uint64_t version)
 {
     struct lh_err err;
-    LH_TRY(lh_metrics_log_flush(s->metrics)); /* lines up to here will not come again */
+    LH_TRY(lh_metrics_log_sync(s->metrics)); /* lines up to here will not come again */
     int rc = lh_cuts_complete(&s->cuts, version, s->opt->servers, s->evaluator);
     if (rc == LH_ENOMEM || rc == LH_EINTERNAL)
         return rc;

@@ -120,9 +120,9 @@ static int write_out(struct lh_step_lines *l)
     return rc;
 }
 
-int lh_step_lines_flush(struct lh_step_lines *l)
+/* What came of a try to write. */
+static int tried(struct lh_step_lines *l, int rc)
 {
-    int rc = write_out(l);
     if (rc < 0 && !l->failing)
         lh_log_tell(LH_LOG_WARN, "disk_error",
                     LH_FIELDS(LH_F("code", lh_err_name(rc)), LH_F("reason", lh_err_text())),
@@ -132,6 +132,19 @@ int lh_step_lines_flush(struct lh_step_lines *l)
                     "%s: can be written again, and nothing of it was lost", l->path);
     l->failing = rc < 0;
     return l->n > LH_STEP_LINES_MAX ? rc : 0;
+}
+
+int lh_step_lines_flush(struct lh_step_lines *l)
+{
+    return tried(l, write_out(l));
+}
+
+int lh_step_lines_sync(struct lh_step_lines *l)
+{
+    int rc = write_out(l);
+    if (rc >= 0 && fdatasync(l->fd) != 0)
+        rc = lh_err_errno(errno, "%s", l->path);
+    return tried(l, rc);
 }
 
 int lh_step_lines_close(struct lh_step_lines **out)

@@ -53,7 +53,7 @@ static int freeze(struct lh_server *s)
 static int not_written(struct lh_server *s, uint64_t version, int rc)
 {
     struct lh_writer_done done = {.kind = LH_WRITER_PREPARE, .version = version};
-    if (rc != LH_ENOSPC && rc != LH_EIO && rc != LH_ENOENT)
+    if (rc != LH_ENOSPC && rc != LH_EIO && rc != LH_EACCES && rc != LH_ENOENT)
         return rc;
     lh_err_save(&done.err, rc);
     s->cut = version;

@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#define WAITS_A_NODE 64 /* a node has one connection at a time */
+
 static int send_moved(struct lh_server *s, const struct lh_server_wait *w)
 {
     struct lh_envelope env = {.kind = LH__KIND__KIND_MOVED,
@@ -152,6 +154,23 @@ static int check_take(const struct lh_server *s, const struct lh_server_wait *w)
     return 0;
 }
 
+/* Where a request is to wait, n_waiting: at the end. A peer's newer one replaces its older; so it
+ * does a node's, whose connections that are gone would else fill the memory, once it has made many.
+ */
+static size_t waits_at(const struct lh_server *s, const struct lh_server_wait *w)
+{
+    size_t of_node = 0, first = 0;
+    for (size_t i = 0; i < s->n_waiting; i++) {
+        const struct lh_server_wait *other = &s->waiting[i];
+        if (other->peer.size == w->peer.size &&
+            memcmp(other->peer.id, w->peer.id, w->peer.size) == 0)
+            return i;
+        if (other->node == w->node && of_node++ == 0)
+            first = i;
+    }
+    return of_node < WAITS_A_NODE ? s->n_waiting : first;
+}
+
 int lh_server_pulls_take(struct lh_server *s, const struct lh_net_message *msg)
 {
     if (msg->env.epoch != s->member.plan->generation)
@@ -167,10 +186,7 @@ int lh_server_pulls_take(struct lh_server *s, const struct lh_net_message *msg)
     if (w.each)
         LH_TRY(check_take(s, &w));
     lh_metrics_add(s->counts, LH_METRIC_PULLS, 1);
-    size_t i = 0; /* a peer's newer request replaces its older */
-    while (i < s->n_waiting && (s->waiting[i].peer.size != w.peer.size ||
-                                memcmp(s->waiting[i].peer.id, w.peer.id, w.peer.size) != 0))
-        i++;
+    size_t i = waits_at(s, &w);
     if (is_due(s, &w)) {
         if (i < s->n_waiting)
             s->waiting[i] = s->waiting[--s->n_waiting];

@@ -112,10 +112,10 @@ static int refused(struct lh_server_tables *t, int rc)
 }
 
 /* What came of using a table. To use it need not be to write: there is room again when something
- * was written. */
+ * was written. A file system that had errors may be read-only until somebody has mended it. */
 static int used(struct lh_server_tables *t, int rc)
 {
-    if (rc == LH_ENOSPC || rc == LH_EIO)
+    if (rc == LH_ENOSPC || rc == LH_EIO || rc == LH_EACCES)
         return refused(t, rc);
     if (t->refused > 0 && rows_written(t) > t->written) {
         lh_log_tell(LH_LOG_INFO, "disk_free", LH_FIELDS(LH_F("seconds", lh_now() - t->refused)),

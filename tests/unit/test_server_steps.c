@@ -5,11 +5,13 @@
 #include "common/err.h"
 #include "common/member.h"
 #include "common/rowlist.h"
+#include "common/term.h"
 #include "tests/unit/net_rig.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <zmq.h>
 
 enum { SIZE = 8, LEAVES = 4, GENERATION = 7, STEPS = 100, WORKERS = 4 };
@@ -255,6 +257,44 @@ static void take(struct rig *x, int w, uint64_t step, float value)
     expect_weights(x, w, value);
 }
 
+/* Each over a connection of its own, as of who connects, asks, and is gone. */
+static void node_has_only_so_many_requests_waiting(void **state)
+{
+    (void)state;
+    enum { REQUESTS = 80, KEPT = 64 };
+    struct rig *x = rig_of(sync_job, 0);
+    struct lh_net_socket *others[REQUESTS] = {NULL};
+    struct lh_net_message m;
+    int answers = 0;
+    for (int i = 0; i < REQUESTS; i++) {
+        struct lh_envelope env = {.kind = LH__KIND__KIND_PULL,
+                                  .job = x->job,
+                                  .node = 99,
+                                  .step = 1,
+                                  .request = 1,
+                                  .epoch = GENERATION};
+        assert_ok(rig_dial(&others[i], x->zmq, SERVER, 1000));
+        lh_net_expect(others[i], x->job);
+        assert_ok(lh_net_send(others[i], NULL, &env, NULL, 0));
+    }
+    ask(x, 1, LH__KIND__KIND_PULL,
+        0); /* connections take turns: when it is answered, all have asked */
+    expect_weights(x, 1, 0);
+    ask(x, 0, LH__KIND__KIND_PULL, 1);
+    push_node(x, 0, (struct lh_envelope){.level = 2}, 0, SIZE, 1);
+    expect_weights(x, 0, -RATE);
+    for (double began = lh_now(); answers < KEPT && lh_now() - began < 10; usleep(1000))
+        for (int i = 0; i < REQUESTS; i++)
+            if (lh_net_recv(others[i], &m) == 0) {
+                answers++;
+                lh_net_message_fini(&m);
+            }
+    assert_int_equal(answers, KEPT);
+    for (int i = 0; i < REQUESTS; i++)
+        lh_net_close(&others[i]);
+    rig_free(x);
+}
+
 /* --- steps that are a worker's own ---------------------------------------------------------------
  */
 /* Adam's first step is the learning rate, against the sign of the gradient. */
@@ -455,6 +495,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(version_before_is_given_too),
+        kit_test(node_has_only_so_many_requests_waiting),
         kit_test(own_step_is_one_workers_sum_though_two_send_it),
         kit_test(own_step_takes_nothing_of_who_was_not_given_it_or_another_generation),
         kit_test(weights_for_the_step_that_came_last_are_those_before_it),
