@@ -13,6 +13,10 @@
 #include <time.h>
 #include <xxhash.h>
 
+/* Seconds for which nobody asks again of a socket that a poll has found empty. Who polls, then
+ * computes, then looks again is to find what has come meanwhile. */
+#define SEEN_HOLDS 20e-6
+
 /* ThreadSanitizer does not see into libzmq: what is sent happens before what is received. */
 #ifdef __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
@@ -91,7 +95,8 @@ int lh_net_send(struct lh_net_socket *s, const struct lh_net_peer *to,
 {
     unsigned char bytes[LH_WIRE_ENVELOPE_MAX];
     size_t size = lh_wire_encode(env, bytes);
-    s->quiet = s->seen = false; /* ZeroMQ may take in on the way what it would have told */
+    s->seen = 0;
+    s->quiet = false; /* ZeroMQ may take in on the way what it would have told */
     ORDER_SENT();
     int rc = to ? send_first(s, to->id, to->size, ZMQ_SNDMORE) : 0;
     if (rc == 0)
@@ -290,8 +295,9 @@ static int recv_one(struct lh_net_socket *s, struct lh_net_message *m)
 int lh_net_recv(struct lh_net_socket *s, struct lh_net_message *m)
 {
     int rc;
-    if (s->seen) {
-        s->seen = false;
+    const double seen = s->seen;
+    s->seen = 0;
+    if (seen > 0 && lh_now() - seen < SEEN_HOLDS) {
         LH_TRY(lh_net_mend(s));
         return LH_AGAIN;
     }
@@ -336,7 +342,7 @@ int lh_net_body(const struct lh_net_message *m, const ProtobufCMessageDescriptor
 /* Now, not when it is used: the guard counts on what is empty then. */
 static void see_nothing(struct lh_net_socket *s)
 {
-    s->seen = true;
+    s->seen = lh_now();
     if (s->guard)
         lh_guard_emptied(s->guard);
 }
@@ -353,7 +359,7 @@ static int ask(struct lh_net_poll *item)
     item->in = (events & ZMQ_POLLIN) != 0;
     item->out = item->want_out && (events & ZMQ_POLLOUT);
     s->quiet = !item->in;
-    s->seen = false;
+    s->seen = 0;
     if (!item->in)
         see_nothing(s);
     return 0;

@@ -17,7 +17,7 @@ struct lh_net_socket {
     double looked; /* seconds, when the monitor was last asked */
     int fd;        /* readable when ZeroMQ has something to tell */
     bool quiet;    /* nothing was there, and the socket was not used since: what comes is told */
-    bool seen;     /* lh_net_poll has just found that nothing is there */
+    double seen;   /* seconds, when lh_net_poll found that nothing is there; 0: used since */
     uint64_t breaks;
     uint64_t job; /* 0: any */
     struct lh_net_counts counts;
