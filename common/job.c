@@ -237,10 +237,6 @@ static int check_together(const struct lh_job *j, const struct lh_yaml_node *roo
         return lh_yaml_fail(blame(root, "objective.log_std_lo"),
                             "%g is not below objective.log_std_hi, %g", j->log_std_lo,
                             j->log_std_hi);
-    if (j->n_tables > 0 && j->consistency != LH_SYNC)
-        return lh_yaml_fail(blame(root, "tables"),
-                            "tables are learnt with consistency.model: sync only; set that, or "
-                            "remove the tables");
     if (j->deadline_seconds < 2 * j->heartbeat_seconds)
         return lh_yaml_fail(blame(root, "cluster.deadline_seconds"),
                             "%g s is less than two heartbeats of %g s; a living role would be "

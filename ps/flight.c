@@ -5,8 +5,10 @@
 #include "ps/flight.h"
 
 #include "common/err.h"
+#include "common/graph.h"
 #include "common/mem.h"
 #include "ps/reduce.h"
+#include "ps/rowtable_reduce.h"
 
 #include <assert.h>
 #include <string.h>
@@ -18,10 +20,16 @@ struct step {
     unsigned given; /* how often */
 };
 
+struct sum { /* as it comes */
+    struct lh_reduce *tree;
+    struct lh_rowtable_reduce *rows[LH_GRAPH_TABLES_MAX];
+};
+
 struct claim {
     struct lh_flight_claim of;
     uint64_t step, lacked;
-    struct lh_reduce *tree; /* what has come of its sum; NULL: nothing */
+    struct sum *sum; /* what has come of it; NULL: nothing */
+    bool begun;      /* it is being applied */
 };
 
 struct lh_flight {
@@ -32,8 +40,10 @@ struct lh_flight {
     uint64_t high;
     struct claim *claims; /* [n_claims] */
     size_t n_claims, cap_claims;
-    struct lh_reduce **pool; /* [n_pool] trees of one leaf, not in use */
+    struct sum **pool; /* [n_pool] not in use */
     size_t n_pool, cap_pool;
+    struct lh_rowtable_reduce_spec tables[LH_GRAPH_TABLES_MAX];
+    size_t n_tables;
 };
 
 int lh_flight_create(struct lh_flight **out, size_t size)
@@ -57,15 +67,34 @@ void lh_flight_round(struct lh_flight *f, size_t n)
     f->rounded = n;
 }
 
+void lh_flight_tables(struct lh_flight *f, const uint32_t *dim, const size_t *max_ids, size_t n)
+{
+    assert(n <= LH_GRAPH_TABLES_MAX && f->n_claims == 0 && f->n_pool == 0);
+    for (size_t k = 0; k < n; k++)
+        f->tables[k] = (struct lh_rowtable_reduce_spec){1, dim[k], max_ids[k]};
+    f->n_tables = n;
+}
+
+static void sum_destroy(struct sum **sum)
+{
+    if (!*sum)
+        return;
+    lh_reduce_destroy(&(*sum)->tree);
+    for (size_t k = 0; k < LH_GRAPH_TABLES_MAX; k++)
+        lh_rowtable_reduce_destroy(&(*sum)->rows[k]);
+    lh_mem_free(*sum);
+    *sum = NULL;
+}
+
 void lh_flight_destroy(struct lh_flight **out)
 {
     struct lh_flight *f = *out;
     if (!f)
         return;
     for (size_t i = 0; i < f->n_claims; i++)
-        lh_reduce_destroy(&f->claims[i].tree);
+        sum_destroy(&f->claims[i].sum);
     for (size_t i = 0; i < f->n_pool; i++)
-        lh_reduce_destroy(&f->pool[i]);
+        sum_destroy(&f->pool[i]);
     lh_mem_free(f->steps);
     lh_mem_free(f->claims);
     lh_mem_free(f->pool);
@@ -76,11 +105,13 @@ void lh_flight_destroy(struct lh_flight **out)
 /* The pool has room: it was reserved when the tree was taken. */
 static void put_back(struct lh_flight *f, struct claim *c)
 {
-    if (!c->tree)
+    if (!c->sum)
         return;
-    lh_reduce_reset(c->tree);
-    f->pool[f->n_pool++] = c->tree;
-    c->tree = NULL;
+    lh_reduce_reset(c->sum->tree);
+    for (size_t k = 0; k < f->n_tables; k++)
+        lh_rowtable_reduce_reset(c->sum->rows[k]);
+    f->pool[f->n_pool++] = c->sum;
+    c->sum = NULL;
 }
 
 static void end_claim(struct lh_flight *f, size_t i)
@@ -145,15 +176,24 @@ static bool has_claim(const struct lh_flight *f, uint64_t step)
     return false;
 }
 
-/* The claim on a step whose sum is whole. */
+static bool is_whole(const struct lh_flight *f, const struct claim *c)
+{
+    bool all = c->sum && lh_reduce_root(c->sum->tree);
+    for (size_t k = 0; k < f->n_tables && all; k++)
+        all = lh_rowtable_reduce_root(c->sum->rows[k]) != NULL;
+    return all;
+}
+
+/* The claim on a step whose sum is whole: of several, that which has begun to be applied. */
 static const struct claim *whole(const struct lh_flight *f, uint64_t step)
 {
+    const struct claim *first = NULL;
     for (size_t i = 0; i < f->n_claims; i++) {
         const struct claim *c = &f->claims[i];
-        if (c->step == step && c->tree && lh_reduce_root(c->tree))
-            return c;
+        if (c->step == step && is_whole(f, c) && (!first || c->begun))
+            first = c;
     }
-    return NULL;
+    return first;
 }
 
 uint64_t lh_flight_choose(const struct lh_flight *f, uint32_t worker, uint64_t limit)
@@ -254,44 +294,92 @@ uint64_t lh_flight_late(struct lh_flight *f, const struct lh_flight_claim *who, 
 
 /* --- sums --------------------------------------------------------------------------------------
  */
-static int take_tree(struct lh_flight *f, struct claim *c)
+static int sum_create(const struct lh_flight *f, struct sum **out)
 {
-    if (c->tree)
+    int rc;
+    struct sum *sum = NULL;
+    LH_TRY(LH_NEW(&sum, "steps under way"));
+    LH_TRY_TO(fail, lh_reduce_create(&sum->tree, 1, f->size));
+    lh_reduce_round(sum->tree, f->rounded);
+    for (size_t k = 0; k < f->n_tables; k++)
+        LH_TRY_TO(fail, lh_rowtable_reduce_create(&sum->rows[k], &f->tables[k]));
+    *out = sum;
+    return 0;
+fail:
+    sum_destroy(&sum);
+    return rc;
+}
+
+static int take_sum(struct lh_flight *f, struct claim *c)
+{
+    if (c->sum)
         return 0;
     if (f->n_pool > 0) {
-        c->tree = f->pool[--f->n_pool];
+        c->sum = f->pool[--f->n_pool];
         return 0;
     }
     LH_TRY(LH_GROW(&f->pool, &f->cap_pool, f->n_claims, "steps under way"));
-    LH_TRY(lh_reduce_create(&c->tree, 1, f->size));
-    lh_reduce_round(c->tree, f->rounded);
-    return 0;
+    return sum_create(f, &c->sum);
 }
 
-int lh_flight_add(struct lh_flight *f, uint64_t step, const struct lh_flight_claim *of,
-                  size_t first, size_t n, const void *data)
+/* What pieces of a claim are added to. */
+static int sum_of(struct lh_flight *f, uint64_t step, const struct lh_flight_claim *of,
+                  struct sum **out)
 {
-    assert(n > 0 && first < f->size && n <= f->size - first);
     if (step >= f->high)
         return lh_err_set(LH_EPROTO, "a push for step %llu, which nobody was given",
                           (unsigned long long)step);
     struct claim *c = claim_on(f, step, of->worker);
     if (!c || c->of.request != of->request)
         return LH_AGAIN;
-    LH_TRY(take_tree(f, c));
-    return lh_reduce_add(c->tree, (struct lh_tree_node){0, 0}, first, n, data);
+    LH_TRY(take_sum(f, c));
+    *out = c->sum;
+    return 0;
+}
+
+int lh_flight_add(struct lh_flight *f, uint64_t step, const struct lh_flight_claim *of,
+                  size_t first, size_t n, const void *data)
+{
+    struct sum *sum = NULL;
+    assert(n > 0 && first < f->size && n <= f->size - first);
+    int rc = sum_of(f, step, of, &sum);
+    return rc != 0 ? rc : lh_reduce_add(sum->tree, (struct lh_tree_node){0, 0}, first, n, data);
+}
+
+int lh_flight_add_rows(struct lh_flight *f, uint64_t step, const struct lh_flight_claim *of,
+                       size_t table, const struct lh_rowtable_piece *piece)
+{
+    struct sum *sum = NULL;
+    assert(table < f->n_tables);
+    int rc = sum_of(f, step, of, &sum);
+    return rc != 0 ? rc
+                   : lh_rowtable_reduce_add(sum->rows[table], (struct lh_tree_node){0, 0}, piece);
 }
 
 bool lh_flight_next(const struct lh_flight *f, struct lh_flight_sum *out)
 {
+    const struct claim *next = NULL;
     for (size_t i = 0; i < f->n; i++) {
         const struct claim *c = whole(f, f->steps[i].number);
-        if (!c)
-            continue;
-        *out = (struct lh_flight_sum){c->step, c->of.worker, c->lacked, f->steps[i].given, c->tree};
-        return true;
+        if (c && (!next || c->begun))
+            next = c;
     }
-    return false;
+    if (!next)
+        return false;
+    *out = (struct lh_flight_sum){.step = next->step,
+                                  .worker = next->of.worker,
+                                  .lacked = next->lacked,
+                                  .given = find(f, next->step)->given,
+                                  .tree = next->sum->tree,
+                                  .rows = next->sum->rows};
+    return true;
+}
+
+void lh_flight_begin(struct lh_flight *f, const struct lh_flight_sum *sum)
+{
+    for (size_t i = 0; i < f->n_claims; i++)
+        if (f->claims[i].sum && f->claims[i].sum->tree == sum->tree)
+            f->claims[i].begun = true;
 }
 
 const struct lh_net_peer *lh_flight_rival(const struct lh_flight *f,

@@ -24,6 +24,8 @@
 
 struct lh_flight;
 struct lh_reduce;
+struct lh_rowtable_piece;
+struct lh_rowtable_reduce;
 
 struct lh_flight_claim {
     uint32_t worker;
@@ -36,6 +38,9 @@ int lh_flight_create(struct lh_flight **out, size_t size);
 void lh_flight_destroy(struct lh_flight **f); /* NULL content allowed */
 /* As lh_reduce_round, of every step's gradient. While none is under way. */
 void lh_flight_round(struct lh_flight *f, size_t n);
+/* From now on a step's sum has the rows of n tables beside it, each of at most `max_ids`. `dim`,
+ * `max_ids` [n] are copied. Before the first is given. */
+void lh_flight_tables(struct lh_flight *f, const uint32_t *dim, const size_t *max_ids, size_t n);
 /* All steps before `version` are in, and no other is known of. */
 void lh_flight_reset(struct lh_flight *f, uint64_t version);
 
@@ -70,6 +75,10 @@ uint64_t lh_flight_late(struct lh_flight *f, const struct lh_flight_claim *who, 
  * LH_ENOMEM. Allocates nothing when warm. */
 int lh_flight_add(struct lh_flight *f, uint64_t step, const struct lh_flight_claim *of,
                   size_t first, size_t n, const void *data);
+/* The same of a piece of the rows of a table (ps/rowtable_reduce.h, for what is refused). A sum is
+ * whole when the rows of all tables are. */
+int lh_flight_add_rows(struct lh_flight *f, uint64_t step, const struct lh_flight_claim *of,
+                       size_t table, const struct lh_rowtable_piece *piece);
 
 struct lh_flight_sum { /* of a step, whole */
     uint64_t step;
@@ -77,11 +86,14 @@ struct lh_flight_sum { /* of a step, whole */
     uint64_t lacked;              /* steps before it that its weights lacked when they were given */
     unsigned given;               /* how often the step was */
     const struct lh_reduce *tree; /* of one leaf; until the step is done */
+    struct lh_rowtable_reduce *const *rows; /* of each table, likewise */
 };
-/* That of the lowest step that has one; false if none has. */
+/* That of the lowest step that has one, or of which has begun; false if none has. */
 bool lh_flight_next(const struct lh_flight *f, struct lh_flight_sum *out);
 /* Who else has a claim on its step: the i-th; NULL behind the last. */
 const struct lh_net_peer *lh_flight_rival(const struct lh_flight *f,
                                           const struct lh_flight_sum *sum, size_t i);
+/* It is being applied, which may take several tries: until it is done, no other is the next. */
+void lh_flight_begin(struct lh_flight *f, const struct lh_flight_sum *sum);
 /* It is applied, and in from now on. */
 void lh_flight_done(struct lh_flight *f, uint64_t step);

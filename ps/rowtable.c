@@ -62,7 +62,8 @@ static int make(struct lh_rowtable *t, const char *store)
     t->spec.name = t->name;
     t->initial = lh_rowlist_stream(s->name, s->seed);
     LH_TRY(LH_NEW_ARRAY(&t->row, s->dim, "table"));
-    LH_TRY(lh_rowtable_reduce_create(&t->reduce, &reduce));
+    if (!s->each)
+        LH_TRY(lh_rowtable_reduce_create(&t->reduce, &reduce));
     atomic_init(&t->filters.left, s->cache_bytes / FILTERS);
     const size_t copies = s->cache_bytes / COPIES, rest = s->cache_bytes - copies;
     LH_TRY(lh_rowtable_cache_create(&t->cache, rest - s->cache_bytes / FILTERS, s->dim));
@@ -111,7 +112,8 @@ void lh_rowtable_empty(struct lh_rowtable *t)
     t->frozen.merge_n = t->applied = t->n_before = 0;
     t->has_before = false;
     lh_rowtable_cache_clear(t->cache);
-    lh_rowtable_reduce_reset(t->reduce);
+    if (t->reduce)
+        lh_rowtable_reduce_reset(t->reduce);
 }
 
 void lh_rowtable_destroy(struct lh_rowtable **out)
@@ -348,6 +350,11 @@ int lh_rowtable_pull_before(struct lh_rowtable *t, const void *ids, size_t n, vo
     return t->has_before && t->applied == 0 ? pull(t, true, ids, n, rows) : LH_NOTFOUND;
 }
 
+int lh_rowtable_check_ids(const struct lh_rowtable *t, const struct lh_rowtable_piece *piece)
+{
+    return check_ids(t, piece->ids, piece->n, "push");
+}
+
 int lh_rowtable_push(struct lh_rowtable *t, uint64_t step, struct lh_tree_node node,
                      const struct lh_rowtable_piece *piece)
 {
@@ -368,15 +375,14 @@ enum lh_reduce_leaf lh_rowtable_leaf(const struct lh_rowtable *t, uint32_t leaf)
 
 const struct lh_rowlist *lh_rowtable_gradient(const struct lh_rowtable *t)
 {
-    return lh_rowtable_reduce_root(t->reduce);
+    return t->reduce ? lh_rowtable_reduce_root(t->reduce) : NULL;
 }
 
 /* --- a step ---------------------------------------------------------------------------------- */
 
-int lh_rowtable_check(const struct lh_rowtable *t)
+int lh_rowtable_check_sum(const struct lh_rowtable *t, uint64_t step, const struct lh_rowlist *g)
 {
-    const struct lh_rowlist *g = lh_rowtable_gradient(t);
-    const size_t dim = t->spec.dim, n = g ? g->n * dim : 0;
+    const size_t dim = t->spec.dim, n = g->n * dim;
     uint32_t largest = 0; /* of the magnitudes' bits, which order as the magnitudes do */
     for (size_t i = 0; i < n; i++) {
         uint32_t bits;
@@ -392,7 +398,13 @@ int lh_rowtable_check(const struct lh_rowtable *t)
     return lh_err_set(LH_EDIVERGED,
                       "step %" PRIu64 ": the gradient of table %s, id %" PRIu64
                       ", is %g: training diverged; lower the learning rates, or bound the actions",
-                      t->version, t->spec.name, g->ids[i / dim], (double)g->values[i]);
+                      step, t->spec.name, g->ids[i / dim], (double)g->values[i]);
+}
+
+int lh_rowtable_check(const struct lh_rowtable *t)
+{
+    const struct lh_rowlist *g = lh_rowtable_gradient(t);
+    return g ? lh_rowtable_check_sum(t, t->version, g) : 0;
 }
 
 static struct lh_optimiser_adam adam_at(const struct lh_rowtable *t, uint32_t updates)
@@ -429,15 +441,11 @@ static void apply(struct lh_rowtable *t, uint32_t slot, const float *g)
     memcpy(w, t->row, dim * sizeof *w);
 }
 
-int lh_rowtable_advance(struct lh_rowtable *t, int *applied)
+int lh_rowtable_apply(struct lh_rowtable *t, uint64_t step, const struct lh_rowlist *g)
 {
-    const struct lh_rowlist *g = lh_rowtable_gradient(t);
     const size_t bytes = (size_t)3 * t->spec.dim * sizeof(float);
-    *applied = 0;
-    if (!g)
-        return 0;
     if (t->applied == 0)
-        LH_TRY(lh_rowtable_check(t));
+        LH_TRY(lh_rowtable_check_sum(t, step, g));
     LH_TRY(LH_GROW(&t->before_ids, &t->cap_before_ids, g->n, "rows before a step"));
     LH_TRY(LH_GROW(&t->before, &t->cap_before, g->n * t->spec.dim, "rows before a step"));
     for (; t->applied < g->n; t->applied++) {
@@ -453,6 +461,16 @@ int lh_rowtable_advance(struct lh_rowtable *t, int *applied)
     t->has_before = true;
     t->applied = 0;
     t->version++;
+    return 0;
+}
+
+int lh_rowtable_advance(struct lh_rowtable *t, int *applied)
+{
+    const struct lh_rowlist *g = lh_rowtable_gradient(t);
+    *applied = 0;
+    if (!g)
+        return 0;
+    LH_TRY(lh_rowtable_apply(t, t->version, g));
     lh_rowtable_reduce_reset(t->reduce);
     *applied = 1;
     return 0;

@@ -43,6 +43,8 @@ struct lh_rowtable_spec {
     uint64_t evict_after;                        /* steps; 0: never */
     uint32_t shard, shards;                      /* this is shard `shard` of `shards` */
     uint32_t leaves;                             /* K, micro-batches of a step */
+    bool each;           /* a step is one worker's own: its sum is gathered by ps/flight.h, none is
+                            pushed here */
     size_t max_ids;      /* different ids a step can name at most, on all shards */
     size_t cache_bytes;  /* of rows held in memory, with what finds them; at least 64 rows are */
     uint64_t job_digest; /* another job's files are refused */
@@ -82,6 +84,9 @@ int lh_rowtable_pull_before(struct lh_rowtable *t, const void *ids, size_t n, vo
 int lh_rowtable_push(struct lh_rowtable *t, uint64_t step, struct lh_tree_node node,
                      const struct lh_rowtable_piece *piece);
 
+/* Whether the ids of a piece may be pushed here: 0, or LH_EPROTO. */
+int lh_rowtable_check_ids(const struct lh_rowtable *t, const struct lh_rowtable_piece *piece);
+
 /* How much of a leaf of the current step has come. */
 enum lh_reduce_leaf lh_rowtable_leaf(const struct lh_rowtable *t, uint32_t leaf);
 
@@ -99,6 +104,10 @@ int lh_rowtable_check(const struct lh_rowtable *t);
  * some rows have changed already; the next call goes on with the others, nothing else may be
  * called. */
 int lh_rowtable_advance(struct lh_rowtable *t, int *applied);
+
+/* The same for a sum that was gathered elsewhere, of step `step`. */
+int lh_rowtable_check_sum(const struct lh_rowtable *t, uint64_t step, const struct lh_rowlist *sum);
+int lh_rowtable_apply(struct lh_rowtable *t, uint64_t step, const struct lh_rowlist *sum);
 
 /* --- cuts --------------------------------------------------------------------------------------
  * As a shard's and a store's: freeze at a version, settle it in between other things, prepare in

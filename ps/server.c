@@ -57,6 +57,9 @@ static int start_tables(struct lh_server *s, const Lh__Plan *plan)
                                         .leaves = s->model.leaves,
                                         .node = plan->node,
                                         .loans = s->loans,
+                                        .flight = s->flight,
+                                        .rows_for = lh_server_pulls_rows_for,
+                                        .ctx = s,
                                         .keep = plan->keep,
                                         .n_keep = plan->n_keep}));
     return lh_server_tables_restore(&s->tables, plan->start, (const char *const *)plan->restore,
@@ -320,10 +323,8 @@ static int take_turn(struct lh_server *s, bool *busy)
         LH_TRY(lh_server_steps_flush(s));
     LH_TRY(lh_server_steps_advance(s)); /* what was held may go on */
     lh_loans_call_in(s->loans);
-    if (s->withheld)
+    if (s->withheld || s->tables.withheld)
         LH_TRY(lh_server_pulls_answer(s));
-    if (s->tables.withheld)
-        LH_TRY(lh_server_tables_answer(&s->tables, s->socket, lh_shard_version(s->shard)));
     count(s);
     LH_TRY(lh_member_tick(&s->member));
     if (s->opt->interrupted && s->opt->interrupted())

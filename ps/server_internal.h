@@ -85,8 +85,11 @@ int lh_server_pulls_take(struct lh_server *s, const struct lh_net_message *msg);
 int lh_server_pulls_take_table(struct lh_server *s, const struct lh_net_message *msg);
 /* A FETCHED: the evaluation has all of a version. */
 int lh_server_pulls_take_fetched(struct lh_server *s, const struct lh_net_message *msg);
-/* Answers those that wait and may have what they wait for. `withheld` says whether a peer has still
- * to take earlier answers: then it is to be called again soon. */
+/* Which rows of tables who asks is to have (ps/server_tables.h); ctx: the server. */
+enum lh_server_rows lh_server_pulls_rows_for(const void *ctx, uint32_t node, uint64_t version);
+/* Answers those that wait and may have what they wait for, rows too. `withheld`, here or of the
+ * tables, says whether a peer has still to take earlier answers: then it is to be called again
+ * soon. */
 int lh_server_pulls_answer(struct lh_server *s);
 /* The version that must be in before a step begins: all steps but the last few, those before the
  * last cut or evaluation in any case (ps/CONSISTENCY.md). */

@@ -29,6 +29,37 @@ uint64_t lh_server_pulls_needed(const struct lh_server *s, uint64_t step)
     return step - bound > barrier ? step - bound : barrier;
 }
 
+/* Whether a worker may have weights and rows for a step. What is whole is in soon, what was lost is
+ * made good by who sent it: so the steps of a lone worker are those of sync. */
+static bool may_begin(const struct lh_server *s, uint32_t worker, uint64_t step)
+{
+    struct lh_flight_sum next;
+    return step != LH_FLIGHT_NONE && !lh_flight_next(s->flight, &next) &&
+           !lh_flight_owes(s->flight, worker, step) &&
+           lh_flight_low(s->flight) >= lh_server_pulls_needed(s, step);
+}
+
+/* A step that is wanted here though it was the last to come in, since another shard has lost it:
+ * its weights are those before it, as there. So with bound 0 its sum has the same bits. */
+static bool is_last(const struct lh_server *s, uint64_t step)
+{
+    return step == s->last && lh_shard_weights_before(s->shard);
+}
+
+enum lh_server_rows lh_server_pulls_rows_for(const void *ctx, uint32_t node, uint64_t version)
+{
+    const struct lh_server *s = ctx;
+    const uint64_t now = lh_shard_version(s->shard);
+    if (s->flight && node != 0 && !may_begin(s, node, version))
+        return LH_SERVER_ROWS_LATER;
+    if (s->flight && node != 0)
+        return is_last(s, version) ? LH_SERVER_ROWS_BEFORE : LH_SERVER_ROWS_NOW;
+    return version > now        ? LH_SERVER_ROWS_LATER
+           : version == now     ? LH_SERVER_ROWS_NOW
+           : version + 1 == now ? LH_SERVER_ROWS_BEFORE /* another server has lost that step */
+                                : LH_SERVER_ROWS_GONE;
+}
+
 /* The step that who waits is to have weights for; LH_FLIGHT_NONE if there is none yet. */
 static uint64_t step_for(const struct lh_server *s, const struct lh_server_wait *w)
 {
@@ -61,13 +92,13 @@ static int give_back(struct lh_loan *loan, size_t left, int rc)
     return rc < 0 ? rc : 0;
 }
 
-/* A step that is wanted here though it was the last to come in, since another shard has lost it:
- * its weights are those before it, as there. So with bound 0 its sum has the same bits. In sync its
- * version is wanted: those who had part of the step may all be gone. */
+/* In sync a version is wanted, and that before may be: those who had part of the step may all be
+ * gone. */
 static bool is_for_the_last(const struct lh_server *s, const struct lh_server_wait *w)
 {
-    const uint64_t last = w->each ? s->last : lh_shard_version(s->shard) - 1;
-    return w->version == last && lh_shard_weights_before(s->shard);
+    if (w->each)
+        return is_last(s, w->version);
+    return w->version == lh_shard_version(s->shard) - 1 && lh_shard_weights_before(s->shard);
 }
 
 /* LH_AGAIN: not now, the peer has too much to take yet. */
@@ -116,14 +147,8 @@ static int answer(struct lh_server *s, const struct lh_server_wait *w)
 
 static bool is_due(const struct lh_server *s, const struct lh_server_wait *w)
 {
-    struct lh_flight_sum next;
-    if (w->each) { /* what is whole is in soon, what was lost is made good by who sent it: so the
-                    * steps of a lone worker are those of sync */
-        uint64_t step = step_for(s, w);
-        return step != LH_FLIGHT_NONE && !lh_flight_next(s->flight, &next) &&
-               !lh_flight_owes(s->flight, w->node, step) &&
-               lh_flight_low(s->flight) >= lh_server_pulls_needed(s, step);
-    }
+    if (w->each)
+        return may_begin(s, w->node, step_for(s, w));
     return w->version == LH_WIRE_LATEST || w->version <= lh_shard_version(s->shard);
 }
 
@@ -141,7 +166,7 @@ int lh_server_pulls_answer(struct lh_server *s)
         s->withheld = s->withheld || rc == LH_AGAIN;
     }
     s->n_waiting = kept;
-    return 0;
+    return lh_server_tables_answer(&s->tables, s->socket);
 }
 
 static int check_take(const struct lh_server *s, const struct lh_server_wait *w)
@@ -209,7 +234,7 @@ int lh_server_pulls_take_table(struct lh_server *s, const struct lh_net_message 
     if (msg->env.epoch != s->member.plan->generation)
         return 0; /* as of a pull */
     double began = lh_now();
-    int rc = lh_server_tables_pull(&s->tables, s->socket, msg, lh_shard_version(s->shard));
+    int rc = lh_server_tables_pull(&s->tables, s->socket, msg);
     s->member.phases.reply += lh_now() - began;
     return rc;
 }

@@ -50,7 +50,6 @@ static int new_version(struct lh_server *s)
         s->metrics_at[s->metrics_rows++] = now - s->began;
     }
     LH_TRY(lh_server_pulls_answer(s));
-    LH_TRY(lh_server_tables_answer(&s->tables, s->socket, v));
     return lh_server_cuts_due(s) ? lh_server_cuts_start(s) : 0;
 }
 
@@ -93,15 +92,17 @@ static void note_own(struct lh_server *s, const struct lh_flight_sum *sum)
 
 /* A step is applied to tables and shard, or to none of them. Tables first: their disk may be full,
  * and until it is not the version stays. LH_AGAIN: not yet. */
-static int advance_tables(struct lh_server *s)
+static int advance_tables(struct lh_server *s, const struct lh_flight_sum *own)
 {
     if (s->tables.n == 0)
         return 0;
-    if (!lh_shard_gradient(s->shard) || !lh_server_tables_whole(&s->tables))
+    if (!lh_shard_gradient(s->shard) || (!own && !lh_server_tables_whole(&s->tables)))
         return LH_AGAIN;
     LH_TRY(lh_shard_check(s->shard));
-    LH_TRY(lh_server_tables_check(&s->tables));
-    return lh_server_tables_advance(&s->tables);
+    LH_TRY(lh_server_tables_check(&s->tables, own));
+    if (own) /* a sum of another step may be whole when the disk has room again */
+        lh_flight_begin(s->flight, own);
+    return lh_server_tables_advance(&s->tables, lh_shard_version(s->shard), own);
 }
 
 int lh_server_steps_advance(struct lh_server *s)
@@ -110,11 +111,12 @@ int lh_server_steps_advance(struct lh_server *s)
     while (applied && !is_held(s)) {
         double began = lh_now();
         struct lh_flight_sum own = {0};
-        if (s->flight && lh_flight_next(s->flight, &own) && s->member.plan->shard == 0)
+        const bool any = s->flight && lh_flight_next(s->flight, &own);
+        if (any && s->member.plan->shard == 0 && !s->tables.behind)
             LH_TRY(tell_rivals(s, &own));
         if (s->opt->look)
             show_sum(s);
-        int rc = advance_tables(s);
+        int rc = advance_tables(s, any ? &own : NULL);
         if (rc != 0)
             return rc == LH_AGAIN ? 0 : rc;
         LH_TRY(lh_shard_advance(s->shard, &applied, s->metrics + s->metrics_rows * s->n_metrics));
@@ -125,6 +127,20 @@ int lh_server_steps_advance(struct lh_server *s)
             LH_TRY(new_version(s));
         }
     }
+    return 0;
+}
+
+/* Of a step that is a worker's own: what may not have begun would enter a cut that it is not of. */
+static int check_own(const struct lh_server *s, const struct lh_envelope *env)
+{
+    if (env->step >= s->clock.until ||
+        lh_flight_low(s->flight) < lh_server_pulls_needed(s, env->step))
+        return lh_err_set(LH_EPROTO, "a push for step %llu, which nobody was given",
+                          (unsigned long long)env->step);
+    if (env->index != 0 || env->level != lh_tree_height(s->model.leaves))
+        return lh_err_set(LH_EPROTO,
+                          "a push names node (%u, %u) of a step that is one worker's own",
+                          env->level, env->index);
     return 0;
 }
 
@@ -143,19 +159,12 @@ int lh_server_steps_take(struct lh_server *s, const struct lh_net_message *msg)
                           metrics_bytes, s->n_metrics * sizeof(float));
     if (env->epoch != s->member.plan->generation)
         return 0; /* from before the run went back, as of a pull */
-    /* what may not have begun would enter a cut that it is not of */
-    if (s->flight && (env->step >= s->clock.until ||
-                      lh_flight_low(s->flight) < lh_server_pulls_needed(s, env->step)))
-        return lh_err_set(LH_EPROTO, "a push for step %llu, which nobody was given",
-                          (unsigned long long)env->step);
+    if (s->flight)
+        LH_TRY(check_own(s, env));
     double began = s->pushed = lh_now();
     uint64_t version = lh_shard_version(s->shard);
     const struct lh_tree_node node = {.level = env->level, .index = env->index};
     const struct lh_flight_claim of = {.worker = env->node, .request = env->request};
-    if (s->flight && (node.index != 0 || node.level != lh_tree_height(s->model.leaves)))
-        return lh_err_set(LH_EPROTO,
-                          "a push names node (%u, %u) of a step that is one worker's own",
-                          node.level, node.index);
     int rc =
         s->flight
             ? lh_shard_push_own(s->shard, env->step, &of, env->first, data, env->count, metrics)
@@ -177,7 +186,9 @@ int lh_server_steps_take_table(struct lh_server *s, const struct lh_net_message 
 {
     if (msg->env.epoch != s->member.plan->generation)
         return 0; /* as of a pull */
-    double began = lh_now();
+    if (s->flight)
+        LH_TRY(check_own(s, &msg->env));
+    double began = s->pushed = lh_now();
     int rc = lh_server_tables_push(&s->tables, msg);
     s->member.phases.reduce += lh_now() - began;
     if (rc == 0)

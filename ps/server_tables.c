@@ -19,10 +19,15 @@
 int lh_server_tables_open(struct lh_server_tables *t, const struct lh_server_tables_spec *spec)
 {
     const struct lh_job *job = spec->job;
+    uint32_t dim[LH_GRAPH_TABLES_MAX];
+    size_t most[LH_GRAPH_TABLES_MAX];
     *t = (struct lh_server_tables){.jobs = job->tables,
                                    .job = spec->digest,
                                    .node = spec->node,
                                    .loans = spec->loans,
+                                   .flight = spec->flight,
+                                   .rows_for = spec->rows_for,
+                                   .ctx = spec->ctx,
                                    .patience = PATIENCE,
                                    .pause = PAUSE};
     while (t->n < job->n_tables) {
@@ -30,6 +35,8 @@ int lh_server_tables_open(struct lh_server_tables *t, const struct lh_server_tab
         /* both states of every row may name other ids */
         const size_t max_ids = 2 * job->batch * k->n_ids;
         t->most[t->n] = STEPS_A_WORKER * max_ids;
+        dim[t->n] = k->dim;
+        most[t->n] = max_ids;
         LH_TRY(lh_rowtable_create(&t->at[t->n],
                                   &(struct lh_rowtable_spec){.name = k->name,
                                                              .dim = k->dim,
@@ -44,6 +51,7 @@ int lh_server_tables_open(struct lh_server_tables *t, const struct lh_server_tab
                                                              .shard = spec->shard,
                                                              .shards = spec->shards,
                                                              .leaves = spec->leaves,
+                                                             .each = spec->flight != NULL,
                                                              .max_ids = max_ids,
                                                              .cache_bytes = (size_t)k->cache << 20,
                                                              .job_digest = spec->digest},
@@ -51,6 +59,8 @@ int lh_server_tables_open(struct lh_server_tables *t, const struct lh_server_tab
         t->n++;
         LH_TRY(lh_rowtable_prune(t->at[t->n - 1], spec->keep, spec->n_keep));
     }
+    if (t->flight)
+        lh_flight_tables(t->flight, dim, most, t->n);
     return 0;
 }
 
@@ -127,27 +137,48 @@ static int used(struct lh_server_tables *t, int rc)
 
 /* --- pushes ------------------------------------------------------------------------------------
  */
-int lh_server_tables_push(struct lh_server_tables *t, const struct lh_net_message *msg)
+/* The table that a push is for, and which piece of a list it is. */
+static int read_push(const struct lh_server_tables *t, const struct lh_net_message *msg,
+                     uint64_t *table, struct lh_rowtable_piece *piece)
 {
     const struct lh_envelope *env = &msg->env;
-    size_t total_bytes, id_bytes, row_bytes;
-    const void *total = lh_net_frame(msg, 0, &total_bytes);
-    struct lh_rowtable_piece piece = {.first = env->first,
-                                      .n = env->count,
-                                      .ids = lh_net_frame(msg, 1, &id_bytes),
-                                      .values = lh_net_frame(msg, 2, &row_bytes)};
-    if (env->request >= t->n)
-        return lh_err_set(LH_EPROTO, "a push to table %llu of %zu",
-                          (unsigned long long)env->request, t->n);
-    const size_t dim = t->jobs[env->request].dim;
-    if (total_bytes != sizeof piece.total || env->count > SIZE_MAX / (dim * sizeof(float)) ||
+    uint64_t head[2];
+    size_t head_bytes, id_bytes, row_bytes;
+    const void *at = lh_net_frame(msg, 0, &head_bytes);
+    *piece = (struct lh_rowtable_piece){.first = env->first,
+                                        .n = env->count,
+                                        .ids = lh_net_frame(msg, 1, &id_bytes),
+                                        .values = lh_net_frame(msg, 2, &row_bytes)};
+    if (head_bytes != sizeof head)
+        return lh_err_set(LH_EPROTO, "a push of rows with a head of %zu bytes", head_bytes);
+    memcpy(head, at, sizeof head);
+    *table = head[0];
+    piece->total = head[1];
+    if (*table >= t->n)
+        return lh_err_set(LH_EPROTO, "a push to table %llu of %zu", (unsigned long long)*table,
+                          t->n);
+    const size_t dim = t->jobs[*table].dim;
+    if (env->count > SIZE_MAX / (dim * sizeof(float)) ||
         id_bytes != env->count * sizeof(uint64_t) || row_bytes != env->count * dim * sizeof(float))
         return lh_err_set(LH_EPROTO, "a push of %llu rows in %zu and %zu bytes",
                           (unsigned long long)env->count, id_bytes, row_bytes);
-    memcpy(&piece.total, total, sizeof piece.total);
-    return lh_rowtable_push(t->at[env->request], env->step,
-                            (struct lh_tree_node){.level = env->level, .index = env->index},
-                            &piece);
+    return 0;
+}
+
+int lh_server_tables_push(struct lh_server_tables *t, const struct lh_net_message *msg)
+{
+    const struct lh_envelope *env = &msg->env;
+    struct lh_rowtable_piece piece;
+    uint64_t table = 0;
+    LH_TRY(read_push(t, msg, &table, &piece));
+    if (!t->flight)
+        return lh_rowtable_push(t->at[table], env->step,
+                                (struct lh_tree_node){.level = env->level, .index = env->index},
+                                &piece);
+    const struct lh_flight_claim of = {.worker = env->node, .request = env->request};
+    LH_TRY(lh_rowtable_check_ids(t->at[table], &piece));
+    int rc = lh_flight_add_rows(t->flight, env->step, &of, (size_t)table, &piece);
+    return rc < 0 ? lh_err_prefix(rc, "table %s", t->jobs[table].name) : rc;
 }
 
 /* --- pulls -------------------------------------------------------------------------------------
@@ -159,19 +190,26 @@ static int send_moved(struct lh_net_socket *socket, const struct lh_server_ask *
     return rc < 0 || rc == LH_AGAIN ? rc : 0;
 }
 
+/* Whether it may be tried to answer. */
+static bool is_due(const struct lh_server_tables *t, const struct lh_server_ask *a)
+{
+    return t->rows_for(t->ctx, a->node, a->version) != LH_SERVER_ROWS_LATER;
+}
+
 /* LH_AGAIN: not now, the peer has too much to take yet, or the disk is full. */
 static int answer(struct lh_server_tables *t, struct lh_net_socket *socket,
-                  const struct lh_server_ask *a, uint64_t version)
+                  const struct lh_server_ask *a)
 {
     struct lh_envelope env = {.kind = LH__KIND__KIND_MOVED,
                               .job = t->job,
                               .node = t->node,
-                              .step = version,
+                              .step = lh_rowtable_version(t->at[0]),
                               .request = a->request};
     if (t->behind || !may_write(t))
         return LH_AGAIN;
-    const bool before = a->version + 1 == version; /* another server has lost that step */
-    if (a->version != version && !before)
+    const enum lh_server_rows which = t->rows_for(t->ctx, a->node, a->version);
+    const bool before = which == LH_SERVER_ROWS_BEFORE; /* another server has lost that step */
+    if (which == LH_SERVER_ROWS_GONE)
         return send_moved(socket, a, &env);
     const size_t size = a->n * t->jobs[a->table].dim * sizeof(float);
     struct lh_loan *loan = NULL;
@@ -198,14 +236,14 @@ static int answer(struct lh_server_tables *t, struct lh_net_socket *socket,
     return rc < 0 || rc == LH_AGAIN ? rc : 0; /* a peer that is gone asks no more */
 }
 
-int lh_server_tables_answer(struct lh_server_tables *t, struct lh_net_socket *socket,
-                            uint64_t version)
+int lh_server_tables_answer(struct lh_server_tables *t, struct lh_net_socket *socket)
 {
     t->withheld = false;
     for (size_t i = 0; i < t->n_asks;) {
-        int rc = t->asks[i].version <= version ? answer(t, socket, &t->asks[i], version) : LH_AGAIN;
+        const bool due = is_due(t, &t->asks[i]);
+        int rc = due ? answer(t, socket, &t->asks[i]) : LH_AGAIN;
         if (rc == LH_AGAIN) {
-            t->withheld = t->withheld || t->asks[i].version <= version;
+            t->withheld = t->withheld || due;
             i++;
             continue;
         }
@@ -215,6 +253,14 @@ int lh_server_tables_answer(struct lh_server_tables *t, struct lh_net_socket *so
         LH_TRY(rc);
     }
     return 0;
+}
+
+/* Where each step is a worker's own, it wants the rows for one at a time. */
+static void drop_other_steps(struct lh_server_tables *t, const struct lh_server_ask *a)
+{
+    for (size_t i = t->n_asks; t->flight && a->node != 0 && i-- > 0;)
+        if (t->asks[i].node == a->node && t->asks[i].version != a->version)
+            drop_ask(t, i);
 }
 
 /* The same request once more, perhaps over another connection, replaces the first. A worker has no
@@ -245,7 +291,7 @@ static int keep(struct lh_server_tables *t, const struct lh_server_ask *a)
 }
 
 int lh_server_tables_pull(struct lh_server_tables *t, struct lh_net_socket *socket,
-                          const struct lh_net_message *msg, uint64_t version)
+                          const struct lh_net_message *msg)
 {
     const struct lh_envelope *env = &msg->env;
     size_t bytes;
@@ -265,9 +311,11 @@ int lh_server_tables_pull(struct lh_server_tables *t, struct lh_net_socket *sock
     LH_TRY(lh_mem_alloc(&copy, a.n, sizeof *a.ids, "a pull of rows"));
     memcpy(copy, ids, bytes);
     a.ids = copy;
-    int rc = a.version <= version ? answer(t, socket, &a, version) : LH_AGAIN;
+    drop_other_steps(t, &a);
+    const bool due = is_due(t, &a);
+    int rc = due ? answer(t, socket, &a) : LH_AGAIN;
     if (rc == LH_AGAIN) {
-        t->withheld = t->withheld || a.version <= version;
+        t->withheld = t->withheld || due;
         rc = keep(t, &a);
         if (rc == 0)
             return 0;
@@ -294,20 +342,32 @@ bool lh_server_tables_whole(const struct lh_server_tables *t)
     return true;
 }
 
-int lh_server_tables_check(const struct lh_server_tables *t)
+int lh_server_tables_check(const struct lh_server_tables *t, const struct lh_flight_sum *own)
 {
-    for (size_t k = 0; k < t->n; k++)
-        LH_TRY(lh_rowtable_check(t->at[k]));
+    for (size_t k = 0; k < t->n && !t->behind; k++)
+        LH_TRY(
+            own ? lh_rowtable_check_sum(t->at[k], own->step, lh_rowtable_reduce_root(own->rows[k]))
+                : lh_rowtable_check(t->at[k]));
     return 0;
 }
 
-int lh_server_tables_advance(struct lh_server_tables *t)
+static int advance_table(struct lh_rowtable *t, size_t k, const struct lh_flight_sum *own)
+{
+    int applied;
+    return own ? lh_rowtable_apply(t, own->step, lh_rowtable_reduce_root(own->rows[k]))
+               : lh_rowtable_advance(t, &applied);
+}
+
+int lh_server_tables_advance(struct lh_server_tables *t, uint64_t version,
+                             const struct lh_flight_sum *own)
 {
     if (!may_write(t))
         return LH_AGAIN;
     t->behind = true;
-    for (size_t k = 0; k < t->n; k++) { /* one that has its step done has no gradient to apply */
-        int applied, rc = used(t, lh_rowtable_advance(t->at[k], &applied));
+    for (size_t k = 0; k < t->n; k++) {
+        if (lh_rowtable_version(t->at[k]) != version)
+            continue; /* it has the step done */
+        int rc = used(t, advance_table(t->at[k], k, own));
         if (rc != 0)
             return rc;
     }

@@ -4,6 +4,7 @@
 
 #include "common/job.h"
 #include "common/net.h"
+#include "ps/flight.h"
 #include "ps/loan.h"
 #include "ps/rowtable.h"
 
@@ -19,13 +20,26 @@ struct lh_server_ask { /* a pull of rows that is not answered yet */
     uint64_t *ids;
 };
 
+enum lh_server_rows { /* which rows who asks is to have */
+                      LH_SERVER_ROWS_LATER,
+                      LH_SERVER_ROWS_NOW,
+                      LH_SERVER_ROWS_BEFORE, /* of the version before */
+                      LH_SERVER_ROWS_GONE,   /* they cannot be had any more */
+};
+/* Decides of the rows at `version`, or, where each step is a worker's own and `node` is not the
+ * evaluation, for the step `version`. */
+typedef enum lh_server_rows (*lh_server_rows_for)(const void *ctx, uint32_t node, uint64_t version);
+
 struct lh_server_tables {
     struct lh_rowtable *at[LH_GRAPH_TABLES_MAX];
     const struct lh_job_table *jobs; /* the job's */
     size_t n;
-    uint64_t job;                     /* of answers */
-    uint32_t node;                    /* likewise */
-    struct lh_loans *loans;           /* of answers */
+    uint64_t job;             /* of answers */
+    uint32_t node;            /* likewise */
+    struct lh_loans *loans;   /* of answers */
+    struct lh_flight *flight; /* where each step is a worker's own; else NULL */
+    lh_server_rows_for rows_for;
+    const void *ctx;                  /* of it */
     size_t most[LH_GRAPH_TABLES_MAX]; /* ids that a worker may wait for */
     struct lh_server_ask *asks;
     size_t n_asks, cap_asks;
@@ -42,8 +56,11 @@ struct lh_server_tables_spec {
     uint64_t digest;          /* lh_job_digest */
     const char *store;        /* directory of the server's store, which is open */
     uint32_t shard, shards, leaves, node;
-    struct lh_loans *loans; /* outlive the tables */
-    const uint64_t *keep;   /* versions that are cuts: others are leftovers */
+    struct lh_loans *loans;      /* outlive the tables */
+    struct lh_flight *flight;    /* likewise; NULL: all workers share each step */
+    lh_server_rows_for rows_for; /* who is given which rows, and when */
+    const void *ctx;             /* handed to it */
+    const uint64_t *keep;        /* versions that are cuts: others are leftovers */
     size_t n_keep;
 };
 
@@ -56,24 +73,26 @@ int lh_server_tables_restore(struct lh_server_tables *t, uint64_t version, const
 
 /* A TABLE_PUSH. Returns as lh_rowtable_push; LH_EPROTO for what is malformed. */
 int lh_server_tables_push(struct lh_server_tables *t, const struct lh_net_message *msg);
-/* A TABLE_PULL, of a plan of this generation: answered now, or when its version is there. */
+/* A TABLE_PULL, of a plan of this generation: answered now, or when the rows are there. */
 int lh_server_tables_pull(struct lh_server_tables *t, struct lh_net_socket *socket,
-                          const struct lh_net_message *msg, uint64_t version);
-/* Answers what `version` is there for. */
-int lh_server_tables_answer(struct lh_server_tables *t, struct lh_net_socket *socket,
-                            uint64_t version);
+                          const struct lh_net_message *msg);
+/* Answers those that wait and whose rows are there. */
+int lh_server_tables_answer(struct lh_server_tables *t, struct lh_net_socket *socket);
 
 /* How much of a leaf of the step has come to them all. There is at least one. */
 enum lh_reduce_leaf lh_server_tables_leaf(const struct lh_server_tables *t, uint32_t leaf);
 
 /* Whether the gradients of the step are whole, of all tables, or were when it was begun; true where
- * there is none. */
+ * there is none. Of a step that all share. */
 bool lh_server_tables_whole(const struct lh_server_tables *t);
+/* `own`: the sum of a step that was a worker's own, which is applied next; NULL: all share it. */
 /* Errors: LH_EDIVERGED; nothing is applied then, to none of them. */
-int lh_server_tables_check(const struct lh_server_tables *t);
-/* LH_AGAIN: the disk is full; it is tried again by the next call, no rows are given away until
- * then. Errors: LH_ENOSPC, LH_EIO if it is so for a minute. */
-int lh_server_tables_advance(struct lh_server_tables *t);
+int lh_server_tables_check(const struct lh_server_tables *t, const struct lh_flight_sum *own);
+/* Makes version + 1 of all, which `version` says they have. LH_AGAIN: the disk is full; it is tried
+ * again by the next call, with the same sum; no rows are given away until then. Errors: LH_ENOSPC,
+ * LH_EIO if it is so for a minute. */
+int lh_server_tables_advance(struct lh_server_tables *t, uint64_t version,
+                             const struct lh_flight_sum *own);
 
 /* Sums over all: rows_cached, hits, misses, disk_bytes. */
 void lh_server_tables_stats(const struct lh_server_tables *t, struct lh_rowtable_stats *out);

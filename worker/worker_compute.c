@@ -87,6 +87,7 @@ static int push_tables(struct lh_worker *w)
                                     .step = w->version,
                                     .level = w->node.level,
                                     .index = w->node.index,
+                                    .request = lh_worker_has_own_steps(w) ? w->claim : 0,
                                     .epoch = w->pull.generation};
     int rc;
     while ((rc = lh_worker_tables_push(w->tables, &w->pull, &env)) == LH_AGAIN &&
@@ -305,6 +306,7 @@ static bool is_pushed(const struct lh_worker *w, struct lh_tree_node n)
 static int want_rows(struct lh_worker *w, uint64_t version, bool late,
                      const struct lh_tree_node *nodes, size_t n, struct lh_rowpull **pull)
 {
+    const bool own = lh_worker_has_own_steps(w);
     uint32_t blocks[LH_WORKER_NODES][2];
     for (size_t i = 0; i < n; i++) {
         const uint64_t end = ((uint64_t)nodes[i].index + 1) << nodes[i].level;
@@ -312,14 +314,27 @@ static int want_rows(struct lh_worker *w, uint64_t version, bool late,
         blocks[i][1] = end_block(w, (end < w->model.leaves ? end : w->model.leaves) - 1);
     }
     const struct lh_worker_share share = {.version = version,
-                                          .index = w->index,
-                                          .count = late ? 0 : w->count,
+                                          .index = own ? (uint32_t)w->pull.request : w->index,
+                                          .count = late  ? 0
+                                                   : own ? 1
+                                                         : w->count,
+                                          .slot = late  ? LH_WORKER_ROWS_LATE
+                                                  : own ? 0
+                                                        : (uint32_t)(version % 2),
                                           .blocks = blocks,
                                           .n = n};
     const double began = lh_now();
     int rc = lh_worker_tables_want(w->tables, &w->feed, &share, pull);
     w->member.phases.gather += lh_now() - began;
     return rc;
+}
+
+/* Whether rows are not waited for any more. */
+static bool is_passed(const struct lh_worker *w)
+{
+    if (lh_worker_has_own_steps(w))
+        return w->dropped;
+    return w->pull.complete || w->reassigned;
 }
 
 /* Has rows that were asked for. Without them it returns only when they are not needed any more:
@@ -331,8 +346,7 @@ static int have_rows(struct lh_worker *w, struct lh_rowpull *rows, bool *have)
     int sent = lh_worker_tables_send(w->tables, &w->pull);
     LH_TRY(sent);
     lh_worker_tables_use(w->tables, rows);
-    while (!(*have = lh_rowpull_complete(rows)) && !w->pull.complete && !w->reassigned &&
-           !lh_worker_is_over(w)) {
+    while (!(*have = lh_rowpull_complete(rows)) && !is_passed(w) && !lh_worker_is_over(w)) {
         bool any = lh_worker_turn(w);
         LH_TRY(sent = lh_worker_tables_send(w->tables, &w->pull));
         LH_TRY(lh_worker_hear_drain(w, &any));
@@ -343,7 +357,7 @@ static int have_rows(struct lh_worker *w, struct lh_rowpull *rows, bool *have)
         if (sent == LH_AGAIN)
             LH_TRY(breathe(w));
         else
-            LH_TRY(lh_worker_hear_block(w, idle_since));
+            LH_TRY(lh_worker_hear_block(w, idle_since, w->member.heartbeat / 4));
         LH_TRY(lh_worker_look_up(w));
         if (lh_now() - rows->since > w->patience)
             lh_rowpull_repeat(rows);
@@ -429,12 +443,35 @@ int lh_worker_compute_share(struct lh_worker *w)
     return 0;
 }
 
+static struct lh_tree_node whole_step(const struct lh_worker *w)
+{
+    return (struct lh_tree_node){.level = lh_tree_height(w->model.leaves)};
+}
+
+int lh_worker_compute_ask_rows(struct lh_worker *w)
+{
+    const struct lh_tree_node all = whole_step(w);
+    if (!w->tables || w->pull.version == LH_WIRE_LATEST)
+        return 0;
+    LH_TRY(want_rows(w, w->pull.version, false, &all, 1, NULL));
+    int rc = lh_worker_tables_send(w->tables, &w->pull);
+    return rc < 0 ? rc : 0;
+}
+
 /* The whole of a step, which no other worker shares. */
 int lh_worker_compute_step(struct lh_worker *w)
 {
+    const struct lh_tree_node all = whole_step(w);
+    bool have = true;
     lh_exec_reuse(w->exec, w->model.leaves > 1 || w->job->micro_batch > w->model.block);
-    LH_TRY(
-        lh_worker_compute_node(w, (struct lh_tree_node){.level = lh_tree_height(w->model.leaves)}));
+    if (w->tables) {
+        struct lh_rowpull *rows = NULL;
+        LH_TRY(want_rows(w, w->version, false, &all, 1, &rows));
+        LH_TRY(have_rows(w, rows, &have));
+    }
+    if (!have)
+        return 0;
+    LH_TRY(lh_worker_compute_node(w, all));
     lh_worker_compute_note(w, lh_now() - w->stepped);
     return 0;
 }

@@ -165,16 +165,20 @@ static double idle_until(const struct lh_worker *w)
     return first || at > others ? at : others;
 }
 
-int lh_worker_hear_block(const struct lh_worker *w, double quiet_since)
+/* Until it is time to look up, or to say that it is idle. */
+static double time_to_wait(const struct lh_worker *w)
+{
+    const double most = w->member.heartbeat / 4, idle = idle_until(w) - lh_now();
+    return may_help(w) && idle < most ? idle : most;
+}
+
+int lh_worker_hear_block(const struct lh_worker *w, double quiet_since, double most)
 {
     const struct lh_companion *c = w->opt->companion;
-    double now = lh_now(), most = w->member.heartbeat / 4;
-    if (c && now - quiet_since < c->spin) {
+    if (c && lh_now() - quiet_since < c->spin) {
         sched_yield(); /* who is waited for may have been put on this core */
         return 0;
     }
-    if (may_help(w) && idle_until(w) < now + most)
-        most = idle_until(w) - now;
     return lh_companion_poll(c, w->polls, w->pull.n_shards + 1, most > 0 ? most : 0);
 }
 
@@ -187,11 +191,13 @@ static int await(struct lh_worker *w)
            !lh_worker_is_over(w)) {
         bool any = lh_worker_turn(w);
         LH_TRY(lh_worker_hear_drain(w, &any));
+        if (lh_worker_has_own_steps(w))
+            LH_TRY(lh_worker_compute_ask_rows(w));
         if (any) {
             quiet_since = lh_now();
             continue;
         }
-        LH_TRY(lh_worker_hear_block(w, quiet_since));
+        LH_TRY(lh_worker_hear_block(w, quiet_since, time_to_wait(w)));
         LH_TRY(lh_worker_look_up(w));
         double now = lh_now();
         if (may_help(w) && now > idle_until(w))

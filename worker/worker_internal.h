@@ -124,8 +124,8 @@ int lh_worker_hear_between(struct lh_worker *w);
  * over, or it is over. Says meanwhile that it has nothing to do, and asks again where a connection
  * broke. */
 int lh_worker_hear_version(struct lh_worker *w);
-/* Blocks until something comes from anybody, or it is time to look up. */
-int lh_worker_hear_block(const struct lh_worker *w, double quiet_since);
+/* Blocks until something comes from anybody, for `most` seconds. */
+int lh_worker_hear_block(const struct lh_worker *w, double quiet_since, double most);
 
 /* --- worker_compute.c --------------------------------------------------------------------------
  */
@@ -138,5 +138,8 @@ int lh_worker_compute_node(struct lh_worker *w, struct lh_tree_node node);
 int lh_worker_compute_late(struct lh_worker *w, struct lh_tree_node node);
 /* The whole of a step, which no other worker shares. */
 int lh_worker_compute_step(struct lh_worker *w);
+/* Asks for the rows of the step of its own whose weights are on their way, if it is known which
+ * that is; once more where a connection broke. To be called again and again. */
+int lh_worker_compute_ask_rows(struct lh_worker *w);
 /* How long its own work on a step takes: `took` enters the mean of the last few. */
 void lh_worker_compute_note(struct lh_worker *w, double took);

@@ -63,7 +63,7 @@ void lh_worker_tables_destroy(struct lh_worker_tables **out)
 int lh_worker_tables_want(struct lh_worker_tables *t, struct lh_feed *feed,
                           const struct lh_worker_share *share, struct lh_rowpull **pull)
 {
-    const size_t k = share->count > 0 ? share->version % 2 : LH_WORKER_ROWS_LATE;
+    const size_t k = share->slot;
     struct lh_rowpull *p = &t->at[k];
     if (pull)
         *pull = p;
@@ -236,11 +236,11 @@ int lh_worker_tables_push(struct lh_worker_tables *t, struct lh_pull *over,
         const size_t dim = t->sum[p->table].dim;
         struct lh_envelope e = *env;
         e.kind = LH__KIND__KIND_TABLE_PUSH;
-        e.request = p->table;
         e.first = p->first;
         e.count = p->n;
+        const uint64_t head[] = {p->table, p->total};
         const struct lh_net_part parts[] = {
-            {.data = &p->total, .size = sizeof p->total},
+            {.data = head, .size = sizeof head},
             {.data = from->ids + p->at, .size = p->n * sizeof(uint64_t)},
             {.data = from->values + p->at * dim, .size = p->n * dim * sizeof(float)}};
         int rc = lh_net_send(over->shards[p->shard].socket, NULL, &e, parts, 3);

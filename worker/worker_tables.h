@@ -1,7 +1,8 @@
 /* What a worker does for a job's tables: pulls the rows that its share of a step names, hands them
  * to the graph block by block, adds up their gradients along the tree and pushes them.
- * worker_compute.c says when. Rows of the next step are asked for before this one is computed,
- * since what a step trains on is known ahead. */
+ * worker_compute.c says when. Where all workers share a step, rows of the next are asked for before
+ * this one is computed, since what it trains on is known ahead; those for a step of its own as soon
+ * as it is given. */
 #pragma once
 
 #include "common/job.h"
@@ -15,7 +16,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Whose rows: of this worker's share of an even version, of an odd one, of what it takes over. */
+/* Whose rows: of this worker's share of an even version (or of its own step), of an odd one, of
+ * what it takes over. */
 enum { LH_WORKER_ROWS_LATE = 2, LH_WORKER_ROWS = 3 };
 _Static_assert((int)LH_WORKER_ROWS <= (int)LH_ROWPULL_SLOTS, "each pull has a slot of its own");
 
@@ -54,7 +56,9 @@ void lh_worker_tables_destroy(struct lh_worker_tables **t); /* NULL content allo
 /* A share of a step, in blocks of the batch. */
 struct lh_worker_share {
     uint64_t version;
-    uint32_t index, count; /* of the assignment; count 0: it is another's, which is taken over */
+    uint32_t index, count; /* of the assignment, or the claim on a step of its own and 1; count 0:
+                              it is another's, which is taken over */
+    uint32_t slot;         /* LH_WORKER_ROWS */
     uint32_t (*blocks)[2]; /* [n] from, to */
     size_t n;
 };

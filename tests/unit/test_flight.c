@@ -2,6 +2,7 @@
 #include "ps/flight.h"
 
 #include "ps/reduce.h"
+#include "ps/rowtable_reduce.h"
 #include "tests/testkit.h"
 
 #include <string.h>
@@ -337,9 +338,117 @@ static void worker_has_memory_of_one_step_that_it_does_not_end(void **state)
     lh_flight_destroy(&f);
 }
 
+/* --- rows beside the sum -------------------------------------------------------------------------
+ */
+enum { TABLES = 2, DIM = 2, IDS = 4 };
+
+static struct lh_flight *flight_with_tables(void)
+{
+    static const uint32_t dim[] = {DIM, DIM};
+    static const size_t most[] = {IDS, IDS};
+    struct lh_flight *f = flight_at(0);
+    lh_flight_tables(f, dim, most, TABLES);
+    return f;
+}
+
+/* `n` rows of a worker's sum, from the first of `total`; their elements are its number. */
+static int add_rows(struct lh_flight *f, uint64_t step, uint32_t worker, size_t table, uint64_t n,
+                    uint64_t total)
+{
+    static const uint64_t ids[IDS] = {2, 3, 5, 7};
+    float values[IDS * DIM];
+    const struct lh_flight_claim of = claim(worker);
+    for (size_t i = 0; i < IDS * DIM; i++)
+        values[i] = (float)worker;
+    return lh_flight_add_rows(
+        f, step, &of, table,
+        &(struct lh_rowtable_piece){.total = total, .n = n, .ids = ids, .values = values});
+}
+
+static void push_all(struct lh_flight *f, uint64_t step, uint32_t worker)
+{
+    assert_ok(add(f, step, worker, 0, SIZE, ones));
+    for (size_t k = 0; k < TABLES; k++)
+        assert_ok(add_rows(f, step, worker, k, IDS, IDS));
+}
+
+static void sum_is_whole_when_the_rows_of_all_tables_are(void **state)
+{
+    (void)state;
+    struct lh_flight *f = flight_with_tables();
+    struct lh_flight_sum sum;
+    for (uint64_t round = 0; round < 3; round++) { /* sums are used again */
+        assert_int_equal(ask(f, 1, 0), round);
+        assert_ok(add(f, round, 1, 0, SIZE, ones));
+        assert_false(lh_flight_next(f, &sum));
+        assert_true(lh_flight_owes(f, 1, round + 1));
+        assert_ok(add_rows(f, round, 1, 1, 0, 0)); /* no rows */
+        assert_ok(add_rows(f, round, 1, 0, 1, IDS));
+        assert_false(lh_flight_next(f, &sum));
+        assert_ok(add_rows(f, round, 1, 0, IDS, IDS));
+        assert_true(lh_flight_next(f, &sum));
+        assert_int_equal(lh_rowtable_reduce_root(sum.rows[0])->n, IDS);
+        assert_int_equal(lh_rowtable_reduce_root(sum.rows[1])->n, 0);
+        assert_int_equal(add_rows(f, round, 1, 0, IDS, IDS), LH_AGAIN);
+        lh_flight_done(f, round);
+        assert_int_equal(add_rows(f, round, 1, 0, IDS, IDS), LH_AGAIN); /* the claim has ended */
+    }
+    assert_err(add_rows(f, 9, 1, 0, IDS, IDS), LH_EPROTO, "nobody was given");
+    lh_flight_destroy(&f);
+}
+
+static void rows_of_two_claims_are_not_mixed(void **state)
+{
+    (void)state;
+    struct lh_flight *f = flight_with_tables();
+    struct lh_flight_sum sum;
+    assert_int_equal(ask(f, 1, 0), 0);
+    assert_ok(give(f, 0, 2, 0));
+    assert_ok(add(f, 0, 1, 0, SIZE, ones));
+    assert_ok(add_rows(f, 0, 1, 0, IDS, IDS));
+    assert_ok(add_rows(f, 0, 2, 1, IDS, IDS));
+    assert_false(lh_flight_next(f, &sum));
+    assert_ok(add(f, 0, 2, 0, SIZE, ones));
+    assert_ok(add_rows(f, 0, 2, 0, IDS, IDS));
+    assert_true(lh_flight_next(f, &sum));
+    assert_int_equal(sum.worker, 2);
+    for (size_t k = 0; k < TABLES; k++)
+        assert_true(lh_rowtable_reduce_root(sum.rows[k])->values[0] == 2);
+    lh_flight_destroy(&f);
+}
+
+/* Its rows are applied one by one, and a disk may be full in between. */
+static void sum_that_has_begun_stays_the_next_until_it_is_done(void **state)
+{
+    (void)state;
+    struct lh_flight *f = flight_with_tables();
+    struct lh_flight_sum sum;
+    assert_int_equal(ask(f, 1, 0), 0);
+    assert_int_equal(ask(f, 2, 0), 1);
+    assert_ok(give(f, 1, 3, 0));
+    push_all(f, 1, 3);
+    assert_true(lh_flight_next(f, &sum));
+    lh_flight_begin(f, &sum);
+    push_all(f, 1, 2); /* a claim before it, and a step before it */
+    push_all(f, 0, 1);
+    assert_true(lh_flight_next(f, &sum));
+    assert_int_equal(sum.step, 1);
+    assert_int_equal(sum.worker, 3);
+    lh_flight_lose(f, 3);
+    assert_true(lh_flight_next(f, &sum));
+    assert_int_equal(sum.worker, 3);
+    lh_flight_done(f, 1);
+    assert_true(lh_flight_next(f, &sum));
+    assert_int_equal(sum.step, 0);
+    lh_flight_destroy(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        kit_test(sum_is_whole_when_the_rows_of_all_tables_are),
+        kit_test(rows_of_two_claims_are_not_mixed),
+        kit_test(sum_that_has_begun_stays_the_next_until_it_is_done),
         kit_test(choose_gives_steps_in_order_and_each_worker_its_own_again),
         kit_test(step_of_a_lost_worker_is_given_before_new_ones),
         kit_test(step_is_taken_once_in_pieces_in_any_order),

@@ -82,7 +82,6 @@ static void what_is_wrong_is_named_with_its_place(void **state)
         {"tables: {item: {ids: a, dmi: 4}}", "dim"},
         {"tables: {item: {ids: a, dim: 0}}", "tables.item.dim"},
         {"tables: {item: {ids: a, into: action}}", "state_high"},
-        {"tables: {a: {ids: x}}\nconsistency: {model: ssp}", "consistency.model: sync"},
         {"tables: {'a/b': {ids: a}}", "letters, digits"},
         {"tables: {a: {ids: x}, b: {ids: x}, c: {ids: x}, d: {ids: x}, e: {ids: x}, f: {ids: x},"
          " g: {ids: x}, h: {ids: x}, i: {ids: x}}",

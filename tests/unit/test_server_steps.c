@@ -23,6 +23,9 @@ enum { SIZE = 8, LEAVES = 4, GENERATION = 7, STEPS = 100, WORKERS = 4 };
 static const char sync_job[] = "algorithm: il\n" LIVES;
 #define TABLE "tables: {a: {ids: x, dim: 2, init: 0, learning_rate: 0.5}}\n"
 static const char sync_table[] = "algorithm: il\n" TABLE LIVES;
+static const char bound_0_table[] =
+    "algorithm: il\nconsistency: {model: ssp, bound: 0}\n" TABLE LIVES;
+static const char async_table[] = "algorithm: il\nconsistency: {model: async}\n" TABLE LIVES;
 static const char bound_0[] = "algorithm: il\nconsistency: {model: ssp, bound: 0}\n" LIVES;
 static const char bound_4[] = "algorithm: il\nconsistency: {model: ssp, bound: 4}\n" LIVES;
 
@@ -207,7 +210,8 @@ static void push_row(struct rig *x, int w, struct lh_envelope env, float value)
 {
     const uint64_t total = value != 0, id = id_of(x);
     const float row[] = {value, value};
-    const struct lh_net_part parts[] = {{.data = &total, .size = sizeof total},
+    const uint64_t head[] = {0, total};
+    const struct lh_net_part parts[] = {{.data = head, .size = sizeof head},
                                         {.data = &id, .size = total * sizeof id},
                                         {.data = row, .size = total * sizeof row}};
     env.kind = LH__KIND__KIND_TABLE_PUSH;
@@ -255,6 +259,45 @@ static void take(struct rig *x, int w, uint64_t step, float value)
     expect(x, w, LH__KIND__KIND_STEP, &env);
     assert_int_equal(env.step, step);
     expect_weights(x, w, value);
+}
+
+static void ask_row(struct rig *x, int w, uint64_t step)
+{
+    const uint64_t id = id_of(x);
+    const struct lh_net_part part = {.data = &id, .size = sizeof id};
+    const struct lh_envelope env = {.kind = LH__KIND__KIND_TABLE_PULL,
+                                    .job = x->job,
+                                    .node = x->workers[w].node,
+                                    .step = step,
+                                    .count = 1,
+                                    .request = 1000 + step,
+                                    .epoch = GENERATION};
+    assert_ok(lh_net_send(x->workers[w].socket, NULL, &env, &part, 1));
+}
+
+/* The next that it is told are the rows for a step, all of which are `value`. */
+static void expect_row(struct rig *x, int w, uint64_t step, float value)
+{
+    struct lh_net_message m;
+    float got[2];
+    size_t bytes;
+    rig_expect(x->workers[w].socket, &m, LH__KIND__KIND_TABLE_ROWS);
+    assert_int_equal(m.env.request, 1000 + step);
+    assert_int_equal(m.env.step, step);
+    const void *data = lh_net_frame(&m, 0, &bytes);
+    assert_int_equal(bytes, sizeof got);
+    memcpy(got, data, sizeof got);
+    for (int i = 0; i < 2; i++)
+        assert_true(got[i] > value - 0.01f && got[i] < value + 0.01f);
+    lh_net_message_fini(&m);
+}
+
+/* Gradient and rows of a step that it was given by its last request. */
+static void push_own(struct rig *x, int w, uint64_t step, float value)
+{
+    const struct lh_envelope env = {.step = step, .level = 2, .request = x->workers[w].request};
+    push(x, w, step, 0, SIZE, value);
+    push_row(x, w, env, value);
 }
 
 /* Each over a connection of its own, as of who connects, asks, and is gone. */
@@ -389,6 +432,99 @@ static void worker_whose_push_was_lost_makes_it_good_before_it_goes_on(void **st
     rig_free(x);
 }
 
+/* Rows are asked for as soon as the step is known, and come by the same rule as weights. */
+static void rows_for_a_step_come_when_its_weights_may(void **state)
+{
+    (void)state;
+    struct rig *x = rig_of(bound_0_table, 0);
+    struct lh_envelope late;
+    take(x, 0, 0, 0);
+    ask_row(x, 0, 0);
+    expect_row(x, 0, 0, 0);
+    ask(x, 1, LH__KIND__KIND_TAKE, 1);
+    ask_row(x, 1, 2); /* which it then is not given after all */
+    ask_row(x, 1, 1);
+    idle(x, 1, 0, 1);
+    expect(x, 1, LH__KIND__KIND_LATE, &late); /* all of that was heard, and waits */
+    push_own(x, 0, 0, 1);
+    expect_weights(x, 1, -RATE);
+    expect_row(x, 1, 1, -RATE);
+    push_own(x, 1, 1, 1);
+    take(x, 0, 2, -2 * RATE);
+    ask_row(x, 0, 2);
+    expect_row(x, 0, 2, -2 * RATE);
+    rig_free(x);
+}
+
+/* As its weights: another shard has lost the step. */
+static void rows_for_the_step_that_came_last_are_those_before_it(void **state)
+{
+    (void)state;
+    struct rig *x = rig_of(bound_0_table, 1);
+    ask(x, 0, LH__KIND__KIND_TAKE, 0);
+    expect_weights(x, 0, 0);
+    push_own(x, 0, 0, 1);
+    ask(x, 1, LH__KIND__KIND_TAKE, 0);
+    ask_row(x, 1, 0);
+    expect_weights(x, 1, 0);
+    expect_row(x, 1, 0, 0);
+    push_own(x, 1, 0, -1); /* is in */
+    ask(x, 1, LH__KIND__KIND_TAKE, 1);
+    ask_row(x, 1, 1);
+    expect_weights(x, 1, -RATE);
+    expect_row(x, 1, 1, -RATE);
+    rig_free(x);
+}
+
+/* Two have the step; of one the gradient comes, of the other the rows, and then all. */
+static void own_step_is_one_workers_gradient_and_rows(void **state)
+{
+    (void)state;
+    struct rig *x = rig_of(async_table, 0);
+    struct lh_envelope env = {.level = 2};
+    take(x, 0, 0, 0);
+    ask(x, 1, LH__KIND__KIND_TAKE, 0);
+    expect_weights(x, 1, 0);
+    push(x, 0, 0, 0, SIZE, 1);
+    env.request = x->workers[1].request;
+    push_row(x, 1, env, -1);
+    take(x, 2, 1, 0); /* nothing is in */
+    ask_row(x, 2, 1);
+    expect_row(x, 2, 1, 0);
+    push(x, 1, 0, 0, SIZE, -1);
+    push_own(x, 2, 1, -1);
+    take(x, 2, 2, 2 * RATE);
+    ask_row(x, 2, 2);
+    expect_row(x, 2, 2, 2 * RATE);
+    rig_free(x);
+}
+
+/* What it sent before its connection broke was the gradient. */
+static void worker_whose_rows_were_lost_makes_them_good_before_it_goes_on(void **state)
+{
+    (void)state;
+    struct rig *x = rig_of(async_table, 1);
+    struct lh_envelope env;
+    ask(x, 0, LH__KIND__KIND_TAKE, 0);
+    expect_weights(x, 0, 0);
+    push(x, 0, 0, 0, SIZE, 1);
+    ask(x, 0, LH__KIND__KIND_TAKE, 1);
+    ask_row(x, 0, 1);
+    idle(x, 0, 0, 1000000000);
+    expect(x, 0, LH__KIND__KIND_LATE, &env);
+    assert_int_equal(env.step, 0);
+    ask(x, 0, LH__KIND__KIND_TAKE, 0);
+    ask_row(x, 0, 0); /* not those for the other step any more */
+    expect_weights(x, 0, 0);
+    expect_row(x, 0, 0, 0);
+    push_own(x, 0, 0, 1);
+    ask(x, 0, LH__KIND__KIND_TAKE, 1);
+    expect_weights(x, 0, -RATE);
+    ask_row(x, 0, 1);
+    expect_row(x, 0, 1, -RATE);
+    rig_free(x);
+}
+
 /* --- steps that all share ------------------------------------------------------------------------
  */
 /* Another shard may lack what somebody had of the step that is in here. Who comes in the place of
@@ -501,6 +637,10 @@ int main(void)
         kit_test(weights_for_the_step_that_came_last_are_those_before_it),
         kit_test(step_of_a_worker_that_is_lost_goes_to_who_waits),
         kit_test(worker_whose_push_was_lost_makes_it_good_before_it_goes_on),
+        kit_test(rows_for_a_step_come_when_its_weights_may),
+        kit_test(rows_for_the_step_that_came_last_are_those_before_it),
+        kit_test(own_step_is_one_workers_gradient_and_rows),
+        kit_test(worker_whose_rows_were_lost_makes_them_good_before_it_goes_on),
         kit_test(idle_worker_is_given_leaves_that_the_others_are_told_of_by_any_shard),
         kit_test(idle_worker_is_given_a_leaf_whose_rows_alone_are_missing),
     };

@@ -22,6 +22,14 @@ struct rig {
     struct lh_server_tables tables;
 };
 
+/* Who asks for a version up to the table's has it, if there is one before. */
+static enum lh_server_rows rows_for(const void *ctx, uint32_t node, uint64_t version)
+{
+    const struct lh_server_tables *t = ctx;
+    (void)node;
+    return version > lh_rowtable_version(t->at[0]) ? LH_SERVER_ROWS_LATER : LH_SERVER_ROWS_NOW;
+}
+
 /* Of one parameter: the book of loans wants one. */
 static struct lh_shard *shard_new(void)
 {
@@ -46,13 +54,16 @@ static void rig_open(struct rig *r)
     assert_ok(lh_job_load_text(&r->job, text, strlen(text), "job", NULL));
     r->shard = shard_new();
     assert_ok(lh_loans_create(&r->loans, r->shard, PATIENCE));
-    assert_ok(lh_server_tables_open(&r->tables, &(struct lh_server_tables_spec){.job = r->job,
-                                                                                .digest = 5,
-                                                                                .store = kit_dir(),
-                                                                                .shards = 1,
-                                                                                .leaves = LEAVES,
-                                                                                .loans = r->loans,
-                                                                                .node = 1}));
+    assert_ok(
+        lh_server_tables_open(&r->tables, &(struct lh_server_tables_spec){.job = r->job,
+                                                                          .digest = 5,
+                                                                          .store = kit_dir(),
+                                                                          .shards = 1,
+                                                                          .leaves = LEAVES,
+                                                                          .loans = r->loans,
+                                                                          .rows_for = rows_for,
+                                                                          .ctx = &r->tables,
+                                                                          .node = 1}));
     assert_ok(lh_server_tables_restore(&r->tables, 0, NULL, 0));
 }
 
@@ -80,11 +91,12 @@ static void make(struct lh_net_message *m, const struct lh_envelope *env, size_t
     va_end(ap);
 }
 
-static int push(struct rig *r, const struct lh_envelope *env, uint64_t total, const uint64_t *ids,
-                const float *rows, size_t cut)
+static int push(struct rig *r, const struct lh_envelope *env, uint64_t table, uint64_t total,
+                const uint64_t *ids, const float *rows, size_t cut)
 {
+    const uint64_t head[] = {table, total};
     struct lh_net_message m;
-    make(&m, env, 3, &total, sizeof total, ids, env->count * sizeof *ids - cut, rows,
+    make(&m, env, 3, head, sizeof head, ids, env->count * sizeof *ids - cut, rows,
          env->count * DIM * sizeof *rows);
     int rc = lh_server_tables_push(&r->tables, &m);
     lh_net_message_fini(&m);
@@ -101,25 +113,25 @@ static void push_of_a_malformed_message_is_refused(void **state)
     struct lh_net_message m;
     struct rig r;
     rig_open(&r);
-    env = good;
-    env.request = 2;
-    assert_err(push(&r, &env, 2, ids, rows, 0), LH_EPROTO, "table 2 of 2");
-    env.request = UINT64_MAX;
-    assert_err(push(&r, &env, 2, ids, rows, 0), LH_EPROTO, "of 2");
-    assert_err(push(&r, &good, 2, ids, rows, 1), LH_EPROTO, "15 and 24 bytes");
-    assert_err(push(&r, &good, 1, ids, rows, 0), LH_EPROTO, "");
-    assert_err(push(&r, &good, UINT64_MAX, ids, rows, 0), LH_EPROTO, "");
-    assert_err(push(&r, &good, 2, same, rows, 0), LH_EPROTO, "");
+    assert_err(push(&r, &good, 2, 2, ids, rows, 0), LH_EPROTO, "table 2 of 2");
+    assert_err(push(&r, &good, UINT64_MAX, 2, ids, rows, 0), LH_EPROTO, "of 2");
+    assert_err(push(&r, &good, 0, 2, ids, rows, 1), LH_EPROTO, "15 and 24 bytes");
+    assert_err(push(&r, &good, 0, 1, ids, rows, 0), LH_EPROTO, "");
+    assert_err(push(&r, &good, 0, UINT64_MAX, ids, rows, 0), LH_EPROTO, "");
+    assert_err(push(&r, &good, 0, 2, same, rows, 0), LH_EPROTO, "");
     env = good;
     env.step = 1; /* ahead */
-    assert_err(push(&r, &env, 2, ids, rows, 0), LH_EPROTO, "");
+    assert_err(push(&r, &env, 0, 2, ids, rows, 0), LH_EPROTO, "");
     env = good;
     env.level = 40;
-    assert_err(push(&r, &env, 2, ids, rows, 0), LH_EPROTO, "");
+    assert_err(push(&r, &env, 0, 2, ids, rows, 0), LH_EPROTO, "");
     env = good;
     env.count = UINT64_MAX;
-    make(&m, &env, 3, ids, (size_t)8, ids, (size_t)16, rows, (size_t)24);
+    make(&m, &env, 3, (const uint64_t[]){0, 2}, (size_t)16, ids, (size_t)16, rows, (size_t)24);
     assert_err(lh_server_tables_push(&r.tables, &m), LH_EPROTO, "a push of");
+    lh_net_message_fini(&m);
+    make(&m, &good, 3, ids, (size_t)8, ids, (size_t)16, rows, (size_t)24);
+    assert_err(lh_server_tables_push(&r.tables, &m), LH_EPROTO, "a head of 8 bytes");
     lh_net_message_fini(&m);
     make(&m, &good, 0);
     assert_err(lh_server_tables_push(&r.tables, &m), LH_EPROTO, "a push of");
@@ -136,17 +148,16 @@ static void step_is_whole_when_all_tables_are(void **state)
     struct lh_envelope env = {.kind = LH__KIND__KIND_TABLE_PUSH, .level = 1, .count = 2};
     struct rig r;
     rig_open(&r);
-    assert_int_equal(push(&r, &env, 2, ids, rows, 0), 0);
-    assert_int_equal(push(&r, &env, 2, ids, rows, 0), LH_AGAIN);
+    assert_int_equal(push(&r, &env, 0, 2, ids, rows, 0), 0);
+    assert_int_equal(push(&r, &env, 0, 2, ids, rows, 0), LH_AGAIN);
     assert_false(lh_server_tables_whole(&r.tables));
-    env.request = 1;
     env.count = 0; /* the other table: no id of the step */
-    assert_int_equal(push(&r, &env, 0, ids, rows, 0), 0);
+    assert_int_equal(push(&r, &env, 1, 0, ids, rows, 0), 0);
     assert_true(lh_server_tables_whole(&r.tables));
-    assert_ok(lh_server_tables_check(&r.tables));
-    assert_ok(lh_server_tables_advance(&r.tables));
+    assert_ok(lh_server_tables_check(&r.tables, NULL));
+    assert_ok(lh_server_tables_advance(&r.tables, lh_rowtable_version(r.tables.at[0]), NULL));
     assert_false(lh_server_tables_whole(&r.tables));
-    assert_int_equal(push(&r, &env, 0, ids, rows, 0), LH_AGAIN); /* of an earlier step */
+    assert_int_equal(push(&r, &env, 1, 0, ids, rows, 0), LH_AGAIN); /* of an earlier step */
     rig_close(&r);
 }
 
@@ -169,7 +180,7 @@ static void pull_of_a_malformed_message_is_refused(void **state)
         env.first = wrong[i].first;
         env.count = wrong[i].count;
         make(&m, &env, 1, ids, wrong[i].bytes);
-        assert_err(lh_server_tables_pull(&r.tables, NULL, &m, 0), LH_EPROTO, "a pull of");
+        assert_err(lh_server_tables_pull(&r.tables, NULL, &m), LH_EPROTO, "a pull of");
         lh_net_message_fini(&m);
     }
     /* of a version to come: it waits, once however often it is asked for */
@@ -177,7 +188,7 @@ static void pull_of_a_malformed_message_is_refused(void **state)
     env.count = 2;
     for (int i = 0; i < 3; i++) {
         make(&m, &env, 1, ids, (size_t)16);
-        assert_ok(lh_server_tables_pull(&r.tables, NULL, &m, 0));
+        assert_ok(lh_server_tables_pull(&r.tables, NULL, &m));
         lh_net_message_fini(&m);
     }
     assert_int_equal(r.tables.n_asks, 1);
@@ -193,7 +204,7 @@ static int pull(struct rig *r, struct lh_net_socket *socket, const struct lh_net
         ids[i] = i;
     make(&m, env, 1, ids, env->count * sizeof *ids);
     m.peer = *peer;
-    int rc = lh_server_tables_pull(&r->tables, socket, &m, 0);
+    int rc = lh_server_tables_pull(&r->tables, socket, &m);
     lh_net_message_fini(&m);
     return rc;
 }
@@ -259,7 +270,7 @@ static void reader_of_rows_that_never_drains_holds_little_and_is_cut_off(void **
         assert_ok(lh_net_poll(&poll, 1, 0.01));
     }
     assert_int_equal(lh_loans_count(r.loans), 0);
-    assert_ok(lh_server_tables_answer(&r.tables, router, 0)); /* it is gone: nothing is kept */
+    assert_ok(lh_server_tables_answer(&r.tables, router)); /* it is gone: nothing is kept */
     assert_int_equal(r.tables.n_asks, 0);
     lh_net_message_fini(&m);
     zmq_close(peer);
@@ -283,9 +294,13 @@ static int open_wide(struct rig *r)
                                     "tables: {a: {ids: x, dim: 256, cache: 1}}\n";
     *r = (struct rig){.job = NULL};
     LH_TRY(lh_job_load_text(&r->job, text, strlen(text), "job", NULL));
-    LH_TRY(lh_server_tables_open(
-        &r->tables, &(struct lh_server_tables_spec){
-                        .job = r->job, .store = kit_dir(), .shards = 1, .leaves = 1, .node = 1}));
+    LH_TRY(lh_server_tables_open(&r->tables, &(struct lh_server_tables_spec){.job = r->job,
+                                                                             .store = kit_dir(),
+                                                                             .shards = 1,
+                                                                             .leaves = 1,
+                                                                             .node = 1,
+                                                                             .rows_for = rows_for,
+                                                                             .ctx = &r->tables}));
     return lh_server_tables_restore(&r->tables, 0, NULL, 0);
 }
 
@@ -310,20 +325,23 @@ static int step_without_room(const char *dir)
         lh_rowtable_push(r.tables.at[0], 0, (struct lh_tree_node){0, 0}, &piece) < 0)
         return 2;
     limit_files(100000);
-    if (lh_server_tables_advance(&r.tables) != LH_AGAIN || !r.tables.behind)
+    if (lh_server_tables_advance(&r.tables, lh_rowtable_version(r.tables.at[0]), NULL) !=
+            LH_AGAIN ||
+        !r.tables.behind)
         return 3;
     if (!lh_server_tables_whole(&r.tables) || lh_rowtable_version(r.tables.at[0]) != 0)
         return 4;                        /* the step is still to be done */
     make(&m, &env, 1, ids, sizeof *ids); /* its rows are of neither version: nobody gets them */
-    if (lh_server_tables_pull(&r.tables, NULL, &m, 0) != 0 || r.tables.n_asks != 1)
+    if (lh_server_tables_pull(&r.tables, NULL, &m) != 0 || r.tables.n_asks != 1)
         return 5;
     lh_net_message_fini(&m);
     limit_files(RLIM_INFINITY);
-    if (lh_server_tables_advance(&r.tables) != LH_AGAIN)
+    if (lh_server_tables_advance(&r.tables, lh_rowtable_version(r.tables.at[0]), NULL) != LH_AGAIN)
         return 6; /* it is not tried in every turn */
     r.tables.pause = 0;
     usleep(1000);
-    if (lh_server_tables_advance(&r.tables) != 0 || r.tables.behind || r.tables.refused > 0)
+    if (lh_server_tables_advance(&r.tables, lh_rowtable_version(r.tables.at[0]), NULL) != 0 ||
+        r.tables.behind || r.tables.refused > 0)
         return 7;
     if (lh_rowtable_version(r.tables.at[0]) != 1 ||
         lh_rowtable_pull(r.tables.at[0], ids, MANY, got) < 0)
@@ -334,7 +352,8 @@ static int step_without_room(const char *dir)
     r.tables.patience = 0;
     limit_files(100000);
     if (lh_rowtable_push(r.tables.at[0], 1, (struct lh_tree_node){0, 0}, &piece) < 0 ||
-        lh_server_tables_advance(&r.tables) != LH_EIO || !strstr(lh_err_text(), "tables/a/r"))
+        lh_server_tables_advance(&r.tables, lh_rowtable_version(r.tables.at[0]), NULL) != LH_EIO ||
+        !strstr(lh_err_text(), "tables/a/r"))
         return 10;
     rig_close(&r);
     return 0;
