@@ -12,11 +12,19 @@
 #define LOANS_MAX      4096
 #define KEPT_FROM_ROWS 1024 /* entries that rows leave to weights */
 #define NOTED          16   /* lines about peers that were cut off */
+#define POOL           64   /* buffers of rows, of some 1 MB at most, that are kept for the next */
+#define BUFFER_MIN     4096
+
+struct buffer {
+    void *data;
+    size_t cap;
+};
 
 struct lh_loan {
     _Atomic uint32_t left; /* frames; 0: given back */
     struct lh_loans *book;
-    void *token; /* of the shard's generation; NULL: of rows */
+    void *token;        /* of the shard's generation; NULL: of rows, */
+    struct buffer rows; /* which are here, until the entry is taken back */
     struct lh_net_peer peer;
     struct lh_net_connection connection;
     uint64_t version;
@@ -30,6 +38,8 @@ struct lh_loans {
     double patience;
     uint32_t used[LOANS_MAX], free[LOANS_MAX]; /* indices */
     size_t n_used, n_free, noted;
+    struct buffer pool[POOL]; /* [n_pool] */
+    size_t n_pool;
     struct lh_loan loans[LOANS_MAX];
 };
 
@@ -48,8 +58,13 @@ int lh_loans_create(struct lh_loans **out, struct lh_shard *shard, double patien
 
 static void drop(struct lh_loans *l)
 {
-    if (atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) == 1)
-        lh_mem_free(l);
+    if (atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    for (size_t i = 0; i < LOANS_MAX; i++)
+        lh_mem_free(l->loans[i].rows.data);
+    while (l->n_pool > 0)
+        lh_mem_free(l->pool[--l->n_pool].data);
+    lh_mem_free(l);
 }
 
 void lh_loans_destroy(struct lh_loans **l)
@@ -70,11 +85,42 @@ void lh_loan_release(void *data, void *loan)
         return;
     if (token)
         lh_shard_release(data, token);
-    else
-        lh_mem_free(data);
     drop(book);
 }
 
+/* --- buffers of rows --------------------------------------------------------------------------
+ */
+static void put_back(struct lh_loans *l, struct buffer *b)
+{
+    if (b->data && l->n_pool < POOL)
+        l->pool[l->n_pool++] = *b;
+    else
+        lh_mem_free(b->data);
+    *b = (struct buffer){0};
+}
+
+/* The smallest in the pool that is large enough. Capacities are powers of two: then few sizes are
+ * asked for, and the pool soon has them all; the last comes back first, while caches know it. */
+static int take_buffer(struct lh_loans *l, size_t bytes, struct buffer *out)
+{
+    size_t best = SIZE_MAX, cap = BUFFER_MIN;
+    for (size_t i = l->n_pool; i-- > 0;)
+        if (l->pool[i].cap >= bytes && (best == SIZE_MAX || l->pool[i].cap < l->pool[best].cap))
+            best = i;
+    if (best != SIZE_MAX) {
+        *out = l->pool[best];
+        l->pool[best] = l->pool[--l->n_pool];
+        return 0;
+    }
+    while (cap < bytes)
+        cap *= 2;
+    LH_TRY(lh_mem_alloc_aligned(&out->data, cap, 1, "rows that were asked for"));
+    out->cap = cap;
+    return 0;
+}
+
+/* --- loans --------------------------------------------------------------------------------------
+ */
 /* Takes back entries of loans that have ended. */
 static void sweep(struct lh_loans *l)
 {
@@ -83,6 +129,7 @@ static void sweep(struct lh_loans *l)
             i++;
             continue;
         }
+        put_back(l, &l->loans[l->used[i]].rows);
         l->free[l->n_free++] = l->used[i];
         l->used[i] = l->used[--l->n_used];
     }
@@ -143,11 +190,18 @@ int lh_loans_begin_before(struct lh_loans *l, const struct lh_net_peer *to, uint
     return 0;
 }
 
-int lh_loans_begin_rows(struct lh_loans *l, const struct lh_net_peer *to, struct lh_loan **out)
+int lh_loans_begin_rows(struct lh_loans *l, const struct lh_net_peer *to, size_t bytes, void **rows,
+                        struct lh_loan **out)
 {
     int rc = begin(l, to, true, LH_LOANS_ROWS_A_PEER, out);
-    if (rc == 0)
-        atomic_store_explicit(&(*out)->left, 1, memory_order_release);
+    if (rc != 0)
+        return rc;
+    atomic_store_explicit(&(*out)->left, 1, memory_order_release);
+    rc = take_buffer(l, bytes, &(*out)->rows);
+    if (rc < 0)
+        lh_loan_release(NULL, *out);
+    else
+        *rows = (*out)->rows.data;
     return rc;
 }
 

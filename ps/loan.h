@@ -4,8 +4,7 @@
  * since when, and how much one may.
  *
  *   lh_loans_begin → send `pieces` frames, each released by lh_loan_release
- *   lh_loans_begin_rows → send one frame of lh_mem memory, released by lh_loan_release, which frees
- * it
+ *   lh_loans_begin_rows → fill what it gave, send one frame, released by lh_loan_release
  *
  * One thread (the server's) but for lh_loan_release. */
 #pragma once
@@ -37,8 +36,10 @@ int lh_loans_begin(struct lh_loans *l, const struct lh_net_peer *to, uint32_t pi
 /* The same of the version before (lh_shard_lend_before), which must be there. */
 int lh_loans_begin_before(struct lh_loans *l, const struct lh_net_peer *to, uint32_t pieces,
                           struct lh_loan **out);
-/* Rows likewise. */
-int lh_loans_begin_rows(struct lh_loans *l, const struct lh_net_peer *to, struct lh_loan **out);
+/* Likewise for one frame of rows: *rows is memory of `bytes` for them until it is released.
+ * Allocates nothing when warm. Errors: LH_ENOMEM. */
+int lh_loans_begin_rows(struct lh_loans *l, const struct lh_net_peer *to, size_t bytes, void **rows,
+                        struct lh_loan **out);
 /* One frame of it was sent, or will not be. Any thread, no lock; has the form of zmq_free_fn. */
 void lh_loan_release(void *data, void *loan);
 

@@ -12,6 +12,7 @@
 
 #define ASKS_MAX       65536 /* that wait; an evaluation has some thousands */
 #define ASKS_A_WORKER  4096
+#define ASKS_WARM      64   /* of which the memory is kept, some 1 MB each at most */
 #define STEPS_A_WORKER 4    /* whose ids it may have waiting */
 #define PATIENCE       60.0 /* seconds for which a disk may be full */
 #define PAUSE          0.5  /* seconds between tries */
@@ -64,16 +65,23 @@ int lh_server_tables_open(struct lh_server_tables *t, const struct lh_server_tab
     return 0;
 }
 
+/* The memory of the first few is kept. */
 static void drop_ask(struct lh_server_tables *t, size_t i)
 {
-    lh_mem_free(t->asks[i].ids);
-    t->asks[i] = t->asks[--t->n_asks];
+    const struct lh_server_ask a = t->asks[i];
+    struct lh_server_ask *last = &t->asks[--t->n_asks];
+    t->asks[i] = *last;
+    *last = (struct lh_server_ask){.ids = a.ids, .cap = a.cap};
+    if (t->n_asks < ASKS_WARM)
+        return;
+    lh_mem_free(last->ids);
+    *last = (struct lh_server_ask){.n = 0};
 }
 
 void lh_server_tables_close(struct lh_server_tables *t)
 {
-    while (t->n_asks > 0)
-        drop_ask(t, t->n_asks - 1);
+    for (size_t i = 0; i < t->cap_asks; i++)
+        lh_mem_free(t->asks[i].ids);
     lh_mem_free(t->asks);
     for (size_t k = 0; k < t->n; k++)
         lh_rowtable_destroy(&t->at[k]);
@@ -198,7 +206,7 @@ static bool is_due(const struct lh_server_tables *t, const struct lh_server_ask 
 
 /* LH_AGAIN: not now, the peer has too much to take yet, or the disk is full. */
 static int answer(struct lh_server_tables *t, struct lh_net_socket *socket,
-                  const struct lh_server_ask *a)
+                  const struct lh_server_ask *a, const void *ids)
 {
     struct lh_envelope env = {.kind = LH__KIND__KIND_MOVED,
                               .job = t->job,
@@ -214,12 +222,11 @@ static int answer(struct lh_server_tables *t, struct lh_net_socket *socket,
     const size_t size = a->n * t->jobs[a->table].dim * sizeof(float);
     struct lh_loan *loan = NULL;
     void *rows = NULL;
-    if (lh_loans_begin_rows(t->loans, &a->peer, &loan) == LH_AGAIN)
-        return LH_AGAIN;
-    int rc = lh_mem_alloc_aligned(&rows, size, 1, "rows that were asked for");
-    if (rc == 0)
-        rc = used(t, (before ? lh_rowtable_pull_before : lh_rowtable_pull)(t->at[a->table], a->ids,
-                                                                           a->n, rows));
+    int rc = lh_loans_begin_rows(t->loans, &a->peer, size, &rows, &loan);
+    if (rc != 0)
+        return rc;
+    rc = used(
+        t, (before ? lh_rowtable_pull_before : lh_rowtable_pull)(t->at[a->table], ids, a->n, rows));
     if (rc != 0) {
         lh_loan_release(rows, loan);
         return rc == LH_NOTFOUND ? send_moved(socket, a, &env) : rc;
@@ -241,7 +248,7 @@ int lh_server_tables_answer(struct lh_server_tables *t, struct lh_net_socket *so
     t->withheld = false;
     for (size_t i = 0; i < t->n_asks;) {
         const bool due = is_due(t, &t->asks[i]);
-        int rc = due ? answer(t, socket, &t->asks[i]) : LH_AGAIN;
+        int rc = due ? answer(t, socket, &t->asks[i], t->asks[i].ids) : LH_AGAIN;
         if (rc == LH_AGAIN) {
             t->withheld = t->withheld || due;
             i++;
@@ -263,10 +270,18 @@ static void drop_other_steps(struct lh_server_tables *t, const struct lh_server_
             drop_ask(t, i);
 }
 
+static int grow_asks(struct lh_server_tables *t)
+{
+    const size_t before = t->cap_asks;
+    LH_TRY(LH_GROW(&t->asks, &t->cap_asks, t->n_asks + 1, "pulls of rows"));
+    memset(t->asks + before, 0, (t->cap_asks - before) * sizeof *t->asks);
+    return 0;
+}
+
 /* The same request once more, perhaps over another connection, replaces the first. A worker has no
  * more waiting than two steps have ids, and some that it asked for in vain; the evaluation's
  * number is what the log has. */
-static int keep(struct lh_server_tables *t, const struct lh_server_ask *a)
+static int keep(struct lh_server_tables *t, const struct lh_server_ask *a, const void *from)
 {
     size_t asks = 0, ids = a->n;
     for (size_t i = t->n_asks; i-- > 0;) {
@@ -285,8 +300,16 @@ static int keep(struct lh_server_tables *t, const struct lh_server_ask *a)
                           a->node, ids, asks + 1, t->most[a->table], ASKS_A_WORKER);
     if (t->n_asks == ASKS_MAX)
         return lh_err_set(LH_EPROTO, "more than %d pulls of rows wait", ASKS_MAX);
-    LH_TRY(LH_GROW(&t->asks, &t->cap_asks, t->n_asks + 1, "pulls of rows"));
-    t->asks[t->n_asks++] = *a;
+    LH_TRY(grow_asks(t));
+    struct lh_server_ask *to = &t->asks[t->n_asks];
+    LH_TRY(LH_GROW(&to->ids, &to->cap, a->n, "a pull of rows"));
+    uint64_t *const copy = to->ids;
+    const size_t cap = to->cap;
+    memcpy(copy, from, a->n * sizeof *copy);
+    *to = *a;
+    to->ids = copy;
+    to->cap = cap;
+    t->n_asks++;
     return 0;
 }
 
@@ -307,21 +330,13 @@ int lh_server_tables_pull(struct lh_server_tables *t, struct lh_net_socket *sock
         bytes != env->count * sizeof(uint64_t))
         return lh_err_set(LH_EPROTO, "a pull of %llu rows of table %llu in %zu bytes",
                           (unsigned long long)env->count, (unsigned long long)env->first, bytes);
-    void *copy = NULL;
-    LH_TRY(lh_mem_alloc(&copy, a.n, sizeof *a.ids, "a pull of rows"));
-    memcpy(copy, ids, bytes);
-    a.ids = copy;
     drop_other_steps(t, &a);
     const bool due = is_due(t, &a);
-    int rc = due ? answer(t, socket, &a) : LH_AGAIN;
-    if (rc == LH_AGAIN) {
-        t->withheld = t->withheld || due;
-        rc = keep(t, &a);
-        if (rc == 0)
-            return 0;
-    }
-    lh_mem_free(copy);
-    return rc;
+    int rc = due ? answer(t, socket, &a, ids) : LH_AGAIN;
+    if (rc != LH_AGAIN)
+        return rc;
+    t->withheld = t->withheld || due;
+    return keep(t, &a, ids);
 }
 
 /* --- steps -------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ struct lh_server_ask { /* a pull of rows that is not answered yet */
     struct lh_net_peer peer;
     uint64_t version, request;
     uint32_t node, table;
-    size_t n;
-    uint64_t *ids;
+    size_t n, cap;
+    uint64_t *ids; /* [cap] of which n are asked for */
 };
 
 enum lh_server_rows { /* which rows who asks is to have */
@@ -41,7 +41,7 @@ struct lh_server_tables {
     lh_server_rows_for rows_for;
     const void *ctx;                  /* of it */
     size_t most[LH_GRAPH_TABLES_MAX]; /* ids that a worker may wait for */
-    struct lh_server_ask *asks;
+    struct lh_server_ask *asks;       /* [n_asks]; some behind them keep memory for ids */
     size_t n_asks, cap_asks;
     bool withheld; /* an answer waits: for its peer to take earlier ones, or for the disk */
     /* Rows that have to make room are written; a disk that is full is waited for. */

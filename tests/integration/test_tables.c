@@ -4,6 +4,7 @@
 #include "tests/testkit.h"
 #include "tests/trainkit.h"
 
+#include "common/mem.h"
 #include "common/term.h"
 
 #include <signal.h>
@@ -66,6 +67,35 @@ static void train_placed_in_any_way_gives_the_same_rows(void **state)
     }
     lh_mem_free(want.values);
     lh_job_destroy(&job);
+}
+
+static uint64_t allocations_of(unsigned steps, const char *dir)
+{
+    struct lh_job *job = trainkit_job(steps, 1000, item_and_user);
+    struct lh_train_options opt = trainkit_options(dir);
+    struct lh_train_result result;
+    job->heartbeat_seconds = 60;
+    job->deadline_seconds = 120;
+    opt.workers = 2;
+    opt.servers = 2;
+    const uint64_t before = lh_mem_count();
+    assert_ok(lh_train(job, &opt, &result));
+    const uint64_t count = lh_mem_count() - before;
+    lh_job_destroy(&job);
+    return count;
+}
+
+static void train_step_allocates_nothing(void **state)
+{
+    (void)state;
+    trainkit_dataset_of_items(60, 300);
+    const uint64_t few = allocations_of(40, kit_path("few"));
+    const uint64_t many = allocations_of(240, kit_path("many"));
+    /* How many of its few buffers a role comes to need is a matter of timing; of 200 steps two
+     * workers pull rows of two tables from two servers, 1600 times. */
+    if (many > few + 150)
+        fail_msg("40 steps: %llu allocations, 240 steps: %llu", (unsigned long long)few,
+                 (unsigned long long)many);
 }
 
 /* Stopped and resumed twice, each time with another number of roles. */
@@ -361,6 +391,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         kit_test(train_placed_in_any_way_gives_the_same_rows),
+        kit_test(train_step_allocates_nothing),
         kit_test(train_stopped_and_resumed_gives_the_same_rows),
         kit_test(train_whose_roles_are_killed_gives_the_same_rows),
         kit_test(table_of_ten_times_its_cache_is_learnt_within_the_memory),

@@ -1,6 +1,7 @@
 /* Who holds what of a shard's versions: how much, how long, and what happens then. */
 #include "ps/loan.h"
 
+#include "common/mem.h"
 #include "tests/testkit.h"
 
 #include <string.h>
@@ -171,6 +172,56 @@ static void descriptor_that_is_anothers_by_now_is_left_alone(void **state)
     lh_shard_destroy(&s);
 }
 
+/* The memory of rows that were sent is there for the next, and is held to a bound. */
+static void rows_are_lent_in_memory_that_was_lent_before(void **state)
+{
+    (void)state;
+    enum { PEERS = 8, EACH = LH_LOANS_ROWS_A_PEER, MANY = PEERS * EACH };
+    struct lh_shard *s = shard_new();
+    struct lh_loans *l = NULL;
+    static struct lh_loan *loan[MANY];
+    struct lh_loan *other;
+    void *rows[MANY], *more;
+    assert_ok(lh_loans_create(&l, s, 1000));
+    struct lh_net_peer a = peer(1, -1);
+    for (int i = 0; i < EACH; i++) {
+        assert_ok(lh_loans_begin_rows(l, &a, 100000 - (size_t)i, &rows[i], &loan[i]));
+        memset(rows[i], i, 100000 - (size_t)i);
+    }
+    assert_int_equal(lh_loans_begin_rows(l, &a, 1, &more, &other), LH_AGAIN);
+    for (int i = 0; i < EACH; i++) { /* each has its own */
+        assert_int_equal(*((unsigned char *)rows[i] + 50000), i);
+        lh_loan_release(rows[i], loan[i]);
+    }
+    const uint64_t before = lh_mem_count();
+    for (int round = 0; round < 100; round++) {
+        for (int i = 0; i < EACH; i++)
+            assert_ok(lh_loans_begin_rows(l, &a, 131072 - (size_t)round, &rows[i], &loan[i]));
+        for (int i = 0; i < EACH; i++)
+            lh_loan_release(rows[i], loan[i]);
+    }
+    assert_int_equal(lh_mem_count(), before);
+    for (int i = 0; i < MANY; i++) {
+        struct lh_net_peer p = peer((unsigned char)(i / EACH), -1);
+        assert_ok(lh_loans_begin_rows(l, &p, 1 << 20, &rows[i], &loan[i]));
+    }
+    const uint64_t live = lh_mem_live();
+    for (int i = 0; i < MANY; i++)
+        lh_loan_release(rows[i], loan[i]);
+    assert_int_equal(lh_loans_count(l), 0);
+    assert_true(lh_mem_live() + MANY <= live + 64);
+    struct lh_net_peer b = peer(2, -1);
+    lh_mem_fail_at(1);
+    assert_err(lh_loans_begin_rows(l, &b, 1 << 21, &more, &other), LH_ENOMEM, "rows that were");
+    lh_mem_fail_at(0);
+    assert_int_equal(lh_loans_count(l), 0);
+    assert_ok(lh_loans_begin_rows(l, &b, 100, &more, &other));
+    lh_loans_destroy(&l);
+    memset(more, 1, 100); /* it is lent yet */
+    lh_loan_release(more, other);
+    lh_shard_destroy(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -179,6 +230,7 @@ int main(void)
         kit_test(peer_that_holds_for_too_long_is_cut_off),
         kit_test(holder_of_the_oldest_of_many_versions_is_cut_off),
         kit_test(descriptor_that_is_anothers_by_now_is_left_alone),
+        kit_test(rows_are_lent_in_memory_that_was_lent_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
