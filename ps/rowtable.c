@@ -415,8 +415,8 @@ static struct lh_optimiser_adam adam_at(const struct lh_rowtable *t, uint32_t up
     return lh_optimiser_adam_at(s->learning_rate, s->beta1, s->beta2, s->epsilon, updates);
 }
 
-/* A row is seen, and updated if it is admitted. */
-static void apply(struct lh_rowtable *t, uint32_t slot, const float *g)
+/* A row, which is at `before` as it is now, is seen, and updated if it is admitted. */
+static void apply(struct lh_rowtable *t, uint32_t slot, const float *before, const float *g)
 {
     const size_t dim = t->spec.dim;
     struct lh_rowtable_slot *s = &t->cache->slots[slot];
@@ -436,9 +436,8 @@ static void apply(struct lh_rowtable *t, uint32_t slot, const float *g)
     s->updates += s->updates < UINT32_MAX;
     const struct lh_optimiser_adam adam = adam_at(t, s->updates);
     const struct lh_optimiser_arrays a = {
-        .g = g, .w = w, .m = w + dim, .v = w + 2 * dim, .w_out = t->row};
+        .g = g, .w = before, .m = w + dim, .v = w + 2 * dim, .w_out = w};
     lh_optimiser_adam_step(&adam, &a, 0, dim);
-    memcpy(w, t->row, dim * sizeof *w);
 }
 
 int lh_rowtable_apply(struct lh_rowtable *t, uint64_t step, const struct lh_rowlist *g)
@@ -452,10 +451,10 @@ int lh_rowtable_apply(struct lh_rowtable *t, uint64_t step, const struct lh_rowl
         uint32_t slot;
         lh_rowtable_cache_ahead(t->cache, g->ids, t->applied, g->n, bytes);
         LH_TRY(acquire(t, g->ids[t->applied], &slot));
+        float *before = t->before + t->applied * t->spec.dim;
         t->before_ids[t->applied] = g->ids[t->applied];
-        memcpy(t->before + t->applied * t->spec.dim, row_at(t, slot, t->version),
-               t->spec.dim * sizeof(float));
-        apply(t, slot, g->values + t->applied * t->spec.dim);
+        memcpy(before, row_at(t, slot, t->version), t->spec.dim * sizeof *before);
+        apply(t, slot, before, g->values + t->applied * t->spec.dim);
     }
     t->n_before = g->n;
     t->has_before = true;
