@@ -405,32 +405,44 @@ static void connection_with_a_flipped_bit_ends(void **state)
     close_house(&h);
 }
 
+/* Nor does one end whose socket nobody reads: there a message may have come long ago. */
 static void message_that_does_not_come_ends_with_its_connection_and_no_other(void **state)
 {
     (void)state;
-    static struct wire w;
+    static struct wire w, w_unread;
     static const unsigned char begun[9 + 4000] = {2 /* long */, 0, 0, 0, 0, 0, 0x40};
-    struct house h;
+    struct house h, unread;
     struct lh_net_message m;
+    char byte;
     open_house(&h);
+    open_house(&unread);
     struct lh_net_socket *silent = dial(&h, &h.of_worker, h.scheduler.own.key);
     struct lh_net_socket *heard = dial(&h, &h.of_worker, h.scheduler.own.key);
     say(heard, LH__KIND__KIND_BEAT);
     assert_ok(receive(&h, heard, &m, 10));
     lh_net_message_fini(&m);
-    struct lh_net_socket *s = dial_through(&w, &h);
+    struct lh_net_socket *s = dial_through(&w, &h), *other = dial_through(&w_unread, &unread);
     usleep(2500000); /* the guard looks now and then */
+    assert_int_equal(write(w_unread.out, begun, sizeof begun), sizeof begun);
+    usleep(2500000);
     assert_int_equal(write(w.out, begun, sizeof begun), sizeof begun);
     assert_wire_ends(&w, &h, 60);
+    while (read(w_unread.out, &byte, 1) == 1) /* what the handshake left */
+        ;
+    assert_int_equal(read(w_unread.out, &byte, 1), -1);
+    assert_int_equal(errno, EAGAIN);
     assert_int_equal(lh_net_recv(silent, &m), LH_AGAIN);
     assert_int_equal(lh_net_recv(heard, &m), LH_AGAIN);
     assert_int_equal(lh_net_breaks(silent), 0);
     assert_int_equal(lh_net_breaks(heard), 0);
     lh_net_close(&s);
+    lh_net_close(&other);
     lh_net_close(&silent);
     lh_net_close(&heard);
     close_wire(&w);
+    close_wire(&w_unread);
     close_house(&h);
+    close_house(&unread);
 }
 
 /* --- a message without end ---------------------------------------------------------------------
