@@ -16,31 +16,9 @@ static const lh_real *values(const struct lh_call *c, const struct lh_run *run, 
     return flat ? flat + offset : (target ? run->target_at : run->param_at)[param];
 }
 
-/* x W^T + b over columns [i, i + cols of x) of W, the product with the others in in[1] if there is
- * one. */
-static struct lh_gemm_args linear(const struct lh_call *c, const struct lh_run *run)
-{
-    const size_t n = c->def->cols, k = c->in_cols[0];
-    const struct lh_packed *packed = run->reuse ? c->packed : NULL;
-    return (struct lh_gemm_args){.m = c->def->rows,
-                                 .n = n,
-                                 .k = k,
-                                 .a = c->in[0],
-                                 .lda = k,
-                                 .b = values(c, run, c->def->weight, c->weight) + c->def->i,
-                                 .ldb = c->def->j,
-                                 .c = c->out,
-                                 .ldc = n,
-                                 .from = c->def->n_in > 1 ? c->in[1] : NULL,
-                                 .ld_from = n,
-                                 .bias = values(c, run, c->def->bias, c->bias),
-                                 .relu = c->def->act == LH_RELU,
-                                 .packed = packed ? packed->at : NULL,
-                                 .ready = packed && packed->ready};
-}
-
-/* dX = dZ W over columns [i, i + cols) of W, added to in[1] if there is one. */
-static struct lh_gemm_args linear_dx(const struct lh_call *c, const struct lh_run *run)
+/* in[0] with columns [i, i + cols of x) of W, the product with the others in in[1] if there is one.
+ */
+static struct lh_gemm_args with_weight(const struct lh_call *c, const struct lh_run *run)
 {
     const size_t n = c->def->cols, k = c->in_cols[0];
     return (struct lh_gemm_args){.m = c->def->rows,
@@ -54,6 +32,18 @@ static struct lh_gemm_args linear_dx(const struct lh_call *c, const struct lh_ru
                                  .ldc = n,
                                  .from = c->def->n_in > 1 ? c->in[1] : NULL,
                                  .ld_from = n};
+}
+
+/* x W^T + b. */
+static struct lh_gemm_args linear(const struct lh_call *c, const struct lh_run *run)
+{
+    const struct lh_packed *packed = run->reuse ? c->packed : NULL;
+    struct lh_gemm_args x = with_weight(c, run);
+    x.bias = values(c, run, c->def->bias, c->bias);
+    x.relu = c->def->act == LH_RELU;
+    x.packed = packed ? packed->at : NULL;
+    x.ready = packed && packed->ready;
+    return x;
 }
 
 /* dW = dZ^T X, columns [i, i + cols). */
@@ -80,7 +70,7 @@ static enum lh_gemm_kind product_of(const struct lh_call *c, const struct lh_run
         *x = linear(c, run);
         return LH_GEMM_NT;
     case LH_OP_LINEAR_DX:
-        *x = linear_dx(c, run);
+        *x = with_weight(c, run); /* dX = dZ W */
         return LH_GEMM_NN;
     default:
         *x = linear_dw(c, run);
