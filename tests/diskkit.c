@@ -1,6 +1,9 @@
 #include "tests/diskkit.h"
 
 #include "tests/testkit.h"
+#include "tests/trainkit.h"
+
+#include "common/err.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -63,4 +66,46 @@ void diskkit_fail(struct diskkit *d, const struct diskkit_order *order)
 long diskkit_failed(const struct diskkit *d)
 {
     return atomic_load(&d->control->failed);
+}
+
+/* Its exit status. */
+static int train_here(const char *more)
+{
+    return trainkit_wait_exit(trainkit_spawn_here(LH_BINARY_DIR "/longhaul", more));
+}
+
+static void go_on_after(int status, const char *names)
+{
+    assert_int_equal(status, lh_err_exit_status(LH_EIO));
+    assert_int_equal(trainkit_said("\n"), 1);
+    assert_int_equal(trainkit_said(names), 1);
+    int again = train_here(trainkit_last_cut(kit_path("run")) ? "--resume" : NULL);
+    if (again != 0)
+        again = train_here("--resume"); /* it had begun */
+    assert_int_equal(again, 0);
+}
+
+struct diskkit_calls_failed diskkit_fail_each(struct diskkit *d, const char *at, const char *names,
+                                              long stride, const struct trainkit_state *want)
+{
+    static const int errors[] = {EIO, ENOSPC};
+    struct diskkit_calls_failed n = {0};
+    for (long call = 0;; call += stride) {
+        kit_run(NULL, "rm -rf '%s'", kit_path("run"));
+        diskkit_fail(d, &(struct diskkit_order){.at = at,
+                                                .calls = DISKKIT_WRITES | DISKKIT_SYNCS,
+                                                .error = errors[call / stride % 2],
+                                                .after = call,
+                                                .number = 1});
+        int status = train_here(NULL);
+        if (diskkit_failed(d) == 0)
+            break;
+        if (status != 0)
+            go_on_after(status, names);
+        n.ended += status != 0;
+        n.lasted += status == 0;
+        trainkit_assert_same(want, kit_path("run"), "one call failed");
+    }
+    print_message("%u runs went on, %u ended with one line\n", n.lasted, n.ended);
+    return n;
 }

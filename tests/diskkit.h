@@ -29,6 +29,17 @@ void diskkit_heal(struct diskkit *d);
 /* Calls that were let fail by the last order, of all processes. */
 long diskkit_failed(const struct diskkit *d);
 
+/* Trains job.yaml into run/ by threads, again and again: each `stride`-th of the calls that write
+ * or sync `at` fails once, the first, then a later one, until there is none. Either the run does
+ * without that checkpoint, or it cannot begin, or not end, which is one line that names the file by
+ * `names`; then the same command, or --resume, goes on. Always it ends at `want`. */
+struct trainkit_state;
+struct diskkit_calls_failed {
+    unsigned lasted, ended; /* runs that went on, and that ended with one line */
+};
+struct diskkit_calls_failed diskkit_fail_each(struct diskkit *d, const char *at, const char *names,
+                                              long stride, const struct trainkit_state *want);
+
 /* What both sides share: a mapped file, whose path is in the environment as DISKKIT_ENV. */
 #define DISKKIT_ENV "LONGHAUL_TEST_DISK"
 struct diskkit_control {

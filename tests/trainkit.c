@@ -4,6 +4,7 @@
 #include "cluster/run.h"
 #include "cluster/run_record.h"
 #include "common/dataset.h"
+#include "common/metrics.h"
 #include "common/rng.h"
 #include "common/term.h"
 #include "ps/rowtable_read.h"
@@ -165,6 +166,27 @@ struct lh_train_options trainkit_options(const char *dir)
                                      .no_evaluation = true};
 }
 
+uint64_t trainkit_train(const struct lh_job *job, const char *dir, unsigned workers, int servers,
+                        const char *program, char **page)
+{
+    struct lh_train_options opt = trainkit_options(dir);
+    struct lh_train_result result;
+    struct lh_metrics *metrics = NULL;
+    size_t n;
+    assert_ok(lh_metrics_open(&metrics, NULL));
+    opt.workers = workers;
+    opt.servers = (unsigned)abs(servers);
+    opt.launcher = servers > 0 ? LH_LAUNCH_LOCAL : LH_LAUNCH_PROCESSES;
+    opt.transport = servers > 0 ? LH_TRANSPORT_INPROC : LH_TRANSPORT_TCP;
+    opt.program = program;
+    opt.metrics = metrics;
+    assert_ok(lh_train(job, &opt, &result));
+    if (page)
+        assert_ok(lh_metrics_render(metrics, page, &n));
+    lh_metrics_close(&metrics);
+    return result.version;
+}
+
 void trainkit_imitator(const char *snapshot)
 {
     struct lh_job *job = trainkit_job(30, 30, NULL);
@@ -301,6 +323,20 @@ void trainkit_undisturbed_free(struct trainkit_undisturbed *u)
     lh_job_destroy(&u->job);
 }
 
+double trainkit_last_metric(const char *dir, const char *name)
+{
+    char path[600], field[64];
+    snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
+    snprintf(field, sizeof field, "\"%s\": ", name);
+    char *text = kit_read(path, NULL), *last = NULL;
+    for (char *at = text; (at = strstr(at, field)); at += strlen(field))
+        last = at + strlen(field);
+    assert_non_null(last);
+    const double value = strtod(last, NULL);
+    free(text);
+    return value;
+}
+
 void trainkit_assert_lines(const char *dir, unsigned steps)
 {
     char path[600], head[32];
@@ -376,6 +412,21 @@ pid_t trainkit_spawn_train(const char *program, const char *workers, const char 
                           set ? "--set" : NULL,
                           set,
                           NULL};
+    return trainkit_spawn(kit_path("log"), argv);
+}
+
+pid_t trainkit_spawn_here(const char *program, const char *more)
+{
+    const char *argv[] = {program,
+                          "train",
+                          kit_path("job.yaml"),
+                          "--dir",
+                          kit_path("run"),
+                          "--no-evaluation",
+                          "--quiet",
+                          more,
+                          NULL};
+    kit_run(NULL, "rm -f '%s'", kit_path("log"));
     return trainkit_spawn(kit_path("log"), argv);
 }
 

@@ -26,6 +26,11 @@ void trainkit_job_file(const char *path, unsigned steps, unsigned cut_every, con
 /* Local, 1 worker, 1 server, no evaluation, quiet; to be changed as needed. */
 struct lh_train_options trainkit_options(const char *dir);
 
+/* Trains a job into dir: local where `servers` is positive, else as many processes over tcp. *page
+ * (NULL: not wanted): its metrics, free with lh_mem_free. The version that it ended at. */
+uint64_t trainkit_train(const struct lh_job *job, const char *dir, unsigned workers, int servers,
+                        const char *program, char **page);
+
 /* A behaviour model for evaluations of jobs of this kit, trained and exported to `snapshot`. */
 void trainkit_imitator(const char *snapshot);
 
@@ -52,6 +57,8 @@ struct trainkit_undisturbed trainkit_undisturbed(unsigned steps, unsigned cut_ev
                                                  const char *more);
 void trainkit_undisturbed_free(struct trainkit_undisturbed *u);
 
+/* A run's last value of a metric, as metrics.jsonl names it. */
+double trainkit_last_metric(const char *dir, const char *name);
 /* metrics.jsonl of a run must have a line for each of so many steps, and no other. */
 void trainkit_assert_lines(const char *dir, unsigned steps);
 
@@ -66,6 +73,8 @@ pid_t trainkit_spawn(const char *log, const char *const *argv);
  * the job, or NULL. */
 pid_t trainkit_spawn_train(const char *program, const char *workers, const char *servers,
                            const char *set);
+/* So one by threads, which starts a log anew; `more`: an option, or NULL. */
+pid_t trainkit_spawn_here(const char *program, const char *more);
 /* How often the log in kit_dir says so. */
 size_t trainkit_said(const char *words);
 /* Waits until it does, at most 60 s; then the test fails and shows what was said. */

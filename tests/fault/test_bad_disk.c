@@ -109,61 +109,19 @@ static void disk_that_fails_for_a_while_is_shown_and_costs_no_bit(void **state)
 
 /* --- one call -----------------------------------------------------------------------------------
  */
-/* One process; its exit status. */
-static int train_here(const char *more)
-{
-    const char *argv[] = {PROGRAM,
-                          "train",
-                          kit_path("job.yaml"),
-                          "--dir",
-                          kit_path("run"),
-                          "--no-evaluation",
-                          "--quiet",
-                          more,
-                          NULL};
-    kit_run(NULL, "rm -f '%s'", kit_path("log"));
-    return trainkit_wait_exit(trainkit_spawn(kit_path("log"), argv));
-}
-
 #ifdef __SANITIZE_ADDRESS__
 enum { STRIDE = 4 }; /* a start takes its time there */
 #else
 enum { STRIDE = 1 };
 #endif
 
-/* Either the run does without that checkpoint, or it cannot begin, or not end, which is one line;
- * then the same command, or --resume, gives the same bits. */
 static void any_one_call_of_a_store_may_fail(void **state)
 {
     (void)state;
-    static const int errors[] = {EIO, ENOSPC};
     struct fixture f = fixture_new(2 * EVERY);
-    unsigned ended = 0, lasted = 0;
-    for (long at = 0;; at += STRIDE) {
-        kit_run(NULL, "rm -rf '%s'", kit_path("run"));
-        diskkit_fail(f.disk, &(struct diskkit_order){.at = "/run/store-0/",
-                                                     .calls = DISKKIT_WRITES | DISKKIT_SYNCS,
-                                                     .error = errors[at / STRIDE % 2],
-                                                     .after = at,
-                                                     .number = 1});
-        int status = train_here(NULL);
-        if (diskkit_failed(f.disk) == 0)
-            break;
-        if (status != 0) {
-            assert_int_equal(status, lh_err_exit_status(LH_EIO));
-            assert_int_equal(trainkit_said("\n"), 1);
-            assert_int_equal(trainkit_said("run/store-0"), 1);
-            int again = train_here(trainkit_last_cut(kit_path("run")) ? "--resume" : NULL);
-            if (again != 0)
-                again = train_here("--resume"); /* it had begun */
-            assert_int_equal(again, 0);
-        }
-        ended += status != 0;
-        lasted += status == 0;
-        trainkit_assert_same(&f.undisturbed.want, kit_path("run"), "one call failed");
-    }
-    print_message("%u runs went on, %u ended with one line\n", lasted, ended);
-    assert_true(lasted >= 8 / STRIDE && ended >= 1);
+    const struct diskkit_calls_failed n =
+        diskkit_fail_each(f.disk, "/run/store-0/", "run/store-0", STRIDE, &f.undisturbed.want);
+    assert_true(n.lasted >= 8 / STRIDE && n.ended >= 1);
     fixture_free(&f);
 }
 

@@ -66,24 +66,9 @@ static void start(struct fixture *f)
 }
 
 /* One process; its exit status. */
-static pid_t spawn_here(const char *more)
-{
-    const char *argv[] = {PROGRAM,
-                          "train",
-                          kit_path("job.yaml"),
-                          "--dir",
-                          kit_path("run"),
-                          "--no-evaluation",
-                          "--quiet",
-                          more,
-                          NULL};
-    kit_run(NULL, "rm -f '%s'", kit_path("log"));
-    return trainkit_spawn(kit_path("log"), argv);
-}
-
 static int train_here(const char *more)
 {
-    return trainkit_wait_exit(spawn_here(more));
+    return trainkit_wait_exit(trainkit_spawn_here(PROGRAM, more));
 }
 
 /* --- for a while --------------------------------------------------------------------------------
@@ -148,39 +133,13 @@ enum { STRIDE = 7 }; /* a start takes its time there */
 enum { STRIDE = 2 };
 #endif
 
-/* Either the run does without that checkpoint, or it cannot begin, or not end, which is one line;
- * then the same command, or --resume, gives the same bits. */
 static void any_one_call_of_a_table_may_fail(void **state)
 {
     (void)state;
-    static const int errors[] = {EIO, ENOSPC};
     struct fixture f = fixture_new(300, 2 * EVERY, item_and_user);
-    unsigned ended = 0, lasted = 0;
-    for (long at = 0;; at += STRIDE) {
-        kit_run(NULL, "rm -rf '%s'", kit_path("run"));
-        diskkit_fail(f.disk, &(struct diskkit_order){.at = TABLES,
-                                                     .calls = DISKKIT_WRITES | DISKKIT_SYNCS,
-                                                     .error = errors[at / STRIDE % 2],
-                                                     .after = at,
-                                                     .number = 1});
-        int status = train_here(NULL);
-        if (diskkit_failed(f.disk) == 0)
-            break;
-        if (status != 0) {
-            assert_int_equal(status, lh_err_exit_status(LH_EIO));
-            assert_int_equal(trainkit_said("\n"), 1);
-            assert_int_equal(trainkit_said("/tables/"), 1);
-            int again = train_here(trainkit_last_cut(kit_path("run")) ? "--resume" : NULL);
-            if (again != 0)
-                again = train_here("--resume"); /* it had begun */
-            assert_int_equal(again, 0);
-        }
-        ended += status != 0;
-        lasted += status == 0;
-        trainkit_assert_same(&f.want, kit_path("run"), "one call failed");
-    }
-    print_message("%u runs went on, %u ended with one line\n", lasted, ended);
-    assert_true(lasted >= 14 / STRIDE);
+    const struct diskkit_calls_failed n =
+        diskkit_fail_each(f.disk, TABLES, "/tables/", STRIDE, &f.want);
+    assert_true(n.lasted >= 14 / STRIDE);
     fixture_free(&f);
 }
 
@@ -225,7 +184,7 @@ static void file_of_rows_that_goes_while_it_is_read_is_one_line(void **state)
     char first[600];
     snprintf(first, sizeof first, "%s/run/store-0/tables/item/r0.mdb", kit_dir());
     kit_run(NULL, "rm -rf '%s'", kit_path("run"));
-    f.train = spawn_here(NULL);
+    f.train = trainkit_spawn_here(PROGRAM, NULL);
     assert_true(trainkit_wait_cut(kit_path("run"), EVERY));
     kill(-f.train, SIGSTOP);
     assert_int_equal(kit_run(NULL, "cp '%s' '%s.copy' && : > '%s'", first, first, first), 0);

@@ -47,22 +47,7 @@ static void fixture_free(struct fixture *f)
 static void train(const char *dir, const char *model, unsigned workers, int servers, char **page)
 {
     struct lh_job *job = trainkit_job(STEPS, EVERY, model);
-    struct lh_train_options opt = trainkit_options(dir);
-    struct lh_train_result result;
-    struct lh_metrics *metrics = NULL;
-    size_t n;
-    assert_ok(lh_metrics_open(&metrics, NULL));
-    opt.workers = workers;
-    opt.servers = (unsigned)abs(servers);
-    opt.launcher = servers > 0 ? LH_LAUNCH_LOCAL : LH_LAUNCH_PROCESSES;
-    opt.transport = servers > 0 ? LH_TRANSPORT_INPROC : LH_TRANSPORT_TCP;
-    opt.program = PROGRAM;
-    opt.metrics = metrics;
-    assert_ok(lh_train(job, &opt, &result));
-    assert_int_equal(result.version, STEPS);
-    if (page)
-        assert_ok(lh_metrics_render(metrics, page, &n));
-    lh_metrics_close(&metrics);
+    assert_int_equal(trainkit_train(job, dir, workers, servers, PROGRAM, page), STEPS);
     lh_job_destroy(&job);
 }
 

@@ -53,22 +53,7 @@ static struct trainkit_state train_alone(unsigned steps, unsigned every)
 static void train(const char *dir, const char *model, unsigned workers, int servers, char **page)
 {
     struct lh_job *job = job_of(STEPS, EVERY, model);
-    struct lh_train_options opt = trainkit_options(dir);
-    struct lh_train_result result;
-    struct lh_metrics *metrics = NULL;
-    size_t n;
-    assert_ok(lh_metrics_open(&metrics, NULL));
-    opt.workers = workers;
-    opt.servers = (unsigned)abs(servers);
-    opt.launcher = servers > 0 ? LH_LAUNCH_LOCAL : LH_LAUNCH_PROCESSES;
-    opt.transport = servers > 0 ? LH_TRANSPORT_INPROC : LH_TRANSPORT_TCP;
-    opt.program = PROGRAM;
-    opt.metrics = metrics;
-    assert_ok(lh_train(job, &opt, &result));
-    assert_int_equal(result.version, STEPS);
-    if (page)
-        assert_ok(lh_metrics_render(metrics, page, &n));
-    lh_metrics_close(&metrics);
+    assert_int_equal(trainkit_train(job, dir, workers, servers, PROGRAM, page), STEPS);
     lh_job_destroy(&job);
 }
 
@@ -187,19 +172,6 @@ static void ssp_takes_the_step_of_a_worker_that_never_ends_over(void **state)
     lh_mem_free(page);
 }
 
-static double last_loss(const char *dir)
-{
-    char path[600];
-    snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
-    char *text = kit_read(path, NULL), *at = text, *last = NULL;
-    while ((at = strstr(at, "\"rec\": ")))
-        last = at++;
-    assert_non_null(last);
-    double value = strtod(last + 7, NULL);
-    free(text);
-    return value;
-}
-
 /* Only the item's id tells the action: uniform in [-1, 1], scaled, so 2 / 3 is the error of who
  * learns nothing of the rows. */
 static void rows_are_learnt_in_every_model(void **state)
@@ -223,7 +195,7 @@ static void rows_are_learnt_in_every_model(void **state)
                                  kit_path("job.yaml"), kit_path(name)),
                          0);
         trainkit_assert_lines(kit_path(name), 140);
-        assert_true(last_loss(kit_path(name)) < 0.2);
+        assert_true(trainkit_last_metric(kit_path(name), "rec") < 0.2);
     }
 }
 

@@ -208,20 +208,6 @@ static int train_bounded(const char *job, const char *dir, rlim_t bound, uint64_
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
-static double last_loss(const char *dir)
-{
-    char path[600];
-    size_t n;
-    snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
-    char *text = kit_read(path, &n), *at = text, *last = NULL;
-    while ((at = strstr(at, "\"rec\": ")))
-        last = at++;
-    assert_non_null(last);
-    double value = strtod(last + 7, NULL);
-    free(text);
-    return value;
-}
-
 static void table_of_ten_times_its_cache_is_learnt_within_the_memory(void **state)
 {
     (void)state;
@@ -232,7 +218,7 @@ static void table_of_ten_times_its_cache_is_learnt_within_the_memory(void **stat
     struct trainkit_state want = trainkit_read(kit_path("small"));
     assert_true(want.rows * WIDE * 3 * sizeof(float) > 10 << 20);
     /* actions are uniform in [-1, 1], scaled: 2 / 3 is the error of who knows nothing */
-    assert_true(last_loss(kit_path("small")) < 0.2);
+    assert_true(trainkit_last_metric(kit_path("small"), "rec") < 0.2);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     uint64_t ignored;
     /* What it had is enough once more; and would not be if the table lay in memory. */

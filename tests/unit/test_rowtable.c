@@ -1,8 +1,6 @@
-#include "common/rng.h"
 #include "ps/optimiser.h"
-#include "ps/rowtable.h"
 #include "ps/rowtable_read.h"
-#include "tests/testkit.h"
+#include "tests/unit/rowtable_rig.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -10,17 +8,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define JOB 0xabcdef0123456789u
-
-static uint64_t below(struct lh_rng_at *at, uint64_t n)
-{
-    return lh_rng_below(at, at->step++, n);
-}
-
 /* --- the table by its definition: every row in an array, no cache, no file, no shard ------------
  */
 
-enum { IDS = 700, DIM = 5, LEAVES = 4, SHARDS_MAX = 4 };
+enum { IDS = 700, SHARDS_MAX = 4 };
 
 struct row {
     float w[DIM], m[DIM], v[DIM];
@@ -308,32 +299,10 @@ static void check_reader(const char *const *dirs, size_t n_dirs, const struct mo
     lh_rowtable_reader_close(&r);
 }
 
-static const struct lh_rowtable_spec plain = {.name = "item",
-                                              .dim = DIM,
-                                              .seed = 7,
-                                              .init_scale = 0.25,
-                                              .learning_rate = 0.05,
-                                              .beta1 = 0.9,
-                                              .beta2 = 0.99,
-                                              .epsilon = 1e-8,
-                                              .shards = 1,
-                                              .leaves = LEAVES,
-                                              .max_ids = IDS,
-                                              .cache_bytes = 1,
-                                              .job_digest = JOB};
+static const struct lh_rowtable_spec plain = PLAIN_TABLE(IDS);
 
 /* --- by hand -----------------------------------------------------------------------------------
  */
-
-static void push_all(struct lh_rowtable *t, const uint64_t *ids, size_t n, const float *values)
-{
-    const uint64_t step = lh_rowtable_version(t);
-    int applied = 0;
-    assert_ok(lh_rowtable_push(t, step, (struct lh_tree_node){2, 0},
-                               &(struct lh_rowtable_piece){0, n, n, ids, values}));
-    assert_ok(lh_rowtable_advance(t, &applied));
-    assert_true(applied);
-}
 
 static float pull_one(struct lh_rowtable *t, uint64_t id)
 {

@@ -1,6 +1,4 @@
-#include "common/rng.h"
-#include "ps/rowtable.h"
-#include "tests/testkit.h"
+#include "tests/unit/rowtable_rig.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -14,38 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define JOB 0xabcdef0123456789u
-
-enum { DIM = 5, LEAVES = 4 };
-
-static uint64_t below(struct lh_rng_at *at, uint64_t n)
-{
-    return lh_rng_below(at, at->step++, n);
-}
-
-static const struct lh_rowtable_spec plain = {.name = "item",
-                                              .dim = DIM,
-                                              .seed = 7,
-                                              .init_scale = 0.25,
-                                              .learning_rate = 0.05,
-                                              .beta1 = 0.9,
-                                              .beta2 = 0.99,
-                                              .epsilon = 1e-8,
-                                              .shards = 1,
-                                              .leaves = LEAVES,
-                                              .max_ids = 5000,
-                                              .cache_bytes = 1,
-                                              .job_digest = JOB};
-
-static void push_all(struct lh_rowtable *t, const uint64_t *ids, size_t n, const float *values)
-{
-    const uint64_t step = lh_rowtable_version(t);
-    int applied = 0;
-    assert_ok(lh_rowtable_push(t, step, (struct lh_tree_node){2, 0},
-                               &(struct lh_rowtable_piece){0, n, n, ids, values}));
-    assert_ok(lh_rowtable_advance(t, &applied));
-    assert_true(applied);
-}
+static const struct lh_rowtable_spec plain = PLAIN_TABLE(5000);
 
 /* --- cuts --------------------------------------------------------------------------------------
  */

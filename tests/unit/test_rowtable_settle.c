@@ -1,8 +1,6 @@
 /* A table that steps while a version of it is set aside: many rows, so that it is settled in many
  * slices, and steps in between that name some of them. */
-#include "common/rng.h"
-#include "ps/rowtable.h"
-#include "tests/testkit.h"
+#include "tests/unit/rowtable_rig.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -15,33 +13,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define JOB 0xabcdef0123456789u
+enum { MANY = 9000, SOME = 700 };
 
-enum { DIM = 5, LEAVES = 4, MANY = 9000, SOME = 700 };
-
-static const struct lh_rowtable_spec plain = {.name = "item",
-                                              .dim = DIM,
-                                              .seed = 7,
-                                              .init_scale = 0.25,
-                                              .learning_rate = 0.05,
-                                              .beta1 = 0.9,
-                                              .beta2 = 0.99,
-                                              .epsilon = 1e-8,
-                                              .shards = 1,
-                                              .leaves = LEAVES,
-                                              .max_ids = MANY,
-                                              .cache_bytes = 1,
-                                              .job_digest = JOB};
-
-static void push_all(struct lh_rowtable *t, const uint64_t *ids, size_t n, const float *values)
-{
-    const uint64_t step = lh_rowtable_version(t);
-    int applied = 0;
-    assert_ok(lh_rowtable_push(t, step, (struct lh_tree_node){2, 0},
-                               &(struct lh_rowtable_piece){0, n, n, ids, values}));
-    assert_ok(lh_rowtable_advance(t, &applied));
-    assert_true(applied);
-}
+static const struct lh_rowtable_spec plain = PLAIN_TABLE(MANY);
 
 static void many_ids(uint64_t *ids)
 {
