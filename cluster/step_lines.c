@@ -21,7 +21,8 @@ struct lh_step_lines {
     uint64_t end; /* bytes of whole lines in the file */
     char *text;   /* lines that are not in it yet */
     size_t n, cap;
-    bool failing; /* the last write failed, and it was said */
+    bool failing;  /* the last write failed, and it was said */
+    bool unsynced; /* its last sync failed */
 };
 
 /* Whether a line (n bytes, its newline included) belongs to a step up to `last`. */
@@ -120,9 +121,9 @@ static int write_out(struct lh_step_lines *l)
     return rc;
 }
 
-/* What came of a try to write. */
-static int tried(struct lh_step_lines *l, int rc)
+int lh_step_lines_flush(struct lh_step_lines *l)
 {
+    int rc = write_out(l);
     if (rc < 0 && !l->failing)
         lh_log_tell(LH_LOG_WARN, "disk_error",
                     LH_FIELDS(LH_F("code", lh_err_name(rc)), LH_F("reason", lh_err_text())),
@@ -134,17 +135,19 @@ static int tried(struct lh_step_lines *l, int rc)
     return l->n > LH_STEP_LINES_MAX ? rc : 0;
 }
 
-int lh_step_lines_flush(struct lh_step_lines *l)
-{
-    return tried(l, write_out(l));
-}
-
 int lh_step_lines_sync(struct lh_step_lines *l)
 {
-    int rc = write_out(l);
-    if (rc >= 0 && fdatasync(l->fd) != 0)
-        rc = lh_err_errno(errno, "%s", l->path);
-    return tried(l, rc);
+    LH_TRY(lh_step_lines_flush(l));
+    int rc = fdatasync(l->fd) == 0 ? 0 : lh_err_errno(errno, "%s", l->path);
+    if (rc < 0 && !l->unsynced)
+        lh_log_tell(LH_LOG_WARN, "disk_error",
+                    LH_FIELDS(LH_F("code", lh_err_name(rc)), LH_F("reason", lh_err_text())),
+                    "%s; its lines may be lost if this machine stops", lh_err_text());
+    if (rc >= 0 && l->unsynced)
+        lh_log_tell(LH_LOG_INFO, "disk_again", LH_FIELDS(LH_F("path", l->path)),
+                    "%s: can be synced again, and nothing of it was lost", l->path);
+    l->unsynced = rc < 0;
+    return 0;
 }
 
 int lh_step_lines_close(struct lh_step_lines **out)

@@ -23,7 +23,8 @@ int lh_step_lines_print(struct lh_step_lines *l, const char *fmt, ...)
 /* Writes the lines gathered. What the disk does not take is an error, one of files, only when more
  * than LH_STEP_LINES_MAX bytes wait for it. */
 int lh_step_lines_flush(struct lh_step_lines *l);
-/* And so that they are there after a power failure, too. */
+/* And so that they are there after a power failure, too; a disk that cannot promise that is no
+ * error. */
 int lh_step_lines_sync(struct lh_step_lines *l);
 /* Drops the lines of later steps, written or not. Errors: those of files. */
 int lh_step_lines_back(struct lh_step_lines *l, uint64_t last);

@@ -88,6 +88,10 @@ static void disk_that_fails_for_a_while_is_shown_and_costs_no_bit(void **state)
          "lines are kept in memory",
          "run/metrics.jsonl",
          "nothing of it was lost"},
+        {{"/run/metrics.jsonl", DISKKIT_SYNCS, EIO, 0, -1},
+         "may be lost if this machine stops",
+         "run/metrics.jsonl",
+         "can be synced again"},
     };
     struct fixture f = fixture_new(STEPS);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
