@@ -68,6 +68,12 @@ long diskkit_failed(const struct diskkit *d)
     return atomic_load(&d->control->failed);
 }
 
+int diskkit_teardown(void **state)
+{
+    diskkit_stop(&(struct diskkit *){NULL});
+    return kit_teardown(state);
+}
+
 /* Its exit status. */
 static int train_here(const char *more)
 {

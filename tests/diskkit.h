@@ -29,6 +29,11 @@ void diskkit_heal(struct diskkit *d);
 /* Calls that were let fail by the last order, of all processes. */
 long diskkit_failed(const struct diskkit *d);
 
+/* A test with a directory of its own; one that failed does not leave the others to load the object.
+ */
+#define diskkit_test(f) cmocka_unit_test_setup_teardown(f, kit_setup, diskkit_teardown)
+int diskkit_teardown(void **state);
+
 /* Trains job.yaml into run/ by threads, again and again: each `stride`-th of the calls that write
  * or sync `at` fails once, the first, then a later one, until there is none. Either the run does
  * without that checkpoint, or it cannot begin, or not end, which is one line that names the file by

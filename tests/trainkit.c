@@ -187,6 +187,23 @@ uint64_t trainkit_train(const struct lh_job *job, const char *dir, unsigned work
     return result.version;
 }
 
+uint64_t trainkit_train_parts(const struct lh_job *job, const char *dir, const unsigned stop[2],
+                              const unsigned workers[3], const unsigned servers[3])
+{
+    struct lh_train_result result;
+    for (int i = 0; i < 3; i++) {
+        struct lh_train_options opt = trainkit_options(dir);
+        opt.workers = workers[i];
+        opt.servers = servers[i];
+        opt.stop_after = i < 2 ? stop[i] : 0;
+        opt.resume = i > 0;
+        assert_ok(lh_train(job, &opt, &result));
+        if (i < 2)
+            assert_int_equal(result.version, stop[i]);
+    }
+    return result.version;
+}
+
 void trainkit_imitator(const char *snapshot)
 {
     struct lh_job *job = trainkit_job(30, 30, NULL);
@@ -538,4 +555,16 @@ pid_t trainkit_find_role(pid_t parent, const char *role)
             found = (pid_t)atoi(e->d_name);
     closedir(d);
     return found;
+}
+
+void trainkit_stop_worker(pid_t run, uint64_t cut)
+{
+    assert_true(trainkit_wait_cut(kit_path("run"), 2 * cut));
+    pid_t worker = trainkit_find_role(run, "worker");
+    assert_true(worker > 0);
+    assert_int_equal(kill(worker, SIGSTOP), 0);
+    uint64_t at = trainkit_last_cut(kit_path("run"));
+    assert_true(trainkit_wait_cut(kit_path("run"), at + 3 * cut));
+    assert_int_equal(kill(worker, SIGCONT), 0);
+    assert_int_equal(trainkit_wait_exit(run), 0);
 }

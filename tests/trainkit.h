@@ -31,6 +31,11 @@ struct lh_train_options trainkit_options(const char *dir);
 uint64_t trainkit_train(const struct lh_job *job, const char *dir, unsigned workers, int servers,
                         const char *program, char **page);
 
+/* The same in three parts, by threads: stopped at stop[0] and stop[1], resumed each time with
+ * another number of roles. The version that it ended at. */
+uint64_t trainkit_train_parts(const struct lh_job *job, const char *dir, const unsigned stop[2],
+                              const unsigned workers[3], const unsigned servers[3]);
+
 /* A behaviour model for evaluations of jobs of this kit, trained and exported to `snapshot`. */
 void trainkit_imitator(const char *snapshot);
 
@@ -86,5 +91,8 @@ int trainkit_wait_exit(pid_t pid);
 void trainkit_assert_exits(pid_t pid, int code);
 /* The endpoint that `longhaul scheduler` says on its log. */
 void trainkit_await_endpoint(const char *log, char *out, size_t size);
+/* Stops a worker of a run that trainkit_spawn_train began, until the others have made three more
+ * checkpoints, `cut` steps apart, without it; awaits that the run ends well. */
+void trainkit_stop_worker(pid_t run, uint64_t cut);
 /* A descendant of `parent` (a process) that runs `longhaul ROLE`; 0 if there is none. */
 pid_t trainkit_find_role(pid_t parent, const char *role);

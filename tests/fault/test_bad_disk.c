@@ -197,22 +197,13 @@ static void store_that_is_moved_away_is_shown_until_it_is_back(void **state)
     fixture_free(&f);
 }
 
-/* A test that failed must not leave the others to load the object. */
-static int teardown(void **state)
-{
-    diskkit_stop(&(struct diskkit *){NULL});
-    return kit_teardown(state);
-}
-
-#define disk_test(f) cmocka_unit_test_setup_teardown(f, kit_setup, teardown)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        disk_test(disk_that_fails_for_a_while_is_shown_and_costs_no_bit),
-        disk_test(any_one_call_of_a_store_may_fail),
-        disk_test(server_that_starts_on_a_full_disk_serves_and_cuts_when_it_can),
-        disk_test(store_that_is_moved_away_is_shown_until_it_is_back),
+        diskkit_test(disk_that_fails_for_a_while_is_shown_and_costs_no_bit),
+        diskkit_test(any_one_call_of_a_store_may_fail),
+        diskkit_test(server_that_starts_on_a_full_disk_serves_and_cuts_when_it_can),
+        diskkit_test(store_that_is_moved_away_is_shown_until_it_is_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -201,23 +201,14 @@ static void file_of_rows_that_goes_while_it_is_read_is_one_line(void **state)
     fixture_free(&f);
 }
 
-/* A test that failed must not leave the others to load the object. */
-static int teardown(void **state)
-{
-    diskkit_stop(&(struct diskkit *){NULL});
-    return kit_teardown(state);
-}
-
-#define disk_test(f) cmocka_unit_test_setup_teardown(f, kit_setup, teardown)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        disk_test(cuts_of_tables_that_fail_for_a_while_are_shown_and_cost_no_bit),
-        disk_test(steps_whose_rows_have_no_room_wait_for_the_disk),
-        disk_test(any_one_call_of_a_table_may_fail),
-        disk_test(any_one_read_of_a_restart_may_fail),
-        disk_test(file_of_rows_that_goes_while_it_is_read_is_one_line),
+        diskkit_test(cuts_of_tables_that_fail_for_a_while_are_shown_and_cost_no_bit),
+        diskkit_test(steps_whose_rows_have_no_room_wait_for_the_disk),
+        diskkit_test(any_one_call_of_a_table_may_fail),
+        diskkit_test(any_one_read_of_a_restart_may_fail),
+        diskkit_test(file_of_rows_that_goes_while_it_is_read_is_one_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

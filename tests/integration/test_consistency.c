@@ -233,14 +233,7 @@ static void sync_goes_on_without_a_stopped_worker_to_the_same_bits(void **state)
     struct trainkit_state want = trainkit_read(kit_path("sync"));
     trainkit_job_file(kit_path("job.yaml"), LONG, CUT, NULL);
     pid_t run = trainkit_spawn_train(PROGRAM, "3", "2", "cluster.deadline_seconds=600");
-    assert_true(trainkit_wait_cut(kit_path("run"), 2 * CUT));
-    pid_t worker = trainkit_find_role(run, "worker");
-    assert_true(worker > 0);
-    assert_int_equal(kill(worker, SIGSTOP), 0);
-    uint64_t at = trainkit_last_cut(kit_path("run"));
-    assert_true(trainkit_wait_cut(kit_path("run"), at + 3 * CUT));
-    assert_int_equal(kill(worker, SIGCONT), 0);
-    assert_int_equal(trainkit_wait_exit(run), 0);
+    trainkit_stop_worker(run, CUT);
     trainkit_assert_same(&want, kit_path("run"), "one of three workers was stopped");
     lh_mem_free(want.values);
     lh_job_destroy(&job);

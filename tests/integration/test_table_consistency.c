@@ -99,18 +99,10 @@ static void one_worker_gives_the_bits_of_sync_in_every_model(void **state)
 static void run_stopped_and_resumed_by_others_gives_the_bits_of_sync(void **state)
 {
     (void)state;
-    static const unsigned stop[] = {5, 14, 0}, workers[] = {3, 1, 2}, servers[] = {2, 3, 1};
+    static const unsigned stop[] = {5, 14}, workers[] = {3, 1, 2}, servers[] = {2, 3, 1};
     struct trainkit_state want = train_alone(STEPS, EVERY);
     struct lh_job *job = job_of(STEPS, EVERY, SSP(0));
-    for (int i = 0; i < 3; i++) {
-        struct lh_train_options opt = trainkit_options(kit_path("parts"));
-        struct lh_train_result result;
-        opt.workers = workers[i];
-        opt.servers = servers[i];
-        opt.stop_after = stop[i];
-        opt.resume = i > 0;
-        assert_ok(lh_train(job, &opt, &result));
-    }
+    assert_int_equal(trainkit_train_parts(job, kit_path("parts"), stop, workers, servers), STEPS);
     trainkit_assert_same(&want, kit_path("parts"), "stopped at 5 and 14");
     lh_job_destroy(&job);
     lh_mem_free(want.values);
@@ -248,14 +240,7 @@ static void sync_goes_on_without_a_stopped_worker_to_the_same_bits(void **state)
     enum { LONG = 120, CUT = 10 };
     struct trainkit_state want = train_alone(LONG, CUT);
     pid_t run = spawn(LONG, CUT, "", "cluster.deadline_seconds=600");
-    assert_true(trainkit_wait_cut(kit_path("run"), 2 * CUT));
-    pid_t worker = trainkit_find_role(run, "worker");
-    assert_true(worker > 0);
-    assert_int_equal(kill(worker, SIGSTOP), 0);
-    uint64_t at = trainkit_last_cut(kit_path("run"));
-    assert_true(trainkit_wait_cut(kit_path("run"), at + 3 * CUT));
-    assert_int_equal(kill(worker, SIGCONT), 0);
-    assert_int_equal(trainkit_wait_exit(run), 0);
+    trainkit_stop_worker(run, CUT);
     trainkit_assert_same(&want, kit_path("run"), "one of three workers was stopped");
     lh_mem_free(want.values);
 }
